@@ -17,6 +17,7 @@ from pathlib import Path
 from hv15.commands.interruption import Interruption
 from hv15.commands.line_history import LineHistory, history_file
 from hv15.commands.logs import log_to_stderr
+from hv15.commands.options.seeds import agreed_seeds, read_seed
 from hv15.commands.options.stages import Sample
 from hv15.commands.resident import ResidentModels
 from hv15.commands.sample import Parts, fetch_models, files_of, is_made
@@ -48,7 +49,7 @@ def interact(options: Sample, request: SampleRequest) -> int | None:
             "-i makes one sample after the other, without sheets, comparisons and files of prompts",
             hint="leave out -i, or pipe the prompts into it",
         )
-    session = Session(options, replace(request, prompts=()))
+    session = Session(options, replace(request, prompts=()), models=ResidentModels(tells=not options.no_metadata))
     project = session.open()
     log_to_stderr(project.settings.runtime.log_level)
     if project.settings.sample.context_parallel > 1:
@@ -170,7 +171,7 @@ class Session:
         project = self.open(text)
         specs = make_table(project, Compared()).samples()
         parts = Parts(out)
-        due = [spec for spec in specs if not is_made(project, spec, out)]
+        due = [spec for spec in specs if not is_made(project, spec, out, tells=not self.options.no_metadata)]
         with Interruption() as interruption:
             try:
                 self.models.make(project, due, parts, interruption)
@@ -290,7 +291,8 @@ def _words(text: str) -> list[str]:
 
 
 def _seed(session: Session, text: str) -> None:
-    session.change(seeds=tuple(_whole("/seed", word) for word in _words(text)))
+    seeds = [read_seed(word) if word == "random" else _whole("/seed", word) for word in _words(text)]
+    session.change(seeds=agreed_seeds(seeds))
 
 
 def _size(session: Session, text: str) -> None:

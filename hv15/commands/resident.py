@@ -20,14 +20,13 @@ from hv15.commands.encode import text_encoder
 from hv15.commands.interruption import Interruption
 from hv15.commands.notes import denoising_notes, log_notes
 from hv15.commands.sample import Parts, encode_first_images, file_of, is_denoised
+from hv15.commands.sample_work import LatentsWork, prepared, write_latents
 from hv15.config.transformer import TransformerSettings
-from hv15.data.captions import caption_key
 from hv15.digest import digest
 from hv15.gpus import take_gpu
 from hv15.out_of_memory import OutOfMemory, is_out_of_memory
 from hv15.project import Project
 from hv15.records.outputs import OUTPUT_TYPES
-from hv15.sample.loras import loras_of
 from hv15.sample.prompts import SampleSpec
 
 if TYPE_CHECKING:
@@ -84,9 +83,14 @@ class Slot(Generic[Model]):
 
 
 class ResidentModels:
-    """The models of samples. A changed setting or file is noticed: then the model is loaded anew."""
+    """The models of samples. A changed setting or file is noticed: then the model is loaded anew.
 
-    def __init__(self) -> None:
+    Args:
+        tells: whether videos and images say how they were made.
+    """
+
+    def __init__(self, *, tells: bool = True) -> None:
+        self._tells = tells
         self._text: Slot[TextEncoder] = Slot()
         self._glyphs: Slot[GlyphEncoder] = Slot()
         self._sampler: Slot[Sampler] = Slot()
@@ -147,21 +151,12 @@ class ResidentModels:
 
     def _denoise(self, project: Project, spec: SampleSpec, parts: Parts, interruption: Interruption) -> None:
         """Denoise one sample and write its latents."""
-        from hv15.models.latents import unscale
-        from hv15.sample.files import write_tensors
-        from hv15.sample.provenance import provenance
-        from hv15.sample.sampling import read_condition
-
-        loras = loras_of(spec, project.root, None)
-        metadata = provenance(spec, spec.denoising(None, project.texts.settings_digest), loras)
-        self._say(project, spec, [lora.path for lora in loras])
-        states = project.texts.store.read(caption_key(spec.prompt))
-        negative = project.texts.store.read(caption_key(spec.negative_prompt)) if spec.guided else None
-        condition = read_condition(spec, parts.condition(spec))
+        made_from = spec.denoising(None, project.texts.settings_digest)
+        ready = prepared(project, LatentsWork(spec, made_from, parts.latents(spec), condition=parts.condition(spec)))
+        self._say(project, spec, [lora.path for lora in ready.loras])
         sampler = self._loaded_sampler(project, spec)
         sampler.after_step = lambda step: None if step == spec.steps else interruption.check()
-        latents = sampler.latents(spec, loras, states, negative, *condition)
-        write_tensors(parts.latents(spec), {"latents": unscale(latents)[0]}, metadata)
+        write_latents(project, sampler, ready)
 
     def _loaded_sampler(self, project: Project, spec: SampleSpec) -> Sampler:
         from hv15.sample.sampler import loaded_sampler
@@ -188,7 +183,8 @@ class ResidentModels:
         )
         made_from = spec.decoding(None, project.texts.settings_digest)
         for output in outputs:
-            decoder.decode(parts.latents(spec), file_of(spec, output, parts.out), spec, made_from=made_from)
+            file = file_of(spec, output, parts.out)
+            decoder.decode(parts.latents(spec), file, spec, made_from=made_from, tells=self._tells)
 
     def _say(self, project: Project, spec: SampleSpec, loras: Iterable[Path]) -> None:
         """Log the checkpoint, and each note the first time that it is due."""

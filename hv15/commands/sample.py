@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hv15.choices import Role
 from hv15.commands.encode import text_encoder
 from hv15.commands.logs import log_to_stderr
+from hv15.commands.options.reach import reach_settings
+from hv15.commands.options.seeds import agreed_seeds
 from hv15.commands.options.stages import Sample
 from hv15.commands.sample_work import DecodingWork, ImageWork, LatentsWork, decode, denoise, encode_images
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.project import Project
 from hv15.project.comparison import Compared, make_table
-from hv15.project.metadata import product_made_from
+from hv15.project.metadata import is_anonymous, product_made_from
 from hv15.project.request import SampleRequest, open_project
 from hv15.ranks import is_first_rank, run_on_ranks
 from hv15.records.outputs import LATENTS, OUTPUT_TYPES, SampleOutput
+from hv15.sample.loras import check_reaches, loras_of
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.resolutions import parse_size
 from hv15.terminal_text import one_line
@@ -32,27 +35,41 @@ def sample(options: Sample) -> int | None:
     Raises:
         UserError: something that was asked for, or a model, cannot be used; finished videos are kept.
     """
+    if options.latents:
+        from hv15.commands.kept_latents import decode_kept
+
+        decode_kept(options)
+        return None
+    options = replace(options, seed=agreed_seeds(options.seed))
     if options.interactive:
         from hv15.commands.interactive import interact
 
         return interact(options, sample_request(options))
     if not options.prompts and options.prompts_file is None:
         raise UserError(
-            "no prompt is given", hint="write prompts behind `hv15 sample`, or name a file by --prompts-file"
+            "no prompt is given",
+            hint="write prompts behind `hv15 sample`, or name a file by --prompts-file or --latents",
         )
-    project = open_project(options.config, options.overrides, sample_request(options))
+    request = sample_request(options)
+    if request.reach and not request.loras:
+        raise UserError(
+            "patterns and factors say where LoRAs act, but there is no --lora",
+            hint="name a LoRA with --lora, or leave out --include, --exclude, --lora-blocks and --lora-steps",
+        )
+    project = open_project(options.config, options.overrides, request)
     settings = project.settings
     log_to_stderr(settings.runtime.log_level)
     compared = Compared(options.compare, options.checkpoint, options.strength)
     table = make_table(project, compared)
-    specs = table.samples()
-    due = [spec for spec in specs if not is_made(project, spec, options.out)]
+    specs, tells = table.samples(), not options.no_metadata
+    due = [spec for spec in specs if not is_made(project, spec, options.out, tells=tells)]
     if due:
+        check_reaches(lora for spec in due for lora in loras_of(spec, project.root, None))
         code = run_on_ranks(settings.sample.context_parallel, settings.runtime.device, settings.sample.asks_for_gpus)
         if code is not None:
             return code
         fetch_models(project)
-        _make(project, due, options.out)
+        _make(project, due, options.out, tells=tells)
     if is_first_rank():
         for spec in specs:
             known = "" if spec in due else ": already there"
@@ -84,6 +101,7 @@ def sample_request(options: Sample) -> SampleRequest:
         prompts=options.prompts,
         seeds=options.seed,
         loras=options.lora,
+        reach=reach_settings(options.include, options.exclude, options.lora_blocks, options.lora_steps),
         image=options.image,
         prompts_file=options.prompts_file,
         sample={
@@ -110,12 +128,19 @@ def file_of(spec: SampleSpec, output: SampleOutput, out: Path) -> Path:
     return out / f"{spec.name}{output.suffix}"
 
 
-def is_made(project: Project, spec: SampleSpec, out: Path) -> bool:
-    """Whether all files of a sample are there and say that they were made from the same."""
+def is_made(project: Project, spec: SampleSpec, out: Path, *, tells: bool = True) -> bool:
+    """Whether all files of a sample are there and say that they were made from the same.
+
+    Args:
+        tells: whether videos and images are to say it. If not, one that says nothing is what its name says, which ends
+            in a digest of all that it depends on.
+    """
     text = project.texts.settings_digest
     denoised, decoded = spec.denoising(None, text), spec.decoding(None, text)
     return all(
-        product_made_from(file_of(spec, output, out)) == (decoded if output.is_decoded else denoised)
+        is_anonymous(file_of(spec, output, out))
+        if output.is_decoded and not tells
+        else product_made_from(file_of(spec, output, out)) == (decoded if output.is_decoded else denoised)
         for output in OUTPUT_TYPES[spec.output_type]
     )
 
@@ -138,7 +163,7 @@ def fetch_models(project: Project) -> None:
     project.models.check()
 
 
-def _make(project: Project, specs: Sequence[SampleSpec], out: Path) -> None:
+def _make(project: Project, specs: Sequence[SampleSpec], out: Path, *, tells: bool) -> None:
     """Encode, denoise and decode. What is not asked for is kept until all is decoded, so that a stopped run resumes.
 
     Raises:
@@ -149,7 +174,7 @@ def _make(project: Project, specs: Sequence[SampleSpec], out: Path) -> None:
     encode_first_images(project, specs, parts)
     _denoise(project, specs, parts)
     if is_first_rank():
-        _decode(project, specs, parts)
+        _decode(project, specs, parts, tells=tells)
         parts.remove(specs)
 
 
@@ -215,11 +240,13 @@ def _denoise(project: Project, specs: Iterable[SampleSpec], parts: Parts) -> Non
     denoise(project, works)
 
 
-def _decode(project: Project, specs: Iterable[SampleSpec], parts: Parts) -> None:
+def _decode(project: Project, specs: Iterable[SampleSpec], parts: Parts, *, tells: bool) -> None:
     """Decode all samples with one load of the VAE."""
     text = project.texts.settings_digest
     works = [
-        DecodingWork(spec, spec.decoding(None, text), file_of(spec, output, parts.out), parts.latents(spec))
+        DecodingWork(
+            spec, spec.decoding(None, text), file_of(spec, output, parts.out), parts.latents(spec), tells=tells
+        )
         for spec in specs
         for output in OUTPUT_TYPES[spec.output_type]
         if output.is_decoded

@@ -64,6 +64,8 @@ class DecodingWork:
     made_from: JsonObject
     out: Path
     latents: Path
+    tells: bool = True
+    """Whether the result says how it was made."""
 
 
 def encode_images(project: Project, works: Iterable[ImageWork], failed: Failed | None = None) -> None:
@@ -102,10 +104,10 @@ def denoise(project: Project, works: Iterable[LatentsWork], failed: Failed | Non
     """
     from hv15.sample.sampler import loaded_sampler
 
-    ready, notes = list[_Ready](), list[str]()
+    ready, notes = list[ReadySample](), list[str]()
     for work in works:
         with _told(work.out, failed):
-            ready.append(_prepared(project, work))  # before a model is loaded, as it finds changed LoRAs
+            ready.append(prepared(project, work))  # before a model is loaded, as it finds changed LoRAs
             used = [project.root / lora.path for lora in work.spec.loras if lora.multiplier]
             notes += denoising_notes(project, [work.spec], used)
     if not ready:
@@ -118,7 +120,7 @@ def denoise(project: Project, works: Iterable[LatentsWork], failed: Failed | Non
     with loaded_sampler(dit, section, first.dtype, settings.runtime.device) as sampler:
         for each in ready:
             with _told(each.work.out, failed), memory_advice("denoise"):
-                _write_latents(project, sampler, each)
+                write_latents(project, sampler, each)
 
 
 def decode(project: Project, works: Sequence[DecodingWork], failed: Failed | None = None) -> None:
@@ -142,11 +144,11 @@ def decode(project: Project, works: Sequence[DecodingWork], failed: Failed | Non
     )
     for work in works:
         with _told(work.out, failed), memory_advice("decode"):
-            vae.decode(work.latents, work.out, work.spec, made_from=work.made_from)
+            vae.decode(work.latents, work.out, work.spec, made_from=work.made_from, tells=work.tells)
 
 
 @dataclass(frozen=True)
-class _Ready:
+class ReadySample:
     """A sample to denoise, with its LoRAs and what its file will say about itself."""
 
     work: LatentsWork
@@ -154,12 +156,22 @@ class _Ready:
     metadata: dict[str, str]
 
 
-def _prepared(project: Project, work: LatentsWork) -> _Ready:
+def prepared(project: Project, work: LatentsWork) -> ReadySample:
+    """Return a sample that is ready to be denoised.
+
+    Raises:
+        UserError: a LoRA is missing or has changed.
+    """
     loras = loras_of(work.spec, project.root, work.lora)
-    return _Ready(work, loras, provenance(work.spec, work.made_from, loras))
+    return ReadySample(work, loras, provenance(work.spec, work.made_from, loras))
 
 
-def _write_latents(project: Project, sampler: Sampler, ready: _Ready) -> None:
+def write_latents(project: Project, sampler: Sampler, ready: ReadySample) -> None:
+    """Denoise a sample and write its latents.
+
+    Raises:
+        UserError: something that it needs is missing or cannot be used, or the file cannot be written.
+    """
     from hv15.models.latents import unscale
     from hv15.sample.files import write_tensors
     from hv15.sample.sampling import read_condition

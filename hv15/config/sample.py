@@ -17,9 +17,8 @@ from pydantic import (
 )
 
 from hv15.choices import Enlarging
-from hv15.config.loras import LoraSettings
+from hv15.config.loras import SampledLoraSettings
 from hv15.config.section import (
-    PLACE,
     SPEED,
     ComputeDtype,
     Conflict,
@@ -88,7 +87,7 @@ class PromptSettings(Section):
     output_type: OutputType | None = None
     """As `sample.output_type`, for this prompt."""
 
-    loras: tuple[LoraSettings, ...] | None = None
+    loras: tuple[SampledLoraSettings, ...] | None = None
     """As `sample.loras`, for this prompt."""
 
     lora_multiplier: float | None = None
@@ -153,7 +152,7 @@ class SampleSettings(TransformerSettings):
 
     output_type: OutputType = "video"
     """`video`: mp4. `images`: a folder of PNGs. `animation`: an animated PNG. `latent`: only the latents file. `both`:
-    mp4 and latents."""
+    mp4 and latents. `latent_images`: PNGs and latents. `hv15 sample --latents FILE` decodes latents later."""
 
     dtype: ComputeDtype = "auto"
     """Number format in which the transformer computes. `auto`: bfloat16 on a GPU that supports it, else float32."""
@@ -192,8 +191,9 @@ class SampleSettings(TransformerSettings):
     `models.upsampler` is for; with `models.source: hub`, what suits `models.variant`. `off` is as `auto` there, since
     the command asks for it."""
 
-    loras: tuple[LoraSettings, ...] = ()
-    """LoRAs that are used in addition to the trained one: a list of {path, multiplier}."""
+    loras: tuple[SampledLoraSettings, ...] = ()
+    """LoRAs that are used in addition to the trained one: a list of {path, multiplier}, perhaps only on some layers
+    (`include_patterns`, `exclude_patterns`) or with another strength in some blocks and steps (`strength_by`)."""
 
     lora_multiplier: float = 1.0
     """Strength of the trained LoRA: 1 = as trained."""
@@ -204,7 +204,7 @@ class SampleSettings(TransformerSettings):
     prompts: tuple[PromptSettings, ...] = ()
     """The samples. Each is its own target: if a prompt is edited, only that prompt is sampled again."""
 
-    prompts_file: PathText | None = Field(None, json_schema_extra=PLACE)
+    prompts_file: PathText | None = None
     """A file of further prompts: .yaml (a list of texts or of entries as in `prompts`), .jsonl (such an entry in each
     line) or .txt (a prompt in each line). What is edited in it is sampled again, nothing else."""
 

@@ -257,11 +257,18 @@ Few = Annotated[int, Field(ge=1, le=4096)]
 Many = Annotated[int, Field(gt=0), AfterValidator(check_count)]
 """Steps, epochs, frames that are counted."""
 
-Rate = Annotated[float, Field(ge=0.01, le=1000.0)]
+SLOWEST, FASTEST = 0.01, 1000.0
+"""Frames per second."""
+Rate = Annotated[float, Field(ge=SLOWEST, le=FASTEST)]
 """Frames per second."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0)]
+Part = Annotated[float, Field(ge=0.0, le=1.0)]
+"""A part of a number of steps."""
+
+Block = Annotated[int, Field(ge=0, le=1000)]
+"""The number of a block of the transformer, from 0."""
 ComputeDtype = Literal["auto", "float32", "float16", "bfloat16"]
 TileSize = Literal[0, 128, 256]

@@ -135,6 +135,8 @@ class DiT(Module):
         self.uncompile_blocks()
         # All blocks share the compiled code, but each bucket size needs its own, with gradients and without.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
+        # LoRAs may be added, changed and removed later. By default, code that was compiled before would be used.
+        torch._dynamo.config.skip_nnmodule_hook_guards = False
         mode_or_none = mode if backend == "inductor" else None  # no other backend has modes
         for block in self.double_blocks:
             for name in COMPILED:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hv15.errors import UserError
 from hv15.records.json_values import JsonObject
+from hv15.records.metadata import MADE_FROM, SAMPLE
 
 KINDS = (".safetensors", ".mp4", ".png")
 """Endings of files that carry metadata."""
@@ -40,7 +41,7 @@ def product_metadata(product: Path) -> dict[str, str]:
     Raises:
         UserError, OSError: it is missing or damaged.
     """
-    files = sorted(product.glob("*.png")) if product.is_dir() else [product]
+    files = _files(product)
     return read_metadata(files[0]) if files and all(map(_is_whole, files)) else {}
 
 
@@ -52,6 +53,21 @@ def product_made_from(product: Path) -> JsonObject | None:
         return read_made_from(product_metadata(product))
     except (UserError, OSError):
         return None
+
+
+def is_anonymous(product: Path) -> bool:
+    """Whether a sample, a file or a folder of images, is whole and says nothing about how it was made."""
+    files = _files(product)
+    if not files or not product.exists():
+        return False
+    try:
+        return all(map(_is_whole, files)) and not read_metadata(files[0]).keys() & {SAMPLE, MADE_FROM}
+    except (UserError, OSError):
+        return False
+
+
+def _files(product: Path) -> list[Path]:
+    return sorted(product.glob("*.png")) if product.is_dir() else [product]
 
 
 def _is_whole(path: Path) -> bool:

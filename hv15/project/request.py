@@ -28,6 +28,8 @@ class SampleRequest:
     """Of each prompt that does not name its own; empty means the project's."""
     loras: Sequence[str] = ()
     """FILE or FILE:STRENGTH."""
+    reach: Mapping[str, Json] = field(default_factory=dict)
+    """Where all of them act: `include_patterns`, `exclude_patterns` and `strength_by` of `sample.loras`."""
     image: Path | None = None
     """The first frame of these prompts; those of a file name their own."""
     prompts_file: Path | None = None
@@ -52,7 +54,8 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
         UserError: there is neither a project nor a model, or something that was asked for cannot be used.
     """
     asked: JsonObject = {name: value for name, value in request.sample.items() if value is not None}
-    asked["loras"] = [_lora(words) for words in request.loras]
+    if request.loras or not any(words.startswith("sample.loras=") for words in request.settings):
+        asked["loras"] = [{**_lora(words), **request.reach} for words in request.loras]
     asked["prompts"] = [*_prompts(request)]
     asked["prompts_file"] = None if request.prompts_file is None else str(request.prompts_file.absolute())
     if request.seeds:

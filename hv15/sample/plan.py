@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hv15.errors import UserError
+from hv15.lora.reach import Reach
 from hv15.models.super_resolution import SuperResolution
 from hv15.models.variants import VARIANTS
 from hv15.models.weights.fingerprint import model_fingerprint
@@ -131,7 +132,14 @@ def _plan(
             raise UserError(f"sample.prompts: {prompt.name}: {file}: no such file", hint="correct the path")
         return str(Path(path).expanduser()), fingerprint(file)
 
-    loras = first_set(prompt.loras, sample.loras)
+    steps = first_set(prompt.infer_steps, sample.infer_steps, official.infer_steps)
+    loras = []
+    for each in first_set(prompt.loras, sample.loras):
+        loras.append(LoRAFile(*found(each.path), each.multiplier, Reach.from_settings(each)))
+        try:
+            loras[-1].reach.check_steps(steps)
+        except UserError as error:
+            raise UserError(f"sample.prompts: {prompt.name}: {each.path}: {error.message}", hint=error.hint) from error
     return SampleSpec(
         name=prompt.name,
         task=settings.task,
@@ -140,7 +148,7 @@ def _plan(
         height=height,
         width=width,
         frames=first_set(prompt.video_length, sample.video_length),
-        steps=first_set(prompt.infer_steps, sample.infer_steps, official.infer_steps),
+        steps=steps,
         guidance_scale=guidance,
         flow_shift=first_set(prompt.flow_shift, sample.flow_shift, official.flow_shift),
         seed=sample.seed,
@@ -153,7 +161,7 @@ def _plan(
         variant=variant,
         lora_multiplier=first_set(prompt.lora_multiplier, sample.lora_multiplier) if settings.datasets else None,
         image=None if prompt.image_path is None else ImageFile(*found(prompt.image_path)),
-        loras=tuple(LoRAFile(*found(each.path), each.multiplier) for each in loras),
+        loras=tuple(loras),
         models=dict(models),
         step_cache=_step_cache(sample.step_cache),
         guidance_interval=sample.guidance_interval,

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from hv15.choices import ENLARGING_ROLES, EnlargedResolution, StepCacheRule, Task
 from hv15.errors import UserError
 from hv15.grid import latent_size
+from hv15.lora.reach import EVERYWHERE, Reach
 from hv15.records import formats
 from hv15.records.json_values import Json, JsonObject, parse_object
 from hv15.records.outputs import OutputType
@@ -32,11 +33,12 @@ _MADE_AGAIN = "remove the file and start the run again, which writes it again"
 
 @dataclass(frozen=True)
 class LoRAFile:
-    """A LoRA in addition to the trained one: its path from the project folder, its fingerprint and its strength."""
+    """A LoRA in addition to the trained one: its path from the project folder, fingerprint, strength, and its reach."""
 
     path: str
     fingerprint: str
     multiplier: float
+    reach: Reach = EVERYWHERE
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,10 @@ class SampleSpec:
         if self.enlarges is not None:
             roles = (*ENLARGING_ROLES, *(("vae", "image_encoder") if i2v else ("vae",)))  # a video is encoded first
         models: JsonObject = {role: self.models[role] for role in roles}
-        loras: list[Json] = [{"fingerprint": each.fingerprint, "multiplier": each.multiplier} for each in self.loras]
+        loras: list[Json] = [
+            {"fingerprint": each.fingerprint, "multiplier": each.multiplier, **each.reach.to_json()}
+            for each in self.loras
+        ]
         return {
             "format": formats.DENOISING,
             "condition_format": formats.CONDITION if i2v else None,
@@ -148,9 +153,13 @@ class SampleSpec:
 
     def decoding(self, trained: str | None, text: str) -> JsonObject:
         """Return everything on which the pixels depend: the latents, and how they are decoded."""
+        return self.decoding_of(self.denoising(trained, text))
+
+    def decoding_of(self, latents: JsonObject) -> JsonObject:
+        """Return everything on which the pixels depend that are decoded from latents, given what those depend on."""
         return {
             "format": formats.DECODING,
-            "latents": self.denoising(trained, text),
+            "latents": latents,
             "vae": self.models["vae"],
             "fps": self.fps,
             "vae_sample_size": self.vae_sample_size,

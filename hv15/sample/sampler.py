@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from hv15.config.sample import SampleSettings
+from hv15.lora.applied import AppliedLoRAs
 from hv15.lora.weighted import WeightedLoRA, apply_all
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.context_parallel import connected
@@ -46,8 +46,7 @@ class Sampler:
         self, dit: DiT, settings: SampleSettings, device: torch.device, *, batch_cfg: bool | None = None
     ) -> None:
         self._dit, self._settings, self._device, self._batch_cfg = dit, settings, device, batch_cfg
-        self._loras: list[WeightedLoRA] = []
-        self._handles: list[RemovableHandle] = []
+        self._loras, self._applied = list[WeightedLoRA](), AppliedLoRAs()
         self._model = replayed(dit, settings, device)
         self.after_step: Callable[[int], None] | None = None
         """Called after each step with their number so far; what it raises ends the sample."""
@@ -97,17 +96,17 @@ class Sampler:
             batch_cfg=batch_cfg,
             after_step=self.after_step,
             low=low,
+            loras=self._applied,
         )
 
     def _use(self, loras: Sequence[WeightedLoRA]) -> None:
         """Take the last sample's LoRAs away and add others, unless they are the same."""
         if list(loras) == self._loras:
             return
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._loras = [], []
+        self._applied.remove()
+        self._loras = []
         self._model = replayed(self._dit, self._settings, self._device)  # what was recorded has the former LoRAs
-        self._handles, self._loras = apply_all(self._dit, loras), list(loras)
+        self._applied, self._loras = apply_all(self._dit, loras), list(loras)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hv15.errors import UserError
+from hv15.lora.applied import AppliedLoRAs
 from hv15.models import Condition
 from hv15.models.latents import scale
 from hv15.progress import Progress
@@ -39,6 +40,7 @@ def run(
     batch_cfg: bool = False,
     after_step: Callable[[int], None] | None = None,
     low: Tensor | None = None,
+    loras: AppliedLoRAs | None = None,
 ) -> Tensor:
     """Denoise the sample of a spec with a model in memory; return scaled latents, float32 [1, C, F', h, w].
 
@@ -47,6 +49,7 @@ def run(
         vision: SigLIP's states [729, 1152] of the first frame for i2v, else None.
         after_step: called with the number of finished steps; what it raises ends the sample.
         low: for a model of super resolution, what `super_resolution.upsampled` made, [1, C, F', h, w]; else None.
+        loras: those on the model, whose strengths follow the sample's steps.
 
     Raises:
         UserError: the model returned NaN or infinity.
@@ -64,6 +67,13 @@ def run(
         if isinstance(dit, Replayed):
             raise ValueError("passes that reuse earlier steps differ, so they cannot be recorded")
         model = Cached(dit, spec.step_cache, spec.steps)
+
+    def begin_step(step: int) -> bool:
+        changed = loras is not None and loras.begin_step(step, spec.steps)
+        if changed and isinstance(model, Cached | Replayed):
+            model.forget()
+        return changed
+
     noise = initial_noise((1, dit.config.latent_channels, *spec.latent_size), spec.seed).to(device)
     with Progress(spec.steps, f"denoise {spec.name}", unit="steps") as progress:
 
@@ -85,6 +95,7 @@ def run(
             guidance=Guidance(*spec.guidance_interval, zero_star=spec.cfg_zero_star),
             zero_init_steps=spec.zero_init_steps,
             low=None if low is None else LowResolution.noised(low.to(device), spec.seed),
+            begin_step=begin_step,
         )
 
 

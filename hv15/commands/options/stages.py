@@ -9,6 +9,8 @@ from typing import Annotated, ClassVar
 from hv15.arguments import Argument, Entry, Group
 from hv15.choices import EnlargedResolution
 from hv15.commands.options.base import SettingsCommand
+from hv15.commands.options.reach import FactorRange, read_blocks, read_steps
+from hv15.commands.options.seeds import read_seed
 from hv15.environment import CONFIG_VARIABLE
 from hv15.out_of_memory import StageName
 from hv15.records.outputs import OutputType
@@ -106,6 +108,15 @@ class Sample(SettingsCommand):
         Path,
         Argument("a project's folder or config file (here)", flags=("--project", "--config"), variable=CONFIG_VARIABLE),
     ] = Path()
+    latents: Annotated[
+        tuple[Path, ...],
+        Argument(
+            "instead of prompts: kept latents files to decode, for which only the VAE is loaded",
+            flags=("--latents", "--latent_path"),
+            metavar="FILE",
+            several="+",
+        ),
+    ] = ()
     prompts_file: Annotated[
         Path | None, Argument("a file of prompts: .yaml, .jsonl, or .txt with one a line; see sample.prompts_file")
     ] = None
@@ -116,7 +127,33 @@ class Sample(SettingsCommand):
     lora: Annotated[
         tuple[str, ...], Argument("LoRAs, each at a strength (1)", metavar="FILE[:STRENGTH]", several="+")
     ] = ()
-    seed: Annotated[tuple[int, ...], Argument("a video of each prompt for each seed", several="+")] = ()
+    include: Annotated[
+        tuple[str, ...],
+        Argument(
+            "the LoRAs act only on layers whose names contain a match of one of these regular expressions",
+            flags=("--include", "--include_patterns"),
+            metavar="PATTERN",
+            several="+",
+        ),
+    ] = ()
+    exclude: Annotated[
+        tuple[str, ...],
+        Argument("and not on these", flags=("--exclude", "--exclude_patterns"), metavar="PATTERN", several="+"),
+    ] = ()
+    lora_blocks: Annotated[
+        tuple[FactorRange, ...],
+        Argument(
+            "factors on the LoRAs' strength in blocks: 0-19:0.5", metavar="RANGE:FACTOR", several="+", read=read_blocks
+        ),
+    ] = ()
+    lora_steps: Annotated[
+        tuple[FactorRange, ...],
+        Argument("in parts of the steps: 0.5-1:0", metavar="RANGE:FACTOR", several="+", read=read_steps),
+    ] = ()
+    seed: Annotated[
+        tuple[int, ...],
+        Argument("a video of each prompt for each seed; `random` draws one", several="+", read=read_seed),
+    ] = ()
     compare: Annotated[
         tuple[str, ...],
         Argument("LoRAs, each used in a column of its own of a sheet", metavar="FILE[:STRENGTH]", several="+"),
@@ -144,6 +181,13 @@ class Sample(SettingsCommand):
     image: Annotated[Path | None, Argument("the first frame (i2v)")] = None
     fps: Annotated[float | None, Argument("frames per second of the file")] = None
     output_type: Annotated[OutputType | None, Argument("as sample.output_type")] = None
+    no_metadata: Annotated[
+        bool,
+        Argument(
+            "write nothing into videos and images about how they were made",
+            flags=("--no-metadata", "--no_metadata"),
+        ),
+    ] = False
     dit: Annotated[Path | None, Argument("the transformer, instead of the project's")] = None
     vae: Annotated[Path | None, Argument("the VAE")] = None
     text_encoder: Annotated[Path | None, Argument("Qwen2.5-VL")] = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated
 
 from pydantic import Field, PositiveFloat, field_validator
 
@@ -14,6 +13,7 @@ from hv15.config.section import (
     NETWORK,
     PAST,
     UNLESS_DEFAULT,
+    Block,
     Conflict,
     DropoutRate,
     Few,
@@ -23,7 +23,6 @@ from hv15.config.section import (
 )
 
 _LOKR = NETWORK | UNLESS_DEFAULT | only_with(network_type=("lokr",))
-Block = Annotated[int, Field(ge=0, le=1000)]
 
 
 class NetworkSettings(Section):
