@@ -23,7 +23,7 @@ from hv15.models.vae_blocks import CausalConv3d, Norm, ResBlock, Stream, add_rep
 from hv15.models.weights.module import Module
 
 _CHUNK_BYTES = {"cpu": 16 << 20}
-_CHUNK_BYTES_ELSEWHERE = 256 << 20
+_CHUNK_BYTES_ELSEWHERE = 64 << 20
 """Intended size of the widest activation of a chunk; a network needs several times as much, and its history."""
 
 

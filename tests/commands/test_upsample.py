@@ -240,6 +240,21 @@ def test_the_two_models_belong_together(bench: Workbench, tmp_path: Path, enlarg
     assert spec_of(out).steps == 8
 
 
+def test_a_check_tells_of_the_models(bench: Workbench, tmp_path: Path, enlarging: dict[str, str]) -> None:
+    said = bench.does("check")
+    assert "super-resolution, float32, mean flow" in said.out
+    assert "to 720p" in said.out
+    folder = tmp_path / "1080p_sr_distilled"
+    folder.mkdir()
+    shutil.copy(enlarging["sr_dit"], folder / "model.safetensors")
+    bench.set(models={"sr_dit": str(folder)})
+    mixed = bench.hv15("check")
+    assert mixed.code
+    assert "but models.sr_dit is the transformer for 1080p" in mixed.out + mixed.err
+    bench.set(models={"sr_dit": str(bench.project.models.path("dit"))})
+    assert "but super resolution takes 98" in bench.hv15("check").out
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

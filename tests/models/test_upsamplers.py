@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
+from hv15.memory import WEIGHTS, PeakMemory
 from hv15.models import upsamplers
 from hv15.models.upsamplers import LatentUpsampler, Upsampler720, Upsampler1080
 from tests.models.golden_dit import tensors
@@ -150,3 +151,18 @@ def plain_1080(x: Tensor) -> Tensor:
 
 
 PLAIN = {"720p": plain_720, "1080p": plain_1080}
+
+
+@pytest.mark.parametrize("network", [Upsampler720, Upsampler1080])
+def test_memory_does_not_grow_with_the_length(network: type[Upsampler720 | Upsampler1080]) -> None:
+    """Of the published sizes at 1904x1072 pixels: beyond the latents themselves, which are read, made and joined."""
+    rest = []
+    for frames in (31, 61):
+        with torch.device("meta"), torch.no_grad(), PeakMemory("meta") as memory:
+            upsampler = network()
+            memory.assign(WEIGHTS, upsampler)
+            latents = torch.empty(1, 32, frames, 67, 119)
+            upsampler(latents)
+        rest.append(memory.peak - memory.parts[WEIGHTS] - 3 * latents.nbytes)
+    assert rest[1] < 1.1 * rest[0]
+    assert rest[0] < 0.9 * 2**30

@@ -11,10 +11,11 @@ from hv15.config import Settings
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.lora.reach import Reach, StrengthPart
+from hv15.models.super_resolution import SUPER_RESOLUTIONS
 from hv15.models.variants import VARIANTS
 from hv15.records.spec import Spec
-from hv15.sample.plan import plan_previews, plan_samples
-from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec, StepCaching
+from hv15.sample.plan import plan_enlarged, plan_previews, plan_samples
+from hv15.sample.prompts import Enlarged, ImageFile, LoRAFile, SampleSpec, StepCaching
 from tests.sample.conftest import TEXT, TRAINED, made_from
 
 EMPTY_SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
@@ -271,6 +272,7 @@ def test_every_field_of_a_sample_counts_or_is_named_as_one_that_does_not(spec: S
         "step_cache": StepCaching("deepcache", 0.2, 0.9, 4, 0.1),
         "guidance_interval": (0.0, 0.5),
         "cfg_zero_star": True,
+        "enlarges": Enlarged("720p", 64, 64, "f3"),
     }
     silent = {"fps", "output_type", "vae_sample_size", "vae_tile_overlap", "name", "variant"}
     for field in dataclasses.fields(SampleSpec):
@@ -281,7 +283,7 @@ def test_every_field_of_a_sample_counts_or_is_named_as_one_that_does_not(spec: S
 
 
 def test_settings_that_came_later_leave_former_samples_as_they_are(spec: SampleSpec) -> None:
-    later = {"step_cache", "guidance_interval", "cfg_zero_star", "zero_init_steps"}
+    later = {"step_cache", "guidance_interval", "cfg_zero_star", "zero_init_steps", "enlarges"}
     assert not later & spec.denoising(TRAINED, TEXT).keys()
     former = {name: value for name, value in spec.to_json().items() if name not in later}
     assert SampleSpec.from_json(former) == spec
@@ -307,3 +309,22 @@ def test_a_moved_file_samples_nothing_again(spec: SampleSpec) -> None:
     assert made_from(here) == made_from(there)
     changed = dataclasses.replace(here, image=dataclasses.replace(image, fingerprint="f3"))
     assert made_from(changed) != made_from(here)
+
+
+def test_what_an_enlarged_sample_depends_on(spec: SampleSpec) -> None:
+    """Its own models, not the small video's transformer; the file that it enlarges; and all of its own settings."""
+    small = dataclasses.replace(spec, step_cache=StepCaching("deepcache", 0.2, 0.9, 4, 0.1), cfg_zero_star=True)
+    found = Enlarged("1080p", 480, 640, "f1")
+    large = plan_enlarged(small, SUPER_RESOLUTIONS["1080p"], spec.models, found, (720, 960))
+    assert (large.height, large.width, large.steps, large.flow_shift) == (720, 960, 8, 2.0)
+    assert not large.guided
+    assert (large.step_cache, large.cfg_zero_star, large.lora_multiplier) == (None, False, None)
+    assert (large.prompt, large.seed, large.frames) == (spec.prompt, spec.seed, spec.frames)
+    assert SampleSpec.from_json(large.to_json()) == large
+    for change in ({"enlarges": dataclasses.replace(found, file="f2")}, {"steps": 6}, {"width": 976}):
+        assert made_from(dataclasses.replace(large, **change)) != made_from(large)
+    for role, counts in {"sr_dit": True, "upsampler": True, "vae": True, "dit": False, "image_encoder": False}.items():
+        changed = dataclasses.replace(large, models={**spec.models, role: "other"})
+        assert (made_from(changed) != made_from(large)) == counts, role
+    i2v = dataclasses.replace(large, task="i2v", image=ImageFile("a.png", "f1"))
+    assert i2v.conditioning() != dataclasses.replace(i2v, enlarges=None).conditioning(), "the image encoder sees more"
