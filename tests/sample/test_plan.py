@@ -10,8 +10,8 @@ import pytest
 from hv15.config import Settings
 from hv15.digest import digest
 from hv15.errors import UserError
-from hv15.models.super_resolution import SUPER_RESOLUTIONS
 from hv15.lora.reach import Reach, StrengthPart
+from hv15.models.super_resolution import SUPER_RESOLUTIONS
 from hv15.models.variants import VARIANTS
 from hv15.records.spec import Spec
 from hv15.sample.plan import plan_enlarged, plan_previews, plan_samples
