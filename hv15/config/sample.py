@@ -19,7 +19,6 @@ from pydantic import (
 from hv15.choices import Enlarging
 from hv15.config.loras import SampledLoraSettings
 from hv15.config.section import (
-    PLACE,
     SPEED,
     ComputeDtype,
     Conflict,
@@ -205,7 +204,7 @@ class SampleSettings(TransformerSettings):
     prompts: tuple[PromptSettings, ...] = ()
     """The samples. Each is its own target: if a prompt is edited, only that prompt is sampled again."""
 
-    prompts_file: PathText | None = Field(None, json_schema_extra=PLACE)
+    prompts_file: PathText | None = None
     """A file of further prompts: .yaml (a list of texts or of entries as in `prompts`), .jsonl (such an entry in each
     line) or .txt (a prompt in each line). What is edited in it is sampled again, nothing else."""
 

@@ -118,6 +118,11 @@ class Settings(Section):
         """The project folder, at which relative paths start: the config file's own folder."""
         return self._root
 
+    @property
+    def prompts_file(self) -> Path | None:
+        """The file of prompts that was read beside the config; None if there is none."""
+        return next((place.file for place in self._prompt_places.values()), None)
+
     def place_of(self, setting: Location) -> Place:
         """Return the place of a setting; of a prompt that stands in `sample.prompts_file`, with file and line."""
         number = setting[2] if setting[:2] == ("sample", "prompts") and len(setting) > 2 else None

@@ -245,6 +245,15 @@ def test_seeds_side_by_side(done: Workbench, tmp_path: Path) -> None:
     assert np.array_equal(read_image(video.with_suffix(".png")), draw_grid(lines, ["seed 1", "seed 2"]))
 
 
+def test_a_sheet_without_metadata_tells_nothing(done: Workbench, tmp_path: Path) -> None:
+    words = ("sample", "a red circle", *SMALL, "--seed", "1", "2", "--sheet", "--no-metadata", "-o", tmp_path / "out")
+    *_, video = made(done.hv15(*words))
+    assert product_metadata(video) == product_metadata(video.with_suffix(".png")) == {}
+    stamp = video.stat().st_mtime_ns
+    assert done.hv15(*words).code == 0
+    assert video.stat().st_mtime_ns == stamp
+
+
 def test_many_rows_make_several_sheets(done: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hv15.commands.comparison.MOST_ROWS", 2)
     words = ("sample", "one", "two", "three", *SMALL[:-1], "1", "--guidance", "1", "--sheet", "-o", tmp_path / "out")
