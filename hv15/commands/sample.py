@@ -23,6 +23,7 @@ from hv15.project.metadata import product_metadata
 from hv15.project.request import SampleRequest, named_samples, open_project
 from hv15.ranks import is_first_rank, run_on_ranks
 from hv15.records.json_values import JsonObject
+from hv15.records.metadata import SAMPLE
 from hv15.records.outputs import LATENTS, OUTPUT_TYPES, SampleOutput
 from hv15.sample.loras import loras_of
 from hv15.sample.prompts import SampleSpec
@@ -216,6 +217,7 @@ def _encode_images(project: Project, specs: Iterable[SampleSpec], parts: _Parts)
 def _denoise(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> None:
     """Denoise all samples with one load of the transformer, and write their latents."""
     from hv15.models.latents import unscale
+    from hv15.plan.guidance import batch_need
     from hv15.sample.files import write_tensors
     from hv15.sample.provenance import provenance
     from hv15.sample.sampler import loaded_sampler
@@ -228,16 +230,20 @@ def _denoise(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> No
     used = [lora.path for lora in loras_of(first, project.root, None)]
     log_notes(log, project, denoising_notes(project, specs, used))
     take_gpu(settings.runtime.device)
-    with loaded_sampler(project.models.path("dit"), settings.sample, first.dtype, settings.runtime.device) as sampler:
+    dit, device, need = project.models.path("dit"), settings.runtime.device, batch_need(settings)
+    with loaded_sampler(dit, settings.sample, first.dtype, device, need=need) as sampler:
         for spec in specs:
             loras = loras_of(spec, project.root, None)
             metadata = provenance(spec, spec.denoising(None, text), loras)
             states = store.read(caption_key(spec.prompt))
             negative = store.read(caption_key(spec.negative_prompt)) if spec.guided else None
             condition = read_condition(spec, parts.condition(spec))
-            latents = sampler.latents(spec, loras, states, negative, *condition)
+            settled = sampler.settled(spec, loras, states, negative)
+            latents = sampler.latents(settled, loras, states, negative, *condition)
             if sampler.writes:
-                write_tensors(parts.latents(spec), {"latents": unscale(latents)[0]}, metadata)
+                write_tensors(
+                    parts.latents(spec), {"latents": unscale(latents)[0]}, metadata | {SAMPLE: settled.to_text()}
+                )
 
 
 def _decode(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> None:

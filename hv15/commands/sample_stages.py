@@ -23,6 +23,7 @@ from hv15.records.json_values import JsonObject
 from hv15.records.metadata import SAMPLE
 from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
+from hv15.sample.guidance_batch import made_by
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import read_made_from
 from hv15.terminal_text import one_line
@@ -66,6 +67,7 @@ def denoise(options: SampleDenoise) -> int | None:
     Raises:
         UserError: a model, a LoRA or an encoded text cannot be used, or the config has no such sample.
     """
+    from hv15.plan.guidance import batch_need
     from hv15.sample.sampler import sample_latents
 
     project = Project(options.config, options.overrides)
@@ -98,6 +100,7 @@ def denoise(options: SampleDenoise) -> int | None:
         root=project.root,
         device=device,
         settings=settings,
+        need=batch_need(project.settings),
     )
     return None
 
@@ -113,7 +116,8 @@ def _same(options: SampleDenoise, spec: SampleSpec, made_from: JsonObject) -> Pa
         metadata = read_metadata(Path(named))
     except (OSError, UserError):
         return None
-    is_same = read_made_from(metadata) == made_from and metadata.get(SAMPLE) == spec.to_text()
+    texts = {each.to_text() for each in made_by(spec)}
+    is_same = read_made_from(metadata) == made_from and metadata.get(SAMPLE) in texts
     return Path(named) if is_same else None
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
-from hv15.choices import StepCacheRule, Task
+from hv15.choices import GuidanceBatch, StepCacheRule, Task
 from hv15.errors import UserError
 from hv15.grid import latent_size
 from hv15.records import formats
@@ -98,6 +98,10 @@ class SampleSpec:
     """Whether the unguided velocity is scaled before guidance."""
     zero_init_steps: int = 0
     """The number of first steps that change nothing."""
+    sage_blocks: tuple[int, int] | None = None
+    """The first and the last block whose attention is sage's, in 8 bits."""
+    guidance_batch: GuidanceBatch = "auto"
+    """Whether both branches of guidance are one batch, which changes rounding. Files say what was done."""
 
     @property
     def latent_size(self) -> tuple[int, int, int]:
