@@ -1,6 +1,6 @@
 """The diffusion transformer of HunyuanVideo 1.5: latents, time and condition in, flow velocity out.
 
-- 54 two-stream blocks, no single-stream blocks; patch size 1; the same network for t2v and i2v.
+- 54 two-stream blocks, no single-stream blocks; patch size 1; the same network for t2v, i2v and super resolution.
 - Only valid condition tokens are computed: text lengths are Python integers, and a batch of one has no padding.
 - Attributes have the official checkpoint's key names, so its state dict loads unchanged.
 """
@@ -82,7 +82,8 @@ class DiT(Module):
         """Return the velocity of noisy latents.
 
         Args:
-            x: [B, 2C+1, F, H, W]: noisy latents, condition latents, mask (see `hv15.models.latents`).
+            x: [B, 2C+1, F, H, W]: noisy latents, condition latents, mask (see `hv15.models.latents`). For super
+                resolution [B, 3C+2, F, H, W]: low-resolution latents and their mask follow.
             timestep: [B], 1000 * sigma, float.
             cond: text, glyphs and, for i2v, the image; for many steps with one condition the result of `prepare`.
             timestep_r: [B], the timestep at which this step ends; required by meanflow checkpoints, refused by others.
@@ -139,6 +140,8 @@ class DiT(Module):
         self.uncompile_blocks()
         # All blocks share the compiled code, but each bucket size needs its own, with gradients and without.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
+        # LoRAs may be added, changed and removed later. By default, code that was compiled before would be used.
+        torch._dynamo.config.skip_nnmodule_hook_guards = False
         mode_or_none = mode if backend == "inductor" else None  # no other backend has modes
         for block in self.double_blocks:
             for name in COMPILED:

@@ -9,14 +9,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from hv15.atomic import write_json
-from hv15.models.vae_blocks import Stream
+from hv15.models.vae_blocks import Stream, chunks
 from hv15.models.vae_coders import Decoder, Encoder, VAEConfig
 from hv15.models.vae_layouts import VAELayout, config_json, detect_vae_layout, name_in, read_config
 from hv15.models.vae_tiling import run_tiled
@@ -134,10 +133,10 @@ class VAE(Module):
         if self.patch_conv and not tracked:
             stream.strip_bytes = _STRIP_BYTES.get(x.device.type, _STRIP_BYTES_ELSEWHERE)
         if tracked:
-            return torch.cat([network(part, stream) for part in _chunks(x, x.shape[2], stream)], dim=2)
+            return torch.cat([network(part, stream) for part in chunks(x, x.shape[2], stream)], dim=2)
         out: Tensor | None = None
         end = 0
-        for part in _chunks(x, frames, stream):
+        for part in chunks(x, frames, stream):
             result = network(part, stream)
             if out is None:
                 if stream.last:
@@ -148,17 +147,6 @@ class VAE(Module):
             del result
         assert out is not None
         return out
-
-
-def _chunks(x: Tensor, size: int, stream: Stream) -> Iterator[Tensor]:
-    """Yield the first frame of x [B, C, F, H, W], then chunks of `size` frames; mark the first and last in `stream`."""
-    frames = x.shape[2]
-    stream.last = frames == 1
-    yield x[:, :, :1]
-    stream.first = False
-    for start in range(1, frames, size):
-        stream.last = start + size >= frames
-        yield x[:, :, start : start + size]
 
 
 def _check_shape(x: Tensor, channels: int, name: str) -> None:

@@ -64,6 +64,17 @@ class Stream:
             yield slice(top, bottom), slice(max(top - 1, 0), min(bottom + 1, height))
 
 
+def chunks(x: Tensor, size: int, stream: Stream) -> Iterator[Tensor]:
+    """Yield the first frame of x [B, C, F, H, W], then chunks of `size` frames; mark the first and last in `stream`."""
+    frames = x.shape[2]
+    stream.last = frames == 1
+    yield x[:, :, :1]
+    stream.first = False
+    for start in range(1, frames, size):
+        stream.last = start + size >= frames
+        yield x[:, :, start : start + size]
+
+
 def _wide(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype for sums: at least float32, because squares of small fp16 values underflow to 0 and give NaN."""
     return torch.promote_types(dtype, torch.float32)

@@ -42,6 +42,10 @@ class Cached:
         self.caches: dict[int, StepCache] = {}
         """That of each branch of guidance, by the identity of its condition."""
 
+    def forget(self) -> None:
+        """Reuse nothing of the steps so far: the transformer was changed."""
+        self.caches.clear()
+
     def prepare(self, cond: Condition) -> PreparedCondition:
         """Return the result of `DiT.prepare`."""
         return self._dit.prepare(cond)

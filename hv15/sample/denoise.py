@@ -20,6 +20,7 @@ from hv15.sample.cached import Cached
 if TYPE_CHECKING:
     from hv15.models import DiT
     from hv15.sample.graphs import Replayed
+    from hv15.sample.super_resolution import LowResolution
 
     Transformer: TypeAlias = DiT | Replayed | Cached
 
@@ -63,6 +64,8 @@ def denoise(
     batch_cfg: bool = False,
     guidance: Guidance = PLAIN,
     zero_init_steps: int = 0,
+    low: LowResolution | None = None,
+    begin_step: Callable[[int], bool] | None = None,
 ) -> Tensor:
     """Denoise with Euler steps along the model's velocity; return scaled latents, float32 [B, C, F', h, w].
 
@@ -78,6 +81,9 @@ def denoise(
         batch_cfg: evaluate both branches as one batch: the same numbers, faster on a GPU, but twice the activations.
         guidance: where and how guidance is used.
         zero_init_steps: the number of first steps whose velocity is taken to be zero, without computing it.
+        low: the latents that a model of super resolution starts from; None for any other.
+        begin_step: called with the number of each step, from 0, before the model computes; returns whether it has
+            changed the model.
 
     Raises:
         UserError: the model returned NaN or infinity.
@@ -87,7 +93,7 @@ def denoise(
         raise ValueError("guidance above 1 needs an unconditional branch")
     levels = sigmas.float().tolist()
     uses_guidance = [guided and guidance.lowest <= level <= guidance.highest for level in levels[:-1]]
-    guiding, alone = _prepared(dit, cond, uncond if guided else None, joint=batch_cfg, alone=not all(uses_guidance))
+    guiding, alone = list[PreparedCondition](), list[PreparedCondition]()
     latents = noise.float()
     constant = condition_channels(condition_latents, like=latents)
     for step, ((level, following), here) in enumerate(zip(pairwise(levels), uses_guidance, strict=True)):
@@ -95,9 +101,14 @@ def denoise(
             progress(step)
         if step < zero_init_steps:
             continue
+        if (begin_step is not None and begin_step(step)) or not (guiding or alone):
+            with_unguided, without = uncond if guided else None, not all(uses_guidance)
+            guiding, alone = _prepared(dit, cond, with_unguided, joint=batch_cfg, alone=without)
         if isinstance(dit, Cached):
             dit.step = step
         x = torch.cat([latents, constant], dim=1)  # [B, 2C+1, F', h, w]
+        if low is not None:
+            x = torch.cat([x, low.channels(level, latents)], dim=1)  # [B, 3C+2, F', h, w]
         velocities = [_velocity(dit, x, branch, level, following) for branch in (guiding if here else alone)]
         if here:
             unguided, guide = torch.cat(velocities).chunk(2)

@@ -6,7 +6,7 @@ copied to where it reads them. Numbers of valid tokens are host integers that ch
 - The first pass of a set of shapes is the warm-up. It is computed as usual, and makes what is made only once: compiled
   kernels, tables, a LoRA's factors on the device. The second is recorded.
 - All recordings use the same memory for what they compute in between, because only one runs at a time.
-- Meanwhile the transformer must not be changed: LoRAs are applied before.
+- When the transformer is changed, as by other strengths of LoRAs, all recordings are dropped (`Replayed.forget`).
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ class PassRecorder(Protocol):
     def record(self, run: Pass) -> Pass:
         """Return what repeats a pass. It writes its output to the same memory each time."""
 
+    def forget(self) -> None:
+        """Called when all recordings have been dropped."""
+
 
 class CudaRecorder:
     """Records CUDA graphs."""
@@ -72,6 +75,9 @@ class CudaRecorder:
 
         return replay
 
+    def forget(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()  # a pool ends with the last graph in it
+
 
 class StandIn:
     """Takes the recorder's place where there are no graphs, for plans and tests: repeats a pass by running it again."""
@@ -82,6 +88,9 @@ class StandIn:
     def record(self, run: Pass) -> Pass:
         output = torch.zeros_like(run())
         return lambda: output.copy_(run())
+
+    def forget(self) -> None:
+        pass
 
 
 class Replayed:
@@ -121,6 +130,11 @@ class Replayed:
         if recording.replay is None:
             recording.replay = self._record(recording.run)
         return recording.replay().clone()
+
+    def forget(self) -> None:
+        """Drop all recordings: the transformer was changed."""
+        self._recordings.clear()
+        self._recorder.forget()
 
     def _record(self, run: Pass) -> Pass:
         try:

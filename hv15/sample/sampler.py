@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from hv15.config.sample import SampleSettings
+from hv15.lora.applied import AppliedLoRAs
 from hv15.lora.weighted import WeightedLoRA, apply_all
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.context_parallel import connected
@@ -37,14 +38,15 @@ class Sampler:
 
     Args:
         dit: set up for `settings`, without LoRAs.
-        need: what decides where the memory is to decide whether both branches of guidance run as one batch.
+        need: what counts the memory of one batch for `guidance_batch: by_memory`; None: that is two passes.
     """
 
     def __init__(self, dit: DiT, settings: SampleSettings, device: torch.device, *, need: Need | None = None) -> None:
         self._dit, self._settings, self._device, self._need = dit, settings, device, need
-        self._loras: list[WeightedLoRA] = []
-        self._handles: list[RemovableHandle] = []
+        self._loras, self._applied = list[WeightedLoRA](), AppliedLoRAs()
         self._model = replayed(dit, settings, device)
+        self.after_step: Callable[[int], None] | None = None
+        """Called after each step with their number so far; what it raises ends the sample."""
 
     @property
     def writes(self) -> bool:
@@ -63,9 +65,7 @@ class Sampler:
         `latents` does so as well. Its result says how they are made, for their metadata; arguments as there.
         """
         if self._need is None:
-            if spec.guidance_batch == "by_memory":
-                raise ValueError(f"{spec.name}: guidance by memory needs a plan")
-            return spec
+            return replace(spec, guidance_batch="two_pass") if spec.guidance_batch == "by_memory" else spec
         tokens = max(len(text["text"]) + len(text["glyphs"]), 0 if negative is None else len(negative["text"]))
         files = sum(lora.path.stat().st_size for lora in loras if lora.multiplier)
         return settled(spec, Inputs(self._dit.config, tokens, files), self._need, self._free_memory)
@@ -85,6 +85,7 @@ class Sampler:
         negative: Mapping[str, Tensor] | None,
         first: Tensor | None,
         vision: Tensor | None,
+        low: Tensor | None = None,
     ) -> Tensor:
         """Return the scaled latents of a sample, float32 [1, C, F', h, w].
 
@@ -93,6 +94,7 @@ class Sampler:
             text, negative: store items of the prompt and the negative prompt: `text` [L, 3584], `glyphs` [G, 1472].
             first: unscaled latent [C, 1, h, w] of the first frame for i2v, else None.
             vision: SigLIP's states [729, 1152] of the first frame for i2v, else None.
+            low: for a model of super resolution, what `super_resolution.upsampled` made, [1, C, F', h, w]; else None.
 
         Raises:
             UserError: a LoRA cannot be used, the encoded inputs belong to another model, or the result is not finite.
@@ -102,18 +104,28 @@ class Sampler:
             check_widths(self._dit.config, widths_of({"latents": first, "vision": vision}))
         self._use(loras)
         spec = self.settled(spec, loras, text, negative)
-        batched = batches(spec.guidance_batch, spec.latent_size, gpu=self._device.type == "cuda")
-        return run(self._model, spec, text, negative, first, vision, device=self._device, batch_cfg=batched)
+        return run(
+            self._model,
+            spec,
+            text,
+            negative,
+            first,
+            vision,
+            device=self._device,
+            batch_cfg=batches(spec.guidance_batch, spec.latent_size, gpu=self._device.type == "cuda"),
+            after_step=self.after_step,
+            low=low,
+            loras=self._applied,
+        )
 
     def _use(self, loras: Sequence[WeightedLoRA]) -> None:
         """Take the last sample's LoRAs away and add others, unless they are the same."""
         if list(loras) == self._loras:
             return
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._loras = [], []
-        self._handles, self._loras = apply_all(self._dit, loras), list(loras)
+        self._applied.remove()
+        self._loras = []
         self._model = replayed(self._dit, self._settings, self._device)  # what was recorded has the former LoRAs
+        self._applied, self._loras = apply_all(self._dit, loras), list(loras)
 
 
 @contextmanager
@@ -124,18 +136,22 @@ def loaded_sampler(
     device: str = "auto",
     *,
     need: Need | None = None,
+    super_resolution: bool = False,
 ) -> Iterator[Sampler]:
     """Load the transformer, as one of several ranks if `settings.context_parallel` asks for them.
 
     Args:
         dtype: the number format in which it computes, as in a `SampleSpec`.
         need: see `Sampler`.
+        super_resolution: whether it is a transformer of super resolution.
 
     Raises:
         UserError: the file cannot be loaded, or this machine cannot do what the settings ask.
     """
     with connected(settings.context_parallel, pick_device(device)) as where:
-        dit = load_ready(dit_path, settings, device=where, dtype=pick_dtype(dtype, where))
+        dit = load_ready(
+            dit_path, settings, device=where, dtype=pick_dtype(dtype, where), super_resolution=super_resolution
+        )
         yield Sampler(dit, settings, where, need=need)
 
 

@@ -134,9 +134,10 @@ def test_on_a_cpu_auto_is_two_passes_to_the_bit(spec: SampleSpec, sample: Sample
     assert torch.equal(sample(spec)[0], sample(replace(spec, guidance_batch="two_pass"))[0])
 
 
-def test_without_a_plan_memory_cannot_decide(spec: SampleSpec, sample: Sampled) -> None:
-    with pytest.raises(ValueError, match="needs a plan"):
-        sample(replace(spec, guidance_batch="by_memory"))
+def test_without_a_plan_it_is_two_passes(spec: SampleSpec, sample: Sampled) -> None:
+    latents, metadata = sample(replace(spec, guidance_batch="by_memory"))
+    assert torch.equal(latents, sample(replace(spec, guidance_batch="two_pass"))[0])
+    assert json.loads(metadata[SAMPLE])["guidance_batch"] == "two_pass"
 
 
 def test_the_free_memory_of_a_cpu_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
