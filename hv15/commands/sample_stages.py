@@ -65,6 +65,7 @@ def denoise(options: SampleDenoise) -> int | None:
     Raises:
         UserError: a model, a LoRA or an encoded text cannot be used, or the config has no such sample.
     """
+    from hv15.plan.guidance import batch_need
     from hv15.sample.sampler import sample_latents
 
     project = Project(options.config, options.overrides)
@@ -97,6 +98,7 @@ def denoise(options: SampleDenoise) -> int | None:
         root=project.root,
         device=device,
         settings=settings,
+        need=batch_need(project.settings),
     )
     return None
 
