@@ -215,6 +215,7 @@ def _encode_images(project: Project, specs: Iterable[SampleSpec], parts: _Parts)
 
 def _denoise(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> None:
     """Denoise all samples with one load of the transformer, and write their latents."""
+    from hv15.commands.running import running_previews
     from hv15.models.latents import unscale
     from hv15.sample.files import write_tensors
     from hv15.sample.provenance import provenance
@@ -228,6 +229,7 @@ def _denoise(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> No
     used = [lora.path for lora in loras_of(first, project.root, None)]
     log_notes(log, project, denoising_notes(project, specs, used))
     take_gpu(settings.runtime.device)
+    previews = running_previews(project)
     with loaded_sampler(project.models.path("dit"), settings.sample, first.dtype, settings.runtime.device) as sampler:
         for spec in specs:
             loras = loras_of(spec, project.root, None)
@@ -235,7 +237,8 @@ def _denoise(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> No
             states = store.read(caption_key(spec.prompt))
             negative = store.read(caption_key(spec.negative_prompt)) if spec.guided else None
             condition = read_condition(spec, parts.condition(spec))
-            latents = sampler.latents(spec, loras, states, negative, *condition)
+            with previews.of(spec, parts.out) as watcher:
+                latents = sampler.latents(spec, loras, states, negative, *condition, watcher=watcher)
             if sampler.writes:
                 write_tensors(parts.latents(spec), {"latents": unscale(latents)[0]}, metadata)
 

@@ -41,6 +41,8 @@ MADE_WITH = "hv15.made_with"
 
 SAMPLE = "hv15.sample"
 """The SampleSpec of a sample, as JSON."""
+SAMPLE_STEP = "hv15.sample_step"
+"""The denoising steps after which a sample was shown that was not finished."""
 LORAS = "hv15.loras"
 """The LoRAs that were applied to a sample."""
 

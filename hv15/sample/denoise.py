@@ -20,6 +20,7 @@ from hv15.sample.cached import Cached
 if TYPE_CHECKING:
     from hv15.models import DiT
     from hv15.sample.graphs import Replayed
+    from hv15.sample.running import Watcher
 
     Transformer: TypeAlias = DiT | Replayed | Cached
 
@@ -63,6 +64,7 @@ def denoise(
     batch_cfg: bool = False,
     guidance: Guidance = PLAIN,
     zero_init_steps: int = 0,
+    watcher: Watcher | None = None,
 ) -> Tensor:
     """Denoise with Euler steps along the model's velocity; return scaled latents, float32 [B, C, F', h, w].
 
@@ -78,6 +80,7 @@ def denoise(
         batch_cfg: evaluate both branches as one batch: the same numbers, faster on a GPU, but twice the activations.
         guidance: where and how guidance is used.
         zero_init_steps: the number of first steps whose velocity is taken to be zero, without computing it.
+        watcher: is shown the clean latents that are predicted, scaled, when it wants to see them.
 
     Raises:
         UserError: the model returned NaN or infinity.
@@ -107,6 +110,8 @@ def denoise(
             velocity = guidance.apply(unguided, guide, guidance_scale)
         else:
             (velocity,) = velocities
+        if watcher is not None and watcher.is_due(step + 1):
+            watcher.show(step + 1, latents - velocity * level)
         latents = latents + velocity * (following - level)
     if progress is not None:
         progress(len(levels) - 1)

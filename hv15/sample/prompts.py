@@ -22,7 +22,7 @@ from hv15.records.outputs import OutputType
 WHOLE = (0.0, 1.0)
 """All noise levels."""
 _NOT_DENOISED = (
-    *("fps", "output_type", "vae_sample_size", "vae_tile_overlap"),  # used only by decoding
+    *("fps", "output_type", "vae_sample_size", "vae_tile_overlap", "vae_seamless_tiles"),  # used only by decoding
     *("name", "variant"),  # the sample's name, and the source of the defaults
     *("image", "loras", "models"),  # SampleSpec.denoising adds what identifies their content
 )
@@ -98,6 +98,8 @@ class SampleSpec:
     """Whether the unguided velocity is scaled before guidance."""
     zero_init_steps: int = 0
     """The number of first steps that change nothing."""
+    vae_seamless_tiles: bool = False
+    """Whether the VAE's tiles have the numbers of the whole picture, instead of being blended."""
 
     @property
     def latent_size(self) -> tuple[int, int, int]:
@@ -114,7 +116,7 @@ class SampleSpec:
         settings = {name: value for name, value in self.to_json().items() if name not in _NOT_DENOISED}
         for name, default in _LATER.items():  # so that what was sampled before they were there stays valid
             if getattr(self, name) == default:
-                del settings[name]
+                settings.pop(name, None)
         i2v = self.task == "i2v"
         roles = ("dit", "vae", "image_encoder") if i2v else ("dit",)
         models: JsonObject = {role: self.models[role] for role in roles}
@@ -132,13 +134,15 @@ class SampleSpec:
 
     def decoding(self, trained: str | None, text: str) -> JsonObject:
         """Return everything on which the pixels depend: the latents, and how they are decoded."""
+        seamless = self.vae_seamless_tiles and self.vae_sample_size > 0
         return {
             "format": formats.DECODING,
             "latents": self.denoising(trained, text),
             "vae": self.models["vae"],
             "fps": self.fps,
             "vae_sample_size": self.vae_sample_size,
-            "vae_tile_overlap": self.vae_tile_overlap if self.vae_sample_size else None,
+            "vae_tile_overlap": self.vae_tile_overlap if self.vae_sample_size and not seamless else None,
+            **({"vae_seamless_tiles": True} if seamless else {}),
         }
 
     def conditioning(self) -> JsonObject:

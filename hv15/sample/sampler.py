@@ -29,6 +29,7 @@ from hv15.sample.sampling import read_condition, run
 
 if TYPE_CHECKING:
     from hv15.models import DiT
+    from hv15.sample.running import Watcher
 
 BATCHED_TOKENS = 8192
 """Most latent cells for which both branches run as one batch; with more, one branch fills a GPU, and saves memory."""
@@ -63,6 +64,8 @@ class Sampler:
         negative: Mapping[str, Tensor] | None,
         first: Tensor | None,
         vision: Tensor | None,
+        *,
+        watcher: Watcher | None = None,
     ) -> Tensor:
         """Return the scaled latents of a sample, float32 [1, C, F', h, w].
 
@@ -71,6 +74,7 @@ class Sampler:
             text, negative: store items of the prompt and the negative prompt: `text` [L, 3584], `glyphs` [G, 1472].
             first: unscaled latent [C, 1, h, w] of the first frame for i2v, else None.
             vision: SigLIP's states [729, 1152] of the first frame for i2v, else None.
+            watcher: is shown what the sample becomes.
 
         Raises:
             UserError: a LoRA cannot be used, the encoded inputs belong to another model, or the result is not finite.
@@ -82,7 +86,10 @@ class Sampler:
         batch_cfg = self._batch_cfg
         if batch_cfg is None:
             batch_cfg = self._device.type == "cuda" and prod(spec.latent_size) <= BATCHED_TOKENS
-        return run(self._model, spec, text, negative, first, vision, device=self._device, batch_cfg=batch_cfg)
+        watcher = watcher if self.writes else None
+        return run(
+            self._model, spec, text, negative, first, vision, device=self._device, batch_cfg=batch_cfg, watcher=watcher
+        )
 
     def _use(self, loras: Sequence[WeightedLoRA]) -> None:
         """Take the last sample's LoRAs away and add others, unless they are the same."""
@@ -132,6 +139,7 @@ def sample_latents(
     device: str = "auto",
     settings: SampleSettings | None = None,
     batch_cfg: bool | None = None,
+    watcher: Watcher | None = None,
 ) -> None:
     """Denoise one sample and write its latents (unscaled float32 [C, F', h, w]) with their provenance.
 
@@ -143,6 +151,7 @@ def sample_latents(
         root: the project folder, to which the spec's paths are relative.
         settings: memory options and kernels of the transformer; the number format is the spec's.
         batch_cfg: see `Sampler`.
+        watcher: see `Sampler.latents`.
 
     Raises:
         UserError: a file is missing, damaged or not the planned one.
@@ -152,6 +161,6 @@ def sample_latents(
     first, vision = read_condition(spec, condition)
     settings = (settings or SampleSettings()).model_copy(update={"quantize": spec.quantize})
     with loaded_sampler(dit_path, settings, spec.dtype, device, batch_cfg=batch_cfg) as sampler:
-        latents = sampler.latents(spec, loras, text, negative, first, vision)
+        latents = sampler.latents(spec, loras, text, negative, first, vision, watcher=watcher)
         if sampler.writes:
             write_tensors(output, {"latents": unscale(latents)[0]}, metadata)

@@ -24,6 +24,7 @@ from hv15.sample.schedule import sigmas
 if TYPE_CHECKING:
     from hv15.models import DiT
     from hv15.sample.denoise import Transformer
+    from hv15.sample.running import Watcher
 
 
 def run(
@@ -36,12 +37,14 @@ def run(
     *,
     device: torch.device,
     batch_cfg: bool = False,
+    watcher: Watcher | None = None,
 ) -> Tensor:
     """Denoise the sample of a spec with a model in memory; return scaled latents, float32 [1, C, F', h, w].
 
     Args:
         first: unscaled latent [C, 1, h, w] of the first frame for i2v, else None.
         vision: SigLIP's states [729, 1152] of the first frame for i2v, else None.
+        watcher: see `denoise`.
 
     Raises:
         UserError: the model returned NaN or infinity.
@@ -71,6 +74,7 @@ def run(
             batch_cfg=batch_cfg,
             guidance=Guidance(*spec.guidance_interval, zero_star=spec.cfg_zero_star),
             zero_init_steps=spec.zero_init_steps,
+            watcher=watcher,
         )
 
 

@@ -16,7 +16,9 @@ from hv15.project.metadata import product_metadata
 from hv15.records.json_values import parse_object
 from hv15.records.metadata import LORAS, SAMPLE
 from hv15.records.outputs import LATENTS
+from hv15.sample.latent_colors import VAE_IDENTITY
 from hv15.sample.prompts import SampleSpec
+from hv15.sample.running import RunningPreview
 from tests.commands.workbench import LORA, Said, Workbench, hv15, is_a_refusal
 
 SMALL = ("--size", "64", "64", "--frames", "5", "--steps", "2")
@@ -96,6 +98,41 @@ def test_a_stopped_run_keeps_what_is_denoised(
     assert len(made(done.hv15(*words))) == 2
     assert loads == {"dit": 1, "vae": 2}
     assert {file.suffix for file in tmp_path.joinpath("out").iterdir()} == {".mp4"}
+
+
+def test_previews_of_running_samples_change_nothing(
+    done: Workbench, tmp_path: Path, loads: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[Path, int]] = []
+    show = RunningPreview.show
+
+    def recorded(self: RunningPreview, step: int, clean: torch.Tensor) -> None:
+        show(self, step, clean)
+        shown.append((self.file, step))
+        assert product_metadata(self.file)[SAMPLE] == self.spec.to_text()
+
+    monkeypatch.setattr(RunningPreview, "show", recorded)
+    words = ("sample", "a red circle", *SMALL[:-1], "5", "--output-type", "both")
+    plain = made(done.hv15(*words, "-o", tmp_path / "plain"))
+    for _ in range(2):
+        files = made(done.hv15(*words, "--set", "sample.preview_every_n_steps=2", "-o", tmp_path / "out"))
+        assert [file.read_bytes() for file in files] == [file.read_bytes() for file in plain]
+    preview = tmp_path / "out" / ".running" / f"{plain[0].stem}.mp4"
+    assert shown == [(preview, 2), (preview, 4)]  # the second call found the sample made
+    assert sorted(tmp_path.joinpath("out").iterdir()) == sorted(files)  # nothing else is left
+    (colors,) = (done.project.cache / "latent-colors").iterdir()
+    assert product_metadata(colors)[VAE_IDENTITY] == done.project.models.identity("vae")
+    stamp = colors.stat().st_mtime_ns
+    made(done.hv15(*words, "--set", "sample.preview_every_n_steps=3", "--seed", "7", "-o", tmp_path / "out"))
+    assert (colors.stat().st_mtime_ns, len(shown)) == (stamp, 3)  # fitted once
+
+
+def test_previews_that_cannot_be_made_end_no_sample(done: Workbench, tmp_path: Path) -> None:
+    (done.project.cache / "latent-colors").write_text("in the way")
+    words = ("sample", "a red circle", *SMALL, "--set", "sample.preview_every_n_steps=1", "-o", tmp_path / "out")
+    said = done.hv15(*words)
+    assert len(made(said)) == 1
+    assert "no previews of running samples" in said.err
 
 
 def test_without_a_project(done: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
