@@ -31,9 +31,18 @@ VariantName: TypeAlias = Literal[
 ]
 """The checkpoints of the transformer, as their folders in the official repository are called."""
 
-Role: TypeAlias = Literal["dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder"]
+EnlargedResolution: TypeAlias = Literal["720p", "1080p"]
+"""The resolutions to which super resolution enlarges, each with models of its own."""
+Enlarging: TypeAlias = Literal["off", "auto", EnlargedResolution]
+"""Whether samples are enlarged, and how far."""
+
+Role: TypeAlias = Literal[
+    "dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder", "sr_dit", "upsampler"
+]
 """What a model is for."""
 ROLES: tuple[Role, ...] = ("dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder")
+ENLARGING_ROLES: tuple[Role, ...] = ("sr_dit", "upsampler")
+"""The models of super resolution, besides those of any sample."""
 
 DEVICE_PATTERN = r"auto|cpu|cuda(:\d{1,2})?"
 """What `runtime.device` may be, as a regular expression."""

@@ -1,8 +1,28 @@
-# Each prompt is a target of its own, so an edited prompt samples only that prompt again. Each job loads one big model.
+# Each prompt is a target of its own, so an edited prompt samples only that prompt again. Where several are due, the job of
+# a shard makes them with one load of each model, and leaves them for the samples' own jobs, which only take them then.
 # The LoRA of each step that a training keeps can be sampled in the same way, as results/checkpoints/STEP/NAME.mp4.
 
 
 from hv15.records.outputs import DECODED, LATENTS, subject
+
+
+rule condition_shard:
+    input:
+        unpack(PROJECT.inputs("condition_shard.{shard}")),
+    output:
+        temp(PATHS.made("condition_shard.{shard}")),
+    log:
+        PATHS.log("condition_shard.{shard}"),
+    benchmark:
+        PATHS.benchmark("condition_shard.{shard}")
+    conda:
+        "environment.yaml"
+    resources:
+        gpu=PROJECT.gpu,
+    message:
+        "Encoding first images, shard {wildcards.shard}: {WHY:condition_shard.{wildcards.shard}}"
+    shell:
+        "job {log:q} hv15 stage shard --spec {input.spec:q} --out {output:q}"
 
 
 rule sample_condition:
@@ -17,11 +37,32 @@ rule sample_condition:
     conda:
         "environment.yaml"
     resources:
-        gpu=PROJECT.gpu,
+        gpu=PROJECT.gpu_of("sample_condition.{name}"),
+    params:
+        made=str(PATHS.before_taken(PATHS.condition("{name}"))),
     message:
         "Encoding the first image of sample {wildcards.name}: {WHY:sample_condition.{wildcards.name}}"
     shell:
-        "job {log:q} hv15 stage condition --spec {input.spec:q} --out {output:q}"
+        "job {log:q} taken {params.made:q} {output:q} hv15 stage condition --spec {input.spec:q} --out {output:q}"
+
+
+rule sample_shard:
+    input:
+        unpack(PROJECT.inputs("sample_shard.{shard}")),
+    output:
+        temp(PATHS.made("sample_shard.{shard}")),
+    log:
+        PATHS.log("sample_shard.{shard}"),
+    benchmark:
+        PATHS.benchmark("sample_shard.{shard}")
+    conda:
+        "environment.yaml"
+    resources:
+        gpu=PROJECT.gpus("sample"),
+    message:
+        "Sampling, shard {wildcards.shard}: {WHY:sample_shard.{wildcards.shard}}"
+    shell:
+        "job {log:q} hv15 stage shard --spec {input.spec:q} --out {output:q}"
 
 
 # Of the published LoRA, and of that after a step.
@@ -43,8 +84,9 @@ for STEP in (None, "{step}"):
         conda:
             "environment.yaml"
         resources:
-            gpu=PROJECT.gpus("sample"),
+            gpu=PROJECT.gpus("sample", STAGE),
         params:
+            made=str(PATHS.before_taken(LATENTS.path(PATHS, "{name}", STEP))),
             files=lambda wildcards, input: [
                 word
                 for key in ("lora", "condition")
@@ -54,7 +96,8 @@ for STEP in (None, "{step}"):
         message:
             "Sampling " + WHICH + ": {WHY:" + STAGE.replace("{", "{wildcards.") + "}"
         shell:
-            "job {log:q} hv15 stage denoise --spec {input.spec:q} {params.files:q} --out {output:q}"
+            "job {log:q} taken {params.made:q} {output:q}"
+            " hv15 stage denoise --spec {input.spec:q} {params.files:q} --out {output:q}"
 
     # One rule for each kind of output that is decoded: a video, a folder of images.
     for OUTPUT in DECODED:
@@ -78,7 +121,9 @@ for STEP in (None, "{step}"):
             conda:
                 "environment.yaml"
             resources:
-                gpu=PROJECT.gpu,
+                gpu=PROJECT.gpu_of(STAGE),
+            params:
+                made=str(PATHS.before_taken(OUTPUT.path(PATHS, "{name}", STEP))),
             message:
                 "Decoding "
                 + WHICH
@@ -86,7 +131,8 @@ for STEP in (None, "{step}"):
                 + STAGE.replace("{", "{wildcards.")
                 + "}"
             shell:
-                "job {log:q} hv15 stage decode --spec {input.spec:q} --latents {input.latents:q} --out {output:q}"
+                "job {log:q} taken {params.made:q} {output:q}"
+                " hv15 stage decode --spec {input.spec:q} --latents {input.latents:q} --out {output:q}"
 
 
 rule contact_sheet:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hv15.choices import Role, TransformerSection, roles_of
+from hv15.choices import ENLARGING_ROLES, Role, TransformerSection, roles_of
 from hv15.commands.dataset_notes import dataset_notes, media_notes, names
 from hv15.commands.machine_checks import machine_note
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
@@ -16,6 +17,7 @@ from hv15.data.survey import counted
 from hv15.errors import UserError, of_the_system
 from hv15.file_sizes import bytes_of
 from hv15.models.advice import about_memory
+from hv15.models.facts import describe
 from hv15.plan.dataset_clips import dataset_clips
 from hv15.plan.disk import disk_uses
 from hv15.project import Project
@@ -69,6 +71,7 @@ def model_checks(project: Project) -> Iterator[Check]:
             if error.filename is None:
                 raise
             yield failed(role, of_the_system(error), ("models", role))
+    yield from _enlarging_checks(project)
     if dit is not None:
         from hv15.models.condition import check_widths
 
@@ -76,6 +79,28 @@ def model_checks(project: Project) -> Iterator[Check]:
             check_widths(dit.config, widths)
         except UserError as error:
             yield failed("dit", error, ("models", "dit"))
+
+
+def _enlarging_checks(project: Project) -> Iterator[Check]:
+    """The models of super resolution that the config names, from their headers alone."""
+    from hv15.models import load_dit
+    from hv15.models.upsampler_files import load_upsampler
+
+    models = project.settings.models
+    named = [role for role in ENLARGING_ROLES if models.source == "files" and getattr(models, role) is not None]
+    for role in named:
+        path = project.models.path(role)
+        try:
+            if role == "sr_dit":
+                load_dit(path, device="meta", super_resolution=True)
+                about = str(describe(path))
+            else:
+                about = f"to {load_upsampler(path, device='meta').resolution}"
+                if len(named) == len(ENLARGING_ROLES):
+                    assert project.models.super_resolution  # the two belong together
+            yield Check("ok", role, about, place=Place(path))
+        except UserError as error:
+            yield failed(role, error, ("models", role))
 
 
 def _missing(project: Project, role: Role, path: Path) -> Check:
@@ -178,12 +203,12 @@ def beforehand_checks(project: Project) -> Iterator[Check]:
         try:
             early.check()
         except UserError as error:
-            yield failed(early.subject, error, early.setting)
+            yield replace(failed(early.subject, error), place=project.settings.place_of(early.setting))
             continue
         if early.file is not None:
             yield Check("ok", early.subject, "can be used", place=Place(early.file))
         if early.subject == "lora" and early.file is not None:
-            yield from _notes("lora", lora_notes(project, early.file), Place(setting=early.setting))
+            yield from _notes("lora", lora_notes(project, early.file), project.settings.place_of(early.setting))
 
 
 def publish_checks(project: Project) -> Iterator[Check]:

@@ -16,6 +16,7 @@ from hv15.terminal_text import one_line
 
 if TYPE_CHECKING:
     from hv15.choices import LoRALayout
+    from hv15.lora.reach import Reach
 
 
 TORCH_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp8": "bfloat16"}
@@ -84,8 +85,10 @@ def ema(options: Ema) -> None:
         UserError: a file cannot be used, or they do not belong together.
     """
     from hv15.lora.averaging import average_loras
+    from hv15.workflow.one_training import refuse_other_trainings
 
     check_target(options.out, options.files)
+    refuse_other_trainings(options.files)
     parts = average_loras(options.files, options.out, options.sigma_rel)
     for path, weight in parts:
         print(f"{weight:6.1%}  {one_line(str(path))}", file=sys.stderr)
@@ -112,7 +115,10 @@ def merge(options: Merge) -> None:
         )
     project = Project(options.config, options.overrides)
     multipliers = options.multiplier or [1.0] * len(options.lora)
-    loras = [WeightedLoRA(path, multiplier) for path, multiplier in zip(options.lora, multipliers, strict=True)]
+    reach = _reach(options)
+    loras = [
+        WeightedLoRA(path, multiplier, reach=reach) for path, multiplier in zip(options.lora, multipliers, strict=True)
+    ]
     base = project.models.path("dit")
     if options.shard_size is None:
         check_target(options.out, [base, *options.lora])
@@ -133,6 +139,14 @@ def merge(options: Merge) -> None:
     if fp8 is None and describe(base).in_fp8:
         notes.append("; its float8 weights were written in the number format of the others")
     print(f"{one_line(str(options.out))}: {describe(options.out)}{''.join(notes)}", file=sys.stderr)
+
+
+def _reach(options: Merge) -> Reach:
+    """Where the LoRAs that are merged act."""
+    from hv15.lora.reach import Reach, StrengthPart
+
+    parts = tuple(StrengthPart(each.factor, blocks=(int(each.begin), int(each.end))) for each in options.lora_blocks)
+    return Reach(options.include, options.exclude, parts)
 
 
 def check_target(target: Path, sources: Iterable[Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from hv15.commands.options.project import New, Show, Snakefile
+from hv15.errors import UserError
 from hv15.terminal_text import one_line
 
 
@@ -32,10 +33,16 @@ def snakefile(options: Snakefile) -> None:
 
 
 def show(options: Show) -> None:
-    """Print what a file was made from."""
+    """Print what a file was made from.
+
+    Raises:
+        UserError: the file cannot be read, does not tell it, or options do not belong together.
+    """
     from hv15.commands.provenance import config_of, describe
 
+    if options.segment is not None and not options.as_config:
+        raise UserError("--segment without --config", hint="add --config, or leave it out: all of them are listed")
     if options.as_config:
-        print(config_of(options.file), end="")
+        print(config_of(options.file, options.segment), end="")
     else:
         print(describe(options.file))

@@ -10,8 +10,9 @@ import yaml
 from hv15.errors import UserError
 from hv15.project import metadata
 from hv15.project.checkpoints import published_step
-from hv15.records.json_values import Json, JsonObject, RecordError, parse_json
+from hv15.records.json_values import Json, JsonObject, RecordError, as_object, parse_json
 from hv15.records.metadata import CONFIG, MADE_FROM, SEGMENTS
+from hv15.records.training import STATES_KEPT
 from hv15.terminal_text import one_line, visible
 from hv15.train.origin import ENTRY, Origin
 from hv15.train.segments import segments_of_lora
@@ -99,17 +100,52 @@ def _published_step(path: Path) -> list[str]:
     return [] if step is None else [one_line(f"{path}: the LoRA after step {step:,} of its training")]
 
 
-def config_of(path: Path) -> str:
-    """The config.yaml that reproduces the file: its last training, if several made it.
+def config_of(path: Path, number: int | None = None) -> str:
+    """The config.yaml that reproduces the file, or what one of the trainings made that it is the work of.
+
+    Args:
+        number: of that training, from 1; None for the last, which continued the others.
 
     Raises:
-        UserError: the file was not made by hv15.
+        UserError: the file was not made by hv15, or there is no such training.
     """
     metadata = metadata_of(path)
     config = _parsed(metadata.get(CONFIG, ""))
     if not isinstance(config, dict):
         raise UserError.at(path, "holds no hv15 config", hint="only LoRAs that hv15 trained carry one")
-    config = _with_digest(config, _parsed(metadata.get(MADE_FROM, "")))
+    segments = segments_of_lora(metadata)
+    count = max(1, len(segments))
+    if number is not None and not 1 <= number <= count:
+        raise UserError.at(path, f"--segment: found {number}, but {_trainings(count)}", hint=f"give 1 to {count}")
+    if number is not None and number < count:
+        return _config_of_segment(path, segments[number - 1], segments[number])
+    return _as_yaml(_with_digest(config, _parsed(metadata.get(MADE_FROM, ""))))
+
+
+def _trainings(count: int) -> str:
+    return "one training made it" if count == 1 else f"{count} trainings made it one after the other"
+
+
+def _config_of_segment(path: Path, segment: JsonObject, following: JsonObject) -> str:
+    """The config of an earlier training, which keeps what the following one starts from."""
+    config, made_from, end = (segment.get(name) for name in ("config", "made_from", "to_step"))
+    train = config.get("train") if isinstance(config, dict) else None
+    if not isinstance(config, dict) or not isinstance(train, dict):
+        raise UserError.at(path, "does not tell the config of this training", hint="it was known by its state alone")
+    config = _with_digest(config, made_from)
+    length, origin = train.get("max_train_steps"), following.get("origin")
+    if not isinstance(end, int) or length == end:
+        return _as_yaml(config)
+    if isinstance(origin, dict) and "lora" in origin:
+        kept, note = "save_every_n_steps", f"# The next training starts from its copy of step {end}.\n"
+    else:  # its learning rate depends on its length, so it cannot just be shorter
+        kept, note = "state_every_n_steps", f"# The next training starts from its state after step {end}.\n"
+        if not isinstance(length, int) or length > STATES_KEPT * end:
+            note += f"# Stop it after that, and before step {STATES_KEPT * end + 1}: `hv15 stop`.\n"
+    return note + _as_yaml({**config, "train": {**as_object(config["train"]), kept: end}})
+
+
+def _as_yaml(config: JsonObject) -> str:
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110)
     if text == visible(text):
         return text

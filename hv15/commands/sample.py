@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hv15.choices import Role
 from hv15.commands.encode import text_encoder
 from hv15.commands.logs import log_to_stderr
-from hv15.commands.notes import denoising_notes, log_notes
+from hv15.commands.options.reach import reach_settings
+from hv15.commands.options.seeds import agreed_seeds
 from hv15.commands.options.stages import Sample
-from hv15.data.captions import caption_key
+from hv15.commands.sample_work import DecodingWork, ImageWork, LatentsWork, decode, denoise, encode_images
 from hv15.digest import short
 from hv15.errors import UserError
-from hv15.gpus import take_gpu
 from hv15.project import Project
-from hv15.project.metadata import product_metadata
-from hv15.project.request import SampleRequest, named_samples, open_project
+from hv15.project.comparison import Compared, make_table
+from hv15.project.metadata import is_anonymous, product_made_from
+from hv15.project.request import SampleRequest, open_project
 from hv15.ranks import is_first_rank, run_on_ranks
-from hv15.records.json_values import JsonObject
 from hv15.records.outputs import LATENTS, OUTPUT_TYPES, SampleOutput
-from hv15.sample.loras import loras_of
+from hv15.sample.loras import check_reaches, loras_of
 from hv15.sample.prompts import SampleSpec
-from hv15.sample.provenance import read_made_from
 from hv15.sample.resolutions import parse_size
 from hv15.terminal_text import one_line
-
-log = logging.getLogger(__name__)
 
 
 def sample(options: Sample) -> int | None:
@@ -39,26 +35,55 @@ def sample(options: Sample) -> int | None:
     Raises:
         UserError: something that was asked for, or a model, cannot be used; finished videos are kept.
     """
-    project = open_project(options.config, options.overrides, _request(options))
+    if options.latents:
+        from hv15.commands.kept_latents import decode_kept
+
+        decode_kept(options)
+        return None
+    options = replace(options, seed=agreed_seeds(options.seed))
+    if options.interactive:
+        from hv15.commands.interactive import interact
+
+        return interact(options, sample_request(options))
+    if not options.prompts and options.prompts_file is None:
+        raise UserError(
+            "no prompt is given",
+            hint="write prompts behind `hv15 sample`, or name a file by --prompts-file or --latents",
+        )
+    request = sample_request(options)
+    if request.reach and not request.loras:
+        raise UserError(
+            "patterns and factors say where LoRAs act, but there is no --lora",
+            hint="name a LoRA with --lora, or leave out --include, --exclude, --lora-blocks and --lora-steps",
+        )
+    project = open_project(options.config, options.overrides, request)
     settings = project.settings
     log_to_stderr(settings.runtime.log_level)
-    specs = list(named_samples(project))
-    due = [spec for spec in specs if not _is_made(project, spec, options.out)]
+    compared = Compared(options.compare, options.checkpoint, options.strength)
+    table = make_table(project, compared)
+    specs, tells = table.samples(), not options.no_metadata
+    due = [spec for spec in specs if not is_made(project, spec, options.out, tells=tells)]
     if due:
+        check_reaches(lora for spec in due for lora in loras_of(spec, project.root, None))
         code = run_on_ranks(settings.sample.context_parallel, settings.runtime.device, settings.sample.asks_for_gpus)
         if code is not None:
             return code
-        _fetch_models(project)
-        _make(project, due, options.out)
+        fetch_models(project)
+        _make(project, due, options.out, tells=tells)
     if is_first_rank():
         for spec in specs:
             known = "" if spec in due else ": already there"
-            for file in _files(spec, options.out):
+            for file in files_of(spec, options.out):
                 print(f"{one_line(str(file))}{known}", file=sys.stderr)
+        if options.sheet or compared.is_table:
+            from hv15.commands.comparison import draw_sheets
+
+            for file in draw_sheets(project, table, options.out, lambda spec: files_of(spec, options.out)[0]):
+                print(one_line(str(file)), file=sys.stderr)
     return None
 
 
-def _request(options: Sample) -> SampleRequest:
+def sample_request(options: Sample) -> SampleRequest:
     """Read the options.
 
     Raises:
@@ -76,7 +101,9 @@ def _request(options: Sample) -> SampleRequest:
         prompts=options.prompts,
         seeds=options.seed,
         loras=options.lora,
+        reach=reach_settings(options.include, options.exclude, options.lora_blocks, options.lora_steps),
         image=options.image,
+        prompts_file=options.prompts_file,
         sample={
             "video_size": list(parse_size(options.size)) if options.size else None,
             "video_length": options.frames,
@@ -92,26 +119,33 @@ def _request(options: Sample) -> SampleRequest:
     )
 
 
-def _files(spec: SampleSpec, out: Path) -> list[Path]:
+def files_of(spec: SampleSpec, out: Path) -> list[Path]:
     """The files of a sample in the output folder."""
-    return [_file(spec, output, out) for output in OUTPUT_TYPES[spec.output_type]]
+    return [file_of(spec, output, out) for output in OUTPUT_TYPES[spec.output_type]]
 
 
-def _file(spec: SampleSpec, output: SampleOutput, out: Path) -> Path:
+def file_of(spec: SampleSpec, output: SampleOutput, out: Path) -> Path:
     return out / f"{spec.name}{output.suffix}"
 
 
-def _is_made(project: Project, spec: SampleSpec, out: Path) -> bool:
-    """Whether all files of a sample are there and say that they were made from the same."""
+def is_made(project: Project, spec: SampleSpec, out: Path, *, tells: bool = True) -> bool:
+    """Whether all files of a sample are there and say that they were made from the same.
+
+    Args:
+        tells: whether videos and images are to say it. If not, one that says nothing is what its name says, which ends
+            in a digest of all that it depends on.
+    """
     text = project.texts.settings_digest
     denoised, decoded = spec.denoising(None, text), spec.decoding(None, text)
     return all(
-        _made_from(_file(spec, output, out)) == (decoded if output.is_decoded else denoised)
+        is_anonymous(file_of(spec, output, out))
+        if output.is_decoded and not tells
+        else product_made_from(file_of(spec, output, out)) == (decoded if output.is_decoded else denoised)
         for output in OUTPUT_TYPES[spec.output_type]
     )
 
 
-def _fetch_models(project: Project) -> None:
+def fetch_models(project: Project) -> None:
     """Copy or download the models that the workflow would bring, and check that all are there.
 
     Raises:
@@ -129,23 +163,23 @@ def _fetch_models(project: Project) -> None:
     project.models.check()
 
 
-def _make(project: Project, specs: Sequence[SampleSpec], out: Path) -> None:
+def _make(project: Project, specs: Sequence[SampleSpec], out: Path, *, tells: bool) -> None:
     """Encode, denoise and decode. What is not asked for is kept until all is decoded, so that a stopped run resumes.
 
     Raises:
         UserError: a model, an image or a LoRA cannot be used, or a file cannot be written.
     """
-    parts = _Parts(out)
+    parts = Parts(out)
     _encode_texts(project)
-    _encode_images(project, specs, parts)
-    _denoise(project, [spec for spec in specs if not _is_denoised(project, spec, parts)], parts)
+    encode_first_images(project, specs, parts)
+    _denoise(project, specs, parts)
     if is_first_rank():
-        _decode(project, specs, parts)
+        _decode(project, specs, parts, tells=tells)
         parts.remove(specs)
 
 
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
     """The files between the steps."""
 
     out: Path
@@ -163,28 +197,24 @@ class _Parts:
 
     def latents(self, spec: SampleSpec) -> Path:
         kept = LATENTS in OUTPUT_TYPES[spec.output_type]
-        return _file(spec, LATENTS, self.out if kept else self.folder)
+        return file_of(spec, LATENTS, self.out if kept else self.folder)
 
-    def remove(self, specs: Iterable[SampleSpec]) -> None:
-        """Remove those of finished samples."""
+    def remove(self, specs: Iterable[SampleSpec], *, keep_images: bool = False) -> None:
+        """Remove those of finished samples.
+
+        Args:
+            keep_images: whether encoded first images stay, for other samples.
+        """
         for spec in specs:
-            for file in (self.condition(spec), self.latents(spec)):
+            for file in (None if keep_images else self.condition(spec), self.latents(spec)):
                 if file is not None and file.parent == self.folder:
                     file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # another run's files are in it
             self.folder.rmdir()
 
 
-def _is_denoised(project: Project, spec: SampleSpec, parts: _Parts) -> bool:
-    return _made_from(parts.latents(spec)) == spec.denoising(None, project.texts.settings_digest)
-
-
-def _made_from(file: Path) -> JsonObject | None:
-    """What a file says that it was made from; None if it is missing or torn."""
-    try:
-        return read_made_from(product_metadata(file))
-    except (UserError, OSError):
-        return None
+def is_denoised(project: Project, spec: SampleSpec, parts: Parts) -> bool:
+    return product_made_from(parts.latents(spec)) == spec.denoising(None, project.texts.settings_digest)
 
 
 def _encode_texts(project: Project) -> None:
@@ -193,70 +223,34 @@ def _encode_texts(project: Project) -> None:
         encoder.run(shard)
 
 
-def _encode_images(project: Project, specs: Iterable[SampleSpec], parts: _Parts) -> None:
-    from hv15.sample.condition import write_condition
-
-    device = project.settings.runtime.device
-    for spec in specs:
-        file = parts.condition(spec)
-        if file is not None and _made_from(file) != spec.conditioning():
-            take_gpu(device)
-            write_condition(
-                spec,
-                project.root,
-                project.models.path("vae"),
-                project.models.path("image_encoder"),
-                file,
-                made_from=spec.conditioning(),
-                device=device,
-                patch_conv=project.settings.sample.vae_enable_patch_conv,
-            )
+def encode_first_images(project: Project, specs: Iterable[SampleSpec], parts: Parts) -> None:
+    """Encode the first images that are not encoded yet, with one load of each model."""
+    files = {file: spec for spec in specs if (file := parts.condition(spec)) is not None}
+    due = {file: spec for file, spec in files.items() if product_made_from(file) != spec.conditioning()}
+    encode_images(project, [ImageWork(spec, spec.conditioning(), file) for file, spec in due.items()])
 
 
-def _denoise(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> None:
-    """Denoise all samples with one load of the transformer, and write their latents."""
-    from hv15.commands.running import running_previews
-    from hv15.models.latents import unscale
-    from hv15.sample.files import write_tensors
-    from hv15.sample.provenance import provenance
-    from hv15.sample.sampler import loaded_sampler
-    from hv15.sample.sampling import read_condition
-
-    if not specs:
-        return
-    settings, first = project.settings, specs[0]
-    store, text = project.texts.store, project.texts.settings_digest
-    used = [lora.path for lora in loras_of(first, project.root, None)]
-    log_notes(log, project, denoising_notes(project, specs, used))
-    take_gpu(settings.runtime.device)
-    previews = running_previews(project)
-    with loaded_sampler(project.models.path("dit"), settings.sample, first.dtype, settings.runtime.device) as sampler:
-        for spec in specs:
-            loras = loras_of(spec, project.root, None)
-            metadata = provenance(spec, spec.denoising(None, text), loras)
-            states = store.read(caption_key(spec.prompt))
-            negative = store.read(caption_key(spec.negative_prompt)) if spec.guided else None
-            condition = read_condition(spec, parts.condition(spec))
-            with previews.of(spec, parts.out) as watcher:
-                latents = sampler.latents(spec, loras, states, negative, *condition, watcher=watcher)
-            if sampler.writes:
-                write_tensors(parts.latents(spec), {"latents": unscale(latents)[0]}, metadata)
+def _denoise(project: Project, specs: Iterable[SampleSpec], parts: Parts) -> None:
+    """Denoise the samples that have no latents yet, with one load of the transformer."""
+    text, due = project.texts.settings_digest, [spec for spec in specs if not is_denoised(project, spec, parts)]
+    works = [
+        LatentsWork(
+            spec, spec.denoising(None, text), parts.latents(spec), condition=parts.condition(spec), shown=parts.out
+        )
+        for spec in due
+    ]
+    denoise(project, works)
 
 
-def _decode(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> None:
+def _decode(project: Project, specs: Iterable[SampleSpec], parts: Parts, *, tells: bool) -> None:
     """Decode all samples with one load of the VAE."""
-    from hv15.sample.decode import SampleDecoder
-
-    settings, text = project.settings, project.texts.settings_digest
-    decoded = [(spec, output) for spec in specs for output in OUTPUT_TYPES[spec.output_type] if output.is_decoded]
-    if not decoded:
-        return
-    vae = SampleDecoder(
-        project.models.path("vae"),
-        decoded[0][0].dtype,
-        device=settings.runtime.device,
-        patch_conv=settings.sample.vae_enable_patch_conv,
-    )
-    for spec, output in decoded:
-        file = _file(spec, output, parts.out)
-        vae.decode(parts.latents(spec), file, spec, made_from=spec.decoding(None, text))
+    text = project.texts.settings_digest
+    works = [
+        DecodingWork(
+            spec, spec.decoding(None, text), file_of(spec, output, parts.out), parts.latents(spec), tells=tells
+        )
+        for spec in specs
+        for output in OUTPUT_TYPES[spec.output_type]
+        if output.is_decoded
+    ]
+    decode(project, works)

@@ -13,18 +13,17 @@ from hv15.atomic import atomic_path
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import denoising_notes, log_notes
 from hv15.commands.options.stages import SampleCondition, SampleDecode, SampleDenoise
+from hv15.commands.sample_work import is_made
+from hv15.commands.shard_failures import raise_failure
 from hv15.data.captions import caption_key
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
 from hv15.project import Project
-from hv15.project.metadata import read_metadata
 from hv15.ranks import run_on_ranks
 from hv15.records.json_values import JsonObject
-from hv15.records.metadata import SAMPLE
 from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
 from hv15.sample.prompts import SampleSpec
-from hv15.sample.provenance import read_made_from
 from hv15.terminal_text import one_line
 
 log = logging.getLogger(__name__)
@@ -112,12 +111,7 @@ def _same(options: SampleDenoise, spec: SampleSpec, made_from: JsonObject) -> Pa
     named = Spec.read(options.spec).details.get("same")
     if not isinstance(named, str):
         return None
-    try:
-        metadata = read_metadata(Path(named))
-    except (OSError, UserError):
-        return None
-    is_same = read_made_from(metadata) == made_from and metadata.get(SAMPLE) == spec.to_text()
-    return Path(named) if is_same else None
+    return Path(named) if is_made(Path(named), spec, made_from) else None
 
 
 def decode(options: SampleDecode) -> None:
@@ -141,6 +135,7 @@ def decode(options: SampleDecode) -> None:
         )
     spec, made_from = None, None
     if options.spec is not None:
+        raise_failure(options.out, ProjectPaths(run=project.paths.run))
         spec, made_from = _read(options.spec, "a decoded sample")
     vae = project.models.path("vae")
     take_gpu(project.settings.runtime.device)
@@ -160,6 +155,7 @@ def _spec_for(
 ) -> tuple[SampleSpec, JsonObject]:
     """Return what to sample, from the planner's spec or by a name in the config, and what the result depends on."""
     if options.spec is not None:
+        raise_failure(options.out, ProjectPaths(run=project.paths.run))
         return _read(options.spec, what)
     if options.prompt is None:
         raise UserError("neither --spec nor --name is given", hint="give the name of a prompt with --name")

@@ -7,7 +7,7 @@ import sys
 from hv15.commands.options.stages import SampleGrid, SampleSheet
 from hv15.errors import UserError
 from hv15.project import Project
-from hv15.project.grids import GridRow, column_labels
+from hv15.project.grids import GridRow, column_labels, row_titles
 from hv15.project.products import sheet_samples
 from hv15.records.fields import from_json
 from hv15.records.json_values import RecordError, as_object
@@ -27,9 +27,10 @@ def draw(options: SampleSheet) -> None:
 
     project = Project(options.config, options.overrides)
     rows = []
+    titles = row_titles(project.samples)
     for name, (shown, without) in sheet_samples(project.samples, project.paths).items():
         base = None if without is None else read_sample(without)
-        rows.append(SheetRow(project.sample(name).prompt, read_sample(shown), base))
+        rows.append(SheetRow(project.sample(name).prompt, read_sample(shown), base, titles[name]))
     if not rows:
         raise UserError.at(
             options.config,

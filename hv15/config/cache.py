@@ -9,6 +9,7 @@ from pydantic import Field
 
 from hv15.config.section import (
     LATENTS,
+    PAST,
     PLACE,
     SPEED,
     TEXT,
@@ -54,7 +55,7 @@ class CacheSettings(Section):
     """Encode captions and prompts on the CPU in float32, if Qwen does not fit on the GPU: slow, and needs 25 GiB of CPU
     memory (8 GiB with `fp8_vl`)."""
 
-    dtype: ComputeDtype = "auto"
+    dtype: ComputeDtype = Field("auto", json_schema_extra=PAST)
     """Number format in which the encoders compute. `auto`: each encoder's official one on a GPU, float32 on a CPU."""
 
     latent_dtype: ComputeDtype = Field("auto", json_schema_extra=LATENTS)

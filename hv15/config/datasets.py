@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from hv15.config.section import (
     CAPTION,
+    PAST,
     PLACE,
     UNLESS_DEFAULT,
     WEIGHT,
@@ -112,15 +113,15 @@ class DatasetSettings(Section):
     """With `shuffle_tags` or `tag_dropout`: number of texts that are made, and encoded, of each caption: the caption as
     it is written, and others with drawn tags. Each time a clip is shown, one is drawn."""
 
-    resolution: Resolution = (960, 544)
+    resolution: Resolution = Field((960, 544), json_schema_extra=PAST)
     """[width, height] in pixels, or one number for a square. With buckets only its area matters; clips keep their
     aspect ratio."""
 
-    enable_bucket: bool = True
+    enable_bucket: bool = Field(True, json_schema_extra=PAST)
     """Resize each clip to the bucket with the nearest aspect ratio (sides in steps of 16 pixels, area as `resolution`).
     If false, everything is resized and cropped to exactly `resolution`, which must then be in multiples of 16."""
 
-    bucket_no_upscale: bool = False
+    bucket_no_upscale: bool = Field(False, json_schema_extra=PAST)
     """Do not enlarge sources that are smaller than `resolution`: they keep their size, rounded down to 16 pixels."""
 
     batch_size: Few = Field(1, json_schema_extra=WEIGHT)
@@ -177,32 +178,32 @@ class DatasetSettings(Section):
         (1,),
         min_length=1,
         max_length=100,
-        json_schema_extra=only_with(frame_extraction=("head", "chunk", "slide", "uniform")),
+        json_schema_extra=PAST | only_with(frame_extraction=("head", "chunk", "slide", "uniform")),
     )
     """Lengths of the clips cut from a video, in frames at `target_fps`; each must be 4k+1 (1, 5, 9, ... 81, ... 121).
     Several lengths give several clips per video. The default 1 trains on single frames."""
 
-    frame_extraction: Literal["head", "chunk", "slide", "uniform", "full"] = "head"
+    frame_extraction: Literal["head", "chunk", "slide", "uniform", "full"] = Field("head", json_schema_extra=PAST)
     """Where clips are cut. `head`: at the beginning. `chunk`: consecutive clips. `slide`: every `frame_stride` frames.
     `uniform`: `frame_sample` clips, evenly spread. `full`: the whole video, at most `max_frames`."""
 
-    frame_stride: Many = Field(1, json_schema_extra=only_with(frame_extraction=("slide",)))
+    frame_stride: Many = Field(1, json_schema_extra=PAST | only_with(frame_extraction=("slide",)))
     """Distance in frames between the starts of clips, for `slide`."""
 
-    frame_sample: Few = Field(1, json_schema_extra=only_with(frame_extraction=("uniform",)))
+    frame_sample: Few = Field(1, json_schema_extra=PAST | only_with(frame_extraction=("uniform",)))
     """Number of clips per video, for `uniform`."""
 
-    max_frames: Many = Field(129, json_schema_extra=only_with(frame_extraction=("full",)))
+    max_frames: Many = Field(129, json_schema_extra=PAST | only_with(frame_extraction=("full",)))
     """The longest clip in frames, for `full`; rounded down to 4k+1."""
 
-    source_fps: Rate | None = None
+    source_fps: Rate | None = Field(None, json_schema_extra=PAST)
     """Frames per second of the sources, if the files state it wrongly or not at all (folders of images). By default the
     files' own timestamps are used."""
 
-    target_fps: Rate = FPS
+    target_fps: Rate = Field(FPS, json_schema_extra=PAST)
     """Frames per second of the clips. The model was made for 24; sources at other rates are resampled."""
 
-    background: str = "#000000"
+    background: str = Field("#000000", json_schema_extra=PAST)
     """Colour behind transparent pixels, as "#rrggbb" in quotes (without quotes, # begins a comment)."""
 
     @field_validator("caption_extension")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
+from hv15.config.after_edit import AFTER_EDIT
 from hv15.config.fields import NOT_SET, FieldInfo, fields
 from hv15.config.settings import Settings
 
@@ -17,17 +18,16 @@ Relative paths start at the folder of config.yaml. Paths may contain `${NAME}` a
 variables). Any setting can be set on the command line for one call, after the target, because Snakemake reads all words
 after `--config` as settings: `snakemake results/lora.safetensors --config train='{seed: 7}'`, or
 `hv15 run --snakemake --config train='{seed: 7}'`.
-Settings marked *speed* or *place* do not affect any result: editing them does not rerun anything.
-Settings marked *future* do not affect the steps of a training that are done: after an edit, it continues where it is.
-So does it with a greater *length*, unless its learning rate depends on the length. Settings marked *publishing* choose
-what is published of a training, and train nothing. All other settings of `train` belong to its past: after an edit, it
-is another training, and the former one is kept beside it (docs/how-it-works.md).
+
+A training consists of its past, on which the steps that are done depend, and of its future (docs/how-it-works.md).
+Where an edit starts it anew, the former one is kept beside it. The mark of a setting says what an edit does:
+
 """
 
 
 def settings_table() -> str:
     """Return the text of docs/settings.md."""
-    blocks = [_HEAD]
+    blocks = [_HEAD + "".join(f"- *{mark}*: {words}\n" for mark, words in AFTER_EDIT.items())]
     for section, group in groupby(fields(Settings), key=lambda field: _section(field)):
         listed = list(group)
         heading = [field for field in listed if field.is_section and field.path == section]
@@ -46,7 +46,7 @@ def _section(field: FieldInfo) -> str:
 
 def _row(field: FieldInfo) -> str:
     name = field.path.split(".", 1)[-1]
-    mark = f" *({field.affects})*" if field.affects else ""
+    mark = f" *({field.affects})*" if field.after_edit else ""
     default = f"`{field.default_text}`" if field.default_text not in ("", "required", NOT_SET) else field.default_text
     cells = (f"`{name}`", field.type, default, field.doc + mark)
     return "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |\n"

@@ -13,6 +13,7 @@ from typing import get_args
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import to_jsonable_python
 
+from hv15.config.after_edit import after_edit
 from hv15.config.section import AFFECTS, Affects, Section, demands
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import EncodedKind
@@ -20,9 +21,8 @@ from hv15.records.paths import EncodedKind
 NOT_SET = "not set"
 """The text for a default of None."""
 
-_IN_DIGESTS = (None, Affects.FUTURE, Affects.LENGTH)
+_IN_DIGESTS = (None, Affects.PAST, Affects.NETWORK, Affects.FUTURE, Affects.LENGTH)
 """What settings that affect the result are marked with."""
-_SHOWN_MARKS = (Affects.SPEED, Affects.PLACE, Affects.FUTURE, Affects.LENGTH, Affects.PUBLISHING)
 _FAR = 2**31  # larger limits have no practical meaning and are not shown
 
 
@@ -40,8 +40,7 @@ class FieldInfo:
     is_section: bool
     """Whether it is a section with its own settings."""
     affects: Affects | None
-    """SPEED or PLACE if it does not affect any result, FUTURE or LENGTH if it does not affect the steps of a training
-    that are done, PUBLISHING if it only chooses among them, else None."""
+    """Its mark, or that of the section that it is in; None if it has nothing to do with a training."""
 
     @property
     def default_text(self) -> str:
@@ -52,18 +51,37 @@ class FieldInfo:
             return ""
         return NOT_SET if self.default is None else json.dumps(self.default, ensure_ascii=False)
 
+    @property
+    def after_edit(self) -> str:
+        """What an edit does to a training, in words; "" if it has nothing to do with one."""
+        return after_edit(self.affects)
 
-def fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
-    """Yield all settings of a section in order, each section in it before its settings."""
-    for info, field in zip(own_fields(model, prefix), model.model_fields.values(), strict=True):
+    @property
+    def mark_below(self) -> Affects | None:
+        """The mark of all settings in it, if it is a section; None if they have their own."""
+        return None if self.affects == Affects.APART else self.affects
+
+
+def fields(model: type[Section], prefix: str = "", mark: Affects | None = None) -> Iterator[FieldInfo]:
+    """Yield all settings of a section in order, each section in it before its settings.
+
+    Args:
+        mark: that of all of them (`FieldInfo.mark_below`).
+    """
+    for info, field in zip(own_fields(model, prefix, mark), model.model_fields.values(), strict=True):
         yield info
         below = section_of(field.annotation)
         if below is not None:
-            yield from fields(below, f"{info.path}." if field.annotation is below else f"{info.path}[].")
+            inside = f"{info.path}." if field.annotation is below else f"{info.path}[]."
+            yield from fields(below, inside, info.mark_below)
 
 
-def own_fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
-    """Yield the settings of a section itself, without those of the sections in it."""
+def own_fields(model: type[Section], prefix: str = "", mark: Affects | None = None) -> Iterator[FieldInfo]:
+    """Yield the settings of a section itself, without those of the sections in it.
+
+    Args:
+        mark: that of all of them (`FieldInfo.mark_below`).
+    """
     schema = schema_of(model)
     for name, field in model.model_fields.items():
         yield FieldInfo(
@@ -72,7 +90,7 @@ def own_fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
             default=... if field.is_required() else to_jsonable_python(field.get_default(call_default_factory=True)),
             doc=" ".join(cleandoc(field.description or "").split()),
             is_section=section_of(field.annotation) is not None,
-            affects=mark if (mark := affects(model, name)) in _SHOWN_MARKS else None,
+            affects=mark or affects(model, name),
         )
 
 
@@ -90,7 +108,7 @@ def section_of(annotation: object) -> type[Section] | None:
 
 
 def affects(model: type[Section], name: str) -> Affects | None:
-    """Return what a field is marked to affect instead of the content; None without a mark."""
+    """Return what a field is marked to affect; None without a mark."""
     mark = _mark(model, name, AFFECTS)
     return Affects(mark) if isinstance(mark, str) else None
 
@@ -157,7 +175,8 @@ def help_text(model: type[Section], prefix: str = "") -> str:
             continue
         default = f"; default {field.default_text}" if field.default_text not in ("", "required") else ""
         title = field.path if field.is_section else f"{field.path}  ({field.type}{default or '; required'})"
-        blocks.append(f"{title}\n    {field.doc}")
+        effect = f"\n    ({field.after_edit})" if field.after_edit else ""
+        blocks.append(f"{title}\n    {field.doc}{effect}")
     return "\n".join(blocks)
 
 

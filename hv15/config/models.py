@@ -7,14 +7,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from hv15.choices import QWEN, ROLES, Role, Task, VariantName, roles_of
+from hv15.choices import ENLARGING_ROLES, QWEN, ROLES, Role, Task, VariantName, roles_of
 from hv15.config.section import PLACE, Conflict, PathText, Section
 
 
 class ModelSettings(Section):
     """The checkpoint files: your own, downloaded ones, or the demo's toy models."""
 
-    source: Literal["files", "hub", "demo"] = "files"
+    source: Literal["files", "hub", "demo"] = Field("files", json_schema_extra=PLACE)
     """Where the models come from. `files`: the paths below. `hub`: downloaded from the Hugging Face Hub into
     `directory` when a rule needs them. `demo`: toy models that come with hv15 and know a few moving shapes, to try the
     workflow without a download."""
@@ -35,11 +35,19 @@ class ModelSettings(Section):
     image_encoder: PathText | None = Field(None, json_schema_extra=PLACE)
     """SigLIP so400m patch14-384 for image-to-video: a .safetensors file or a Hugging Face folder. Only for task i2v."""
 
+    sr_dit: PathText | None = Field(None, json_schema_extra=PLACE)
+    """The transformer of super resolution, for `hv15 upsample`: transformer/720p_sr_distilled or 1080p_sr_distilled of
+    the official repository, or a .safetensors file of it, such as ComfyUI's."""
+
+    upsampler: PathText | None = Field(None, json_schema_extra=PLACE)
+    """The latent upsampler that belongs to `sr_dit`: upsampler/720p_sr_distilled or 1080p_sr_distilled of the official
+    repository, or a .safetensors file of it, such as ComfyUI's."""
+
     tokenizer: PathText = Field(QWEN, json_schema_extra=PLACE)
     """Qwen's tokenizer: a folder with tokenizer.json, or a name on the Hub with "qwen" in it (taken from the local Hub
     cache, or downloaded: about 7 MB)."""
 
-    variant: Literal["auto", VariantName] = "auto"
+    variant: Literal["auto", VariantName] = Field("auto", json_schema_extra=PLACE)
     """The checkpoint that the dit file holds, which has its own default steps, guidance and shift for sampling. `auto`
     finds it from config.json or the path (.../720p_t2v/...). All variants have the same tensors, so set it if the path
     does not name it. `source: hub` downloads this variant."""
@@ -48,7 +56,7 @@ class ModelSettings(Section):
     """The folder for downloaded and demo models, in the project folder unless absolute. Use a shared folder to download
     models only once for several projects."""
 
-    revision: str = Field("main", min_length=1)
+    revision: str = Field("main", min_length=1, json_schema_extra=PLACE)
     """Branch, tag or commit of the official repository (tencent/HunyuanVideo-1.5) for `source: hub`. Use a commit to
     always get the same files."""
 
@@ -59,7 +67,8 @@ class ModelSettings(Section):
         if self.source != "files":
             text = f"is not used with models.source {self.source}: remove it, or set source: files and all paths"
             fields = type(self).model_fields
-            yield from (((name,), text) for name in ROLES if getattr(self, name) != fields[name].default)
+            given = (name for name in (*ROLES, *ENLARGING_ROLES) if getattr(self, name) != fields[name].default)
+            yield from (((name,), text) for name in given)
 
     def missing_files(self, task: Task) -> list[Role]:
         """Return the paths that `source: files` needs for a task but that are not set."""

@@ -16,7 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from hv15.config.loras import LoraSettings
+from hv15.choices import Enlarging
+from hv15.config.loras import SampledLoraSettings
 from hv15.config.section import (
     SPEED,
     ComputeDtype,
@@ -39,6 +40,8 @@ from hv15.records.outputs import OutputType
 VideoSize = tuple[PixelSize, PixelSize]
 Level = Annotated[float, Field(ge=0.0, le=1.0)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
+SEED_SUFFIX = ".seed"
+"""Stands before the seed in the name of a sample of `seeds`; a prompt's own name has no dot."""
 
 
 class PromptSettings(Section):
@@ -75,13 +78,16 @@ class PromptSettings(Section):
     seed: Seed | None = None
     """As `sample.seed`, for this prompt."""
 
+    seeds: tuple[Seed, ...] | None = None
+    """As `sample.seeds`, for this prompt."""
+
     fps: Rate | None = None
     """As `sample.fps`, for this prompt."""
 
     output_type: OutputType | None = None
     """As `sample.output_type`, for this prompt."""
 
-    loras: tuple[LoraSettings, ...] | None = None
+    loras: tuple[SampledLoraSettings, ...] | None = None
     """As `sample.loras`, for this prompt."""
 
     lora_multiplier: float | None = None
@@ -103,6 +109,12 @@ class PromptSettings(Section):
         if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", value):
             raise ValueError(f"found '{value}', expected at most 100 letters, digits, - and _ (for file names)")
         return value
+
+    def conflicts(self) -> Iterator[Conflict]:
+        yield from super().conflicts()
+        yield from _wrong_seeds(self.seeds or ())
+        if self.seeds and self.seed is not None:
+            yield ("seeds",), "are set, and so is seed: keep one of the two"
 
 
 class SampleSettings(TransformerSettings):
@@ -128,6 +140,10 @@ class SampleSettings(TransformerSettings):
     seed: Seed = 123
     """Seed of the noise: the same seed gives the same video."""
 
+    seeds: tuple[Seed, ...] = ()
+    """Several seeds instead of `seed`, such as [1, 2, 3]: each prompt is sampled with each, as <name>.seed<N>.mp4. A
+    prompt that sets `seed` has only that one."""
+
     fps: Rate = FPS
     """Frames per second of the written file; the model was made for 24."""
 
@@ -136,7 +152,7 @@ class SampleSettings(TransformerSettings):
 
     output_type: OutputType = "video"
     """`video`: mp4. `images`: a folder of PNGs. `animation`: an animated PNG. `latent`: only the latents file. `both`:
-    mp4 and latents."""
+    mp4 and latents. `latent_images`: PNGs and latents. `hv15 sample --latents FILE` decodes latents later."""
 
     dtype: ComputeDtype = "auto"
     """Number format in which the transformer computes. `auto`: bfloat16 on a GPU that supports it, else float32."""
@@ -179,8 +195,14 @@ class SampleSettings(TransformerSettings):
     zero_init_steps: Annotated[int, Field(ge=0, le=100)] = 0
     """This number of first steps changes nothing; CFG-Zero* uses 1 or 2 of 50."""
 
-    loras: tuple[LoraSettings, ...] = ()
-    """LoRAs that are used in addition to the trained one: a list of {path, multiplier}."""
+    sr: Enlarging = "off"
+    """Super resolution, from 480p to 720p or from 720p to 1080p: which of the two `hv15 upsample` does. `auto`: what
+    `models.upsampler` is for; with `models.source: hub`, what suits `models.variant`. `off` is as `auto` there, since
+    the command asks for it."""
+
+    loras: tuple[SampledLoraSettings, ...] = ()
+    """LoRAs that are used in addition to the trained one: a list of {path, multiplier}, perhaps only on some layers
+    (`include_patterns`, `exclude_patterns`) or with another strength in some blocks and steps (`strength_by`)."""
 
     lora_multiplier: float = 1.0
     """Strength of the trained LoRA: 1 = as trained."""
@@ -191,22 +213,38 @@ class SampleSettings(TransformerSettings):
     prompts: tuple[PromptSettings, ...] = ()
     """The samples. Each is its own target: if a prompt is edited, only that prompt is sampled again."""
 
+    prompts_file: PathText | None = None
+    """A file of further prompts: .yaml (a list of texts or of entries as in `prompts`), .jsonl (such an entry in each
+    line) or .txt (a prompt in each line). What is edited in it is sampled again, nothing else."""
+
     @property
     def asks_for_gpus(self) -> str:
         """The setting that asks for several GPUs for one sample, for messages."""
         return f"sample.context_parallel is {self.context_parallel}"
+
+    def seeds_of(self, prompt: PromptSettings) -> dict[str, int]:
+        """Return the seeds of a prompt by the names of its samples: one of its own name, or one for each of `seeds`."""
+        if prompt.seed is None and (seeds := prompt.seeds or self.seeds):
+            return {f"{prompt.name}{SEED_SUFFIX}{seed}": seed for seed in seeds}
+        return {prompt.name: self.seed if prompt.seed is None else prompt.seed}
 
     def conflicts(self) -> Iterator[Conflict]:
         yield from super().conflicts()
         yield from check_tiles(self.vae_sample_size, self.vae_tile_overlap)
         if self.guidance_interval[0] > self.guidance_interval[1]:
             yield ("guidance_interval",), "expected [lowest, highest]"
+        yield from _wrong_seeds(self.seeds)
         seen: dict[str, int] = {}
         for index, prompt in enumerate(self.prompts):
             first = seen.setdefault(prompt.name.lower(), index)
             if first != index:
                 text = f"'{prompt.name}' is also the name of prompts[{first}]: give each prompt its own name"
                 yield ("prompts", index, "name"), text
+
+
+def _wrong_seeds(seeds: tuple[int, ...]) -> Iterator[Conflict]:
+    if twice := [seed for index, seed in enumerate(seeds) if seed in seeds[:index]]:
+        yield ("seeds",), f"found {twice[0]} twice, expected each seed once"
 
 
 def name_from_words(prompt: str) -> str:

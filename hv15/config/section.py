@@ -20,9 +20,16 @@ AFFECTS = "affects"
 
 
 class Affects(StrEnum):
-    """What a setting is marked to affect instead of the content of a result; each mark is explained below."""
+    """What a setting is marked to affect; each mark is explained below.
 
+    What an edit does to a training follows from the mark: `hv15.config.after_edit` says it in words.
+    """
+
+    PAST = "past"
+    NETWORK = "network"
     SPEED = "speed"
+    WATCHING = "watching"
+    MEASURING = "measuring"
     PLACE = "place"
     STEP = "step"
     FUTURE = "future"
@@ -34,8 +41,22 @@ class Affects(StrEnum):
     WEIGHT = "weight"
 
 
+PAST: JsonDict = {AFFECTS: Affects.PAST}
+"""Marks a setting on which the finished steps of a training depend: after an edit, it is another training."""
+
+NETWORK: JsonDict = {AFFECTS: Affects.NETWORK}
+"""Marks such a setting without which the weights of a training do not fit: it cannot go on with another value."""
+
 SPEED: JsonDict = {AFFECTS: Affects.SPEED}
 """Marks a setting that affects only memory or speed: `Field(json_schema_extra=SPEED)`. It is not in any digest."""
+
+WATCHING: JsonDict = {AFFECTS: Affects.WATCHING}
+"""Marks a setting of what is seen and kept of a training while it runs. It is not in any digest, and the LoRA does not
+tell it, so the LoRA's file is the same whatever it is."""
+
+MEASURING: JsonDict = {AFFECTS: Affects.MEASURING}
+"""Marks a setting of what a validation measures. It is as `WATCHING`, but with `patience`, which lets the measurements
+end the training, as `PAST`."""
 
 PLACE: JsonDict = {AFFECTS: Affects.PLACE}
 """Marks a setting that only locates files, whose content has its own fingerprint. It is not in any digest."""
@@ -45,7 +66,7 @@ STEP: JsonDict = {AFFECTS: Affects.STEP}
 
 FUTURE: JsonDict = {AFFECTS: Affects.FUTURE}
 """Marks a setting of a training that changes its result, but not the steps that are already done: after an edit, the
-training continues. A setting without a mark belongs to its past: after an edit, it is another training."""
+training continues."""
 
 LENGTH: JsonDict = {AFFECTS: Affects.LENGTH}
 """Marks the settings of a training's length. They are as `FUTURE` unless the learning rate depends on the length."""
@@ -66,10 +87,10 @@ CAPTION: JsonDict = {AFFECTS: Affects.CAPTION}
 WEIGHT: JsonDict = {AFFECTS: Affects.WEIGHT}
 """Marks a dataset's setting that affects only how training draws its clips."""
 
-LATENTS: JsonDict = {"encodes": "latents"}
+LATENTS: JsonDict = PAST | {"encodes": "latents"}
 """Marks a setting of the encoding that affects only clips, not captions."""
 
-TEXT: JsonDict = {"encodes": "text"}
+TEXT: JsonDict = PAST | {"encodes": "text"}
 """Marks a setting of the encoding that affects only captions, not clips."""
 
 UNLESS_DEFAULT: JsonDict = {"in_digests": "unless default"}
@@ -236,11 +257,18 @@ Few = Annotated[int, Field(ge=1, le=4096)]
 Many = Annotated[int, Field(gt=0), AfterValidator(check_count)]
 """Steps, epochs, frames that are counted."""
 
-Rate = Annotated[float, Field(ge=0.01, le=1000.0)]
+SLOWEST, FASTEST = 0.01, 1000.0
+"""Frames per second."""
+Rate = Annotated[float, Field(ge=SLOWEST, le=FASTEST)]
 """Frames per second."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0)]
+Part = Annotated[float, Field(ge=0.0, le=1.0)]
+"""A part of a number of steps."""
+
+Block = Annotated[int, Field(ge=0, le=1000)]
+"""The number of a block of the transformer, from 0."""
 ComputeDtype = Literal["auto", "float32", "float16", "bfloat16"]
 TileSize = Literal[0, 128, 256]

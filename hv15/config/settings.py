@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -15,9 +16,10 @@ from hv15.config.datasets import DatasetSettings
 from hv15.config.models import ModelSettings
 from hv15.config.runtime import RuntimeSettings
 from hv15.config.sample import SampleSettings
-from hv15.config.section import Conflict, Section
+from hv15.config.section import PAST, Conflict, Section
 from hv15.config.train import TrainSettings
 from hv15.records.json_values import JsonObject
+from hv15.records.problems import Location, Place
 from hv15.spans import parts
 
 
@@ -31,7 +33,7 @@ def _or_a_toml_path(schema: JsonDict) -> None:
 class Settings(Section):
     """A project: models, data, training, and what is made with the trained LoRA."""
 
-    task: Task = "t2v"
+    task: Task = Field("t2v", json_schema_extra=PAST)
     """The LoRA's task: `t2v` for text-to-video, or `i2v` for image-to-video, which starts from a first frame."""
 
     models: ModelSettings = ModelSettings()
@@ -57,6 +59,7 @@ class Settings(Section):
     """Device and log level."""
 
     _root: Path = PrivateAttr(default_factory=Path.cwd)
+    _prompt_places: dict[int, Place] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -114,6 +117,18 @@ class Settings(Section):
     def root(self) -> Path:
         """The project folder, at which relative paths start: the config file's own folder."""
         return self._root
+
+    @property
+    def prompts_file(self) -> Path | None:
+        """The file of prompts that was read beside the config; None if there is none."""
+        return next((place.file for place in self._prompt_places.values()), None)
+
+    def place_of(self, setting: Location) -> Place:
+        """Return the place of a setting; of a prompt that stands in `sample.prompts_file`, with file and line."""
+        number = setting[2] if setting[:2] == ("sample", "prompts") and len(setting) > 2 else None
+        if isinstance(number, int) and number in self._prompt_places:
+            return replace(self._prompt_places[number], setting=setting[3:])
+        return Place(setting=setting)
 
     def resolve(self, path: str) -> Path:
         """Make a setting's path absolute: `~` is expanded, and relative paths start at the project folder."""

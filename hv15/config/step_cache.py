@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveFloat
 
 from hv15.choices import StepCacheRule
-from hv15.config.section import Conflict, Few, Section, only_with
-
-Part = Annotated[float, Field(ge=0.0, le=1.0)]
+from hv15.config.section import Conflict, Few, Part, Section, only_with
 
 _PLANNED = only_with(rule=("deepcache", "teacache", "taylorcache"))
 """Settings of the rules whose steps are chosen beforehand."""

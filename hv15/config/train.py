@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from hv15.config.section import SPEED, Conflict
+from hv15.config.section import PAST, SPEED, Conflict
 from hv15.config.training.averaging import AveragingSettings
 from hv15.config.training.examples import ExampleSettings
 from hv15.config.training.length import LengthSettings
@@ -21,7 +21,7 @@ from hv15.config.training.timesteps import TimestepSettings
 from hv15.config.training.tracking import TrackingSettings
 from hv15.config.training.trouble import TroubleSettings
 from hv15.config.training.validation import ValidatingSettings
-from hv15.config.transformer import TransformerSettings
+from hv15.config.transformer import Quantize, TransformerSettings
 
 
 # The last base's settings come first in the docs and the dashboard.
@@ -55,7 +55,12 @@ class TrainSettings(
     """Divide the frozen model among the GPUs that train together: each holds a share of every block and gets the rest
     when it computes (FSDP2). The results are the same; every step sends the model twice to each GPU."""
 
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    # Sampling has it, too, where it is of no training's past.
+    quantize: Quantize = Field(
+        "none", description=TransformerSettings.model_fields["quantize"].description, json_schema_extra=PAST
+    )
+
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", json_schema_extra=PAST)
     """Number format in which the model computes. `auto`: bfloat16 on a GPU that supports it, else float32."""
 
     @property

@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from hv15.config.yaml_errors import explain_yaml
-from hv15.records.json_values import JsonObject
+from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import CONFIG
 from hv15.records.problems import ConfigError, Location, Place, Problem
 
@@ -106,16 +106,32 @@ class YamlFile:
         If the location is not in the file (a missing key), it is the position of the key of the innermost mapping that
         is.
         """
-        node: yaml.Node = self.node
-        mark = node.start_mark
-        for depth, part in enumerate(location):
-            key, value = _child(node, part)
-            if value is None:
-                break
-            node = value
-            last = depth == len(location) - 1
-            mark = node.start_mark if key is None or (last and not of_key and _is_leaf(node)) else key.start_mark
-        return mark.line + 1, mark.column + 1
+        return _position(self.node, location, of_key)
+
+
+@dataclass(frozen=True)
+class YamlList:
+    """A parsed file whose top level is a list: its values, and their positions in the text."""
+
+    path: Path
+    data: list[Json]
+    node: yaml.SequenceNode
+
+    def position(self, location: Location, *, of_key: bool = False) -> tuple[int, int]:
+        """Return line and column, as `YamlFile.position`; a location begins with the number of an entry."""
+        return _position(self.node, location, of_key)
+
+
+def _position(node: yaml.Node, location: Location, of_key: bool) -> tuple[int, int]:
+    mark = node.start_mark
+    for depth, part in enumerate(location):
+        key, value = _child(node, part)
+        if value is None:
+            break
+        node = value
+        last = depth == len(location) - 1
+        mark = node.start_mark if key is None or (last and not of_key and _is_leaf(node)) else key.start_mark
+    return mark.line + 1, mark.column + 1
 
 
 def read_yaml(path: Path, text: str | None = None) -> YamlFile:
@@ -125,6 +141,30 @@ def read_yaml(path: Path, text: str | None = None) -> YamlFile:
         ConfigError: the file is missing, unreadable, not UTF-8, not YAML (with line and column), or empty, has
             duplicate keys (all are listed), a value that contains itself, or no mapping at the top.
     """
+    hint = "`hv15 new FOLDER` writes a commented config.yaml to start from"
+    data, node = _parse(path, text, yaml.MappingNode, "settings such as `task: t2v`", hint)
+    assert isinstance(data, dict)
+    assert isinstance(node, yaml.MappingNode)
+    return YamlFile(path, data, node)
+
+
+def read_yaml_list(path: Path, expected: str) -> YamlList:
+    """Read a YAML file whose top level is a list.
+
+    Args:
+        expected: its entries, for messages.
+
+    Raises:
+        ConfigError: as `read_yaml`.
+    """
+    data, node = _parse(path, None, yaml.SequenceNode, f"a list of {expected}", f"write a list of {expected}")
+    assert isinstance(data, list)
+    assert isinstance(node, yaml.SequenceNode)
+    return YamlList(path, data, node)
+
+
+def _parse(path: Path, text: str | None, kind: type[yaml.Node], expected: str, hint: str) -> tuple[Json, yaml.Node]:
+    """Return the values of a file and its node, which has to be of this kind."""
     text = _read_text(path) if text is None else text
     if len(text) > MOST_BYTES:
         raise _error(f"has {len(text):,} characters, at most {MOST_BYTES:,} are read", Place(path), "is it a config?")
@@ -132,15 +172,17 @@ def read_yaml(path: Path, text: str | None = None) -> YamlFile:
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None or (isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")):
-            raise _error("is empty", Place(path), "`hv15 new FOLDER` writes a commented config.yaml to start from")
-        if not isinstance(node, yaml.MappingNode):
+            raise _error("is empty", Place(path), hint)
+        if not isinstance(node, kind):
             found = "a list" if isinstance(node, yaml.SequenceNode) else "text"
-            raise _error(f"found {found}, expected settings such as `task: t2v`", Place(path, 1, 1))
+            found = "settings" if isinstance(node, yaml.MappingNode) else found
+            raise _error(f"found {found}, expected {expected}", Place(path, 1, 1))
         if wrong := list(islice(_problems(path, loader, node, (), [], set()), MOST_PROBLEMS)):
             raise ConfigError(sorted(wrong, key=lambda each: (each.place.line or 0, each.place.column or 0)))
         if (values := _values(node, {})) > MOST_VALUES:
             raise _too_many(path, f"{values:,}" if values < 10**15 else "more than 10^15")
-        return YamlFile(path, loader.construct_document(node), node)
+        data: Json = loader.construct_document(node)
+        return data, node
     except yaml.YAMLError as error:
         raise _not_yaml(path, error, text) from None
     except _TooManyError:
@@ -159,12 +201,25 @@ def _error(message: str, place: Place, hint: str = "") -> ConfigError:
 
 
 def _read_text(path: Path) -> str:
+    data = read_regular_file(path, 4 * MOST_BYTES + 1)
+    try:
+        return data.decode("utf-8-sig", "ignore" if len(data) > 4 * MOST_BYTES else "strict")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise _error("is not UTF-8", Place(path, line), "save the file as UTF-8 in your editor") from None
+
+
+def read_regular_file(path: Path, most: int) -> bytes:
+    """Return the first bytes of a file, at most so many.
+
+    Raises:
+        ConfigError: it is missing, no regular file, or cannot be read.
+    """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
             raise _error("is not a regular file", Place(path))
         with path.open("rb") as file:
-            data = file.read(4 * MOST_BYTES + 1)  # of a device, too
-        return data.decode("utf-8-sig", "ignore" if len(data) > 4 * MOST_BYTES else "strict")
+            return file.read(most)  # of a device, too
     except FileNotFoundError:
         hint = "check the path, or make a project with `hv15 new FOLDER`"
         raise _error("no such file", Place(path), hint) from None
@@ -172,9 +227,6 @@ def _read_text(path: Path) -> str:
         raise _error("is a folder", Place(path), f"use the file in it: {path / CONFIG}") from None
     except OSError as error:
         raise _error(f"cannot be read: {error.strerror}", Place(path)) from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise _error("is not UTF-8", Place(path, line), "save the file as UTF-8 in your editor") from None
 
 
 def _not_yaml(path: Path, error: yaml.YAMLError, text: str) -> ConfigError:

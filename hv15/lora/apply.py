@@ -1,12 +1,14 @@
 """Applies finished LoRAs to a DiT without changing its weights: exact on any base, quantised or not.
 
 Each LoRA has its own strength and is added by forward hooks on the layers. All supported layouts and kinds work, also
-beneath a LoRA that is trained. To merge LoRAs into the weights see `hv15.lora.merging`.
+beneath a LoRA that is trained. For strengths that differ by layer or change while sampling see `hv15.lora.applied`; to
+merge LoRAs into the weights see `hv15.lora.merging`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,16 @@ from hv15.lora.products import add_product, hadamard_output, kronecker_output, s
 from hv15.models.adapted import LowRankHook
 from hv15.models.weights.patches import check_targets
 from hv15.models.weights.quantised import QuantisedLinear, plain_weight
+
+
+class ChangeHook(Protocol):
+    """A forward hook that adds the output of a layer's change; its strength may be set anew between two passes."""
+
+    def __call__(self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor, /) -> Tensor:
+        """Add the change's output for x (..., in) to the layer's output (..., out), which is overwritten."""
+
+    def set_multiplier(self, multiplier: float) -> None:
+        """Set the strength, in addition to alpha/rank."""
 
 
 def apply_lora(
@@ -58,8 +70,8 @@ def add_changes(dit: nn.Module, changes: Mapping[str, WeightChange], multiplier:
 
 def hooks_of(
     dit: nn.Module, changes: Mapping[str, WeightChange], multiplier: float
-) -> list[tuple[nn.Module, Callable[..., Tensor]]]:
-    """Return the layers that changes are for, by official name, with the forward hooks that add them.
+) -> list[tuple[nn.Module, ChangeHook]]:
+    """Return the layers that changes are for, in their order, with the forward hooks that add them; none for 0.
 
     Raises:
         UserError: the model lacks a module or has another size.
@@ -74,11 +86,15 @@ class _AddLowRank(LowRankHook):
     """Adds a LoRA's output; its factors are moved to the activations' device and dtype."""
 
     def __init__(self, adapter: LowRank, multiplier: float) -> None:
-        self.down, self.up, self.scale = adapter.down, adapter.up, adapter.scale * multiplier
+        self.down, self.up, self._own_scale = adapter.down, adapter.up, adapter.scale
+        self.set_multiplier(multiplier)
 
     def __call__(self, _layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         down, up = self.factors(args[0])
         return add_product(output, F.linear(args[0], down), up, self.scale)
+
+    def set_multiplier(self, multiplier: float) -> None:
+        self.scale = self._own_scale * multiplier
 
     @property
     def learned(self) -> tuple[Tensor, Tensor]:
@@ -99,6 +115,9 @@ class _AddForward:
     def __call__(self, _layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return output.add_(self.forward(args[0]), alpha=self.multiplier)
 
+    def set_multiplier(self, multiplier: float) -> None:
+        self.multiplier = multiplier
+
 
 class _ScaleRows:
     """A forward hook that adds the output of a DoRA that scales rows; the norms are computed in the first step."""
@@ -114,6 +133,9 @@ class _ScaleRows:
             self.growth = self._growth_of(layer, x.device)
         base = output_without_loras(layer, x, output, self)
         return output.add_(scaled_change(base, layer.bias, self.forward(x), self.growth), alpha=self.multiplier)
+
+    def set_multiplier(self, multiplier: float) -> None:
+        self.multiplier = multiplier
 
     @torch.no_grad()
     def _growth_of(self, layer: nn.Linear | QuantisedLinear, device: torch.device) -> Tensor:
@@ -136,6 +158,9 @@ class _AddWeightChange:
         if self.device != x.device:  # only in the first step
             self.change, self.device = self.change.to(x.device), x.device
         return output.add_(F.linear(x, self._difference(layer).to(x.dtype)))
+
+    def set_multiplier(self, multiplier: float) -> None:
+        self.multiplier = multiplier
 
     @torch.no_grad()
     def _difference(self, layer: nn.Module) -> Tensor:
@@ -179,7 +204,7 @@ def _moved(adapter: Adapter, like: Tensor) -> Adapter:
             return moved
 
 
-def _hook(change: WeightChange, multiplier: float) -> _AddLowRank | _AddForward | _ScaleRows | _AddWeightChange:
+def _hook(change: WeightChange, multiplier: float) -> ChangeHook:
     if isinstance(change, LowRank):
         return _AddLowRank(change, multiplier)
     if isinstance(change, Adapter):

@@ -18,6 +18,7 @@ from hv15.choices import PublishedLayout
 from hv15.errors import UserError
 from hv15.lora.changes import WeightChange, read_changes
 from hv15.lora.files import read_lora
+from hv15.lora.reach import EVERYWHERE, Reach
 from hv15.lora.weighted import WeightedLoRA, listed, naming
 from hv15.models.dit_files import merge_dit
 from hv15.models.weights.fingerprint import model_fingerprint
@@ -27,18 +28,23 @@ from hv15.models.weights.quantised import QuantisedLinear
 from hv15.records.metadata import MERGED, MERGED_BASE, VERSION
 
 
-def merge_patch(state_dict: Mapping[str, Tensor], multiplier: float = 1.0, *, name: str = "LoRA") -> Patch:
+def merge_patch(
+    state_dict: Mapping[str, Tensor], multiplier: float = 1.0, *, name: str = "LoRA", reach: Reach = EVERYWHERE
+) -> Patch:
     """Make a LoRA of any layout, as `read_lora` returns it, into a patch for `load_dit` and `merge_dit`.
 
     Args:
         state_dict: matrices (rows, columns) and alphas ().
         multiplier: strength in addition to alpha/rank; 0 is exactly no LoRA.
         name: its file, for messages.
+        reach: on which layers it acts, and its factors there.
 
     Raises:
-        UserError: keys or kinds are unknown.
+        UserError: keys or kinds are unknown, a pattern matches nothing, or a factor is for some steps only.
     """
-    return _LoRAPatch(name, read_changes(state_dict), multiplier)
+    changes = read_changes(state_dict)
+    strengths = {module: multiplier * reach.factor_in_all_steps(module) for module in reach.layers([*changes])}
+    return _LoRAPatch(name, changes, strengths)
 
 
 def merge_patches(loras: Iterable[WeightedLoRA]) -> list[Patch]:
@@ -52,7 +58,7 @@ def merge_patches(loras: Iterable[WeightedLoRA]) -> list[Patch]:
         if lora.multiplier != 0:
             state_dict, _ = read_lora(lora.path)
             with naming(lora.path):
-                patches.append(merge_patch(state_dict, lora.multiplier, name=str(lora.path)))
+                patches.append(merge_patch(state_dict, lora.multiplier, name=str(lora.path), reach=lora.reach))
     return patches
 
 
@@ -125,11 +131,12 @@ def _merge_provenance(base: Path, loras: Iterable[WeightedLoRA]) -> dict[str, st
 
 
 class _LoRAPatch:
-    """The changes of a LoRA, with its strength. Some depend on the weight, so the order of several LoRAs matters."""
+    """The changes of a LoRA, with its strengths. Some depend on the weight, so the order of several LoRAs matters."""
 
-    def __init__(self, name: str, changes: Mapping[str, WeightChange], multiplier: float) -> None:
-        self.name, self.changes, self.multiplier = name, changes, multiplier
+    def __init__(self, name: str, changes: Mapping[str, WeightChange], strengths: Mapping[str, float]) -> None:
+        self.name, self.changes, self.strengths = name, changes, strengths
         self.shapes = {module: change.shape for module, change in changes.items()}
 
     def __call__(self, module: str, weight: Tensor) -> Tensor:
-        return self.changes[module].merged(weight, self.multiplier) if self.multiplier != 0.0 else weight
+        strength = self.strengths.get(module, 0.0)
+        return self.changes[module].merged(weight, strength) if strength else weight

@@ -254,14 +254,7 @@ def select_modules(
     linears = [name for name in names if is_trainable(name) and _in_preset(name, preset)]
     if blocks is not None:
         linears = _in_blocks(linears, blocks)
-    chosen = {"include_patterns": include, "exclude_patterns": exclude}
-    searches = Searches()
-    found = {
-        setting: set().union(*(_matching(setting, text, linears, searches) for text in texts))
-        for setting, texts in chosen.items()
-    }
-    wanted, unwanted = found["include_patterns"], found["exclude_patterns"]
-    selected = [name for name in linears if (not include or name in wanted) and name not in unwanted]
+    selected = chosen_by_patterns(linears, include, exclude, section="train.")
     if not selected:
         raise UserError(
             f"no module is left to train: {len(linears)} linear layers, include_patterns {list(include)}, "
@@ -269,6 +262,25 @@ def select_modules(
             hint="loosen train.include_patterns or train.exclude_patterns",
         )
     return selected
+
+
+def chosen_by_patterns(
+    names: Sequence[str], include: Sequence[str], exclude: Sequence[str], *, section: str = ""
+) -> list[str]:
+    """Return the names in which an include pattern is found (if there are any) and no exclude pattern, in their order.
+
+    Args:
+        section: what stands before `include_patterns` and `exclude_patterns` in messages, such as "train.".
+
+    Raises:
+        UserError: a pattern is invalid or matches nothing.
+    """
+    searches = Searches()
+    wanted, unwanted = (
+        set[str]().union(*(_matching(f"{section}{setting}", text, names, searches) for text in texts))
+        for setting, texts in (("include_patterns", include), ("exclude_patterns", exclude))
+    )
+    return [name for name in names if (not include or name in wanted) and name not in unwanted]
 
 
 def _in_preset(name: str, preset: LayerPreset) -> bool:
@@ -309,7 +321,7 @@ def by_pattern(setting: str, patterns: Mapping[str, Value], names: Sequence[str]
     """
     searches, values = Searches(), dict[str, Value]()
     for pattern, value in patterns.items():
-        found = _matching(setting, pattern, names, searches)
+        found = _matching(f"train.{setting}", pattern, names, searches)
         if found <= values.keys():
             raise UserError(
                 f"train.{setting}: {pattern!r:.200} has no effect: earlier patterns are found in all of its layers",
@@ -320,7 +332,7 @@ def by_pattern(setting: str, patterns: Mapping[str, Value], names: Sequence[str]
 
 
 def _matching(setting: str, text: str, names: Sequence[str], searches: Searches) -> set[str]:
-    """Return the names in which a pattern is found; `setting` is the one of `train:` that holds it.
+    """Return the names in which a pattern is found; `setting` is the one that holds it, for messages.
 
     Raises:
         UserError: it is not a regular expression, or is found in none.
@@ -329,13 +341,13 @@ def _matching(setting: str, text: str, names: Sequence[str], searches: Searches)
         found = {name for name in names if searches.found(text, name)}
     except PatternError as error:
         raise UserError(
-            f"train.{setting}: {text!r:.200} is not usable as a regular expression: {error}",
+            f"{setting}: {text!r:.200} is not usable as a regular expression: {error}",
             hint=r"write it like img_attn_[qkv] or double_blocks\.(1|2)\.",
         ) from error
     if not found:
-        example = names[0] if names else "double_blocks.0.img_attn_q"
+        examples = dict.fromkeys((names[0], names[-1])) if names else ["double_blocks.0.img_attn_q"]
         raise UserError(
-            f"train.{setting}: {text!r:.200} matches none of the {len(names)} linear layers",
-            hint=f"correct the pattern: it is searched in names such as {example}",
+            f"{setting}: {text!r:.200} matches none of the {len(names)} linear layers",
+            hint=f"correct the pattern: it is searched in names such as {' and '.join(examples)}",
         )
     return found

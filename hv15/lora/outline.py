@@ -16,7 +16,7 @@ from hv15.lora.kinds import (
     has_base_norms,
     unknown_keys,
 )
-from hv15.lora.names import ModulePlace, find_parts
+from hv15.lora.names import ModulePlace, find_parts, place_of
 from hv15.lora.peft import read_settings, strength_of, with_config_file
 from hv15.models.weights.header import Header, read_header
 
@@ -90,6 +90,17 @@ def read_outline(path: Path) -> list[ModuleOutline]:
     except UserError as error:
         raise UserError.at(path, error.message, hint=error.hint) from error
     return modules
+
+
+def changed_layers(path: Path) -> list[str]:
+    """Return the official names of the linear layers that a LoRA file of any layout changes.
+
+    Raises:
+        UserError: as `read_outline`.
+    """
+    return [
+        *dict.fromkeys(place_of(part, "official").module for module in read_outline(path) for part in module.places)
+    ]
 
 
 def read_scalar(header: Header, key: str) -> float | None:

@@ -13,22 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.errors import UserError
+from hv15.lora.reach import EVERYWHERE, Reach
 from hv15.models.weights.fingerprint import model_fingerprint
+from hv15.records.json_values import JsonObject
 
 if TYPE_CHECKING:
-    from torch.utils.hooks import RemovableHandle
-
+    from hv15.lora.applied import AppliedLoRAs
     from hv15.models import DiT
 
 
 @dataclass(frozen=True)
 class WeightedLoRA:
-    """A LoRA file (any supported layout, including LyCORIS), its strength, and its planned content."""
+    """A LoRA file (any supported layout, including LyCORIS), its strength, its planned content, and where it acts."""
 
     path: Path
     multiplier: float = 1.0
     planned: str | None = None
     """The fingerprint that the file had when the sample was planned; None accepts any content."""
+    reach: Reach = EVERYWHERE
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the file.
@@ -42,31 +44,31 @@ class WeightedLoRA:
         return found
 
 
-def apply_all(dit: DiT, loras: Iterable[WeightedLoRA]) -> list[RemovableHandle]:
+def apply_all(dit: DiT, loras: Iterable[WeightedLoRA]) -> AppliedLoRAs:
     """Apply LoRAs to a transformer without changing its weights; a multiplier of 0 is exactly no LoRA.
 
     Returns:
-        What removes them again.
+        What changes their strengths from step to step, and removes them again.
 
     Raises:
-        UserError: a file cannot be used, or does not fit the model; then none is applied.
+        UserError: a file cannot be used, does not fit the model, or has none of the layers that a pattern or a range
+            of blocks names; then none is applied.
     """
-    from hv15.lora.apply import add_changes
+    from hv15.lora.applied import AppliedLoRAs
     from hv15.lora.changes import read_changes
     from hv15.lora.files import read_lora
 
-    handles: list[RemovableHandle] = []
+    applied = AppliedLoRAs()
     try:
         for lora in loras:
             if lora.multiplier != 0:
                 state_dict, _ = read_lora(lora.path)
                 with naming(lora.path):
-                    handles += add_changes(dit, read_changes(state_dict), lora.multiplier)
+                    applied.add(dit, read_changes(state_dict), lora.multiplier, lora.reach)
     except UserError:
-        for handle in handles:
-            handle.remove()
+        applied.remove()
         raise
-    return handles
+    return applied
 
 
 def listed(loras: Iterable[WeightedLoRA]) -> str:
@@ -75,8 +77,14 @@ def listed(loras: Iterable[WeightedLoRA]) -> str:
     Raises:
         UserError: a LoRA is missing, or is not the planned one.
     """
-    applied = [
-        {"file": lora.path.name, "multiplier": lora.multiplier, "fingerprint": lora.fingerprint()} for lora in loras
+    applied: list[JsonObject] = [
+        {
+            "file": lora.path.name,
+            "multiplier": lora.multiplier,
+            "fingerprint": lora.fingerprint(),
+            **lora.reach.to_json(),
+        }
+        for lora in loras
     ]
     return json.dumps(applied, ensure_ascii=False)
 

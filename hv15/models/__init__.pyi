@@ -4,6 +4,7 @@ from .dit_config import DiTConfig as DiTConfig
 from .dit_files import load_dit as load_dit
 from .dit_files import save_dit as save_dit
 from .glyphs import load_glyph_encoder as load_glyph_encoder
+from .prepared import PreparedCondition as PreparedCondition
 from .text import TextEncoder as TextEncoder
 from .text import load_text_encoder as load_text_encoder
 from .vae import VAE as VAE

@@ -54,6 +54,16 @@ class Condition:
     def batch(self) -> int:
         return self.text.shape[0]
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """All numbers of valid tokens."""
+        return (*self.text_lengths, *self.glyph_lengths, *(self.vision_lengths or ()))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors, of any shapes."""
+        return [self.text, self.glyphs, *([] if self.vision is None else [self.vision])]
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Condition:
         """Return the same condition on another device or in another floating dtype.
 

@@ -1,6 +1,6 @@
 """The diffusion transformer of HunyuanVideo 1.5: latents, time and condition in, flow velocity out.
 
-- 54 two-stream blocks, no single-stream blocks; patch size 1; the same network for t2v and i2v.
+- 54 two-stream blocks, no single-stream blocks; patch size 1; the same network for t2v, i2v and super resolution.
 - Only valid condition tokens are computed: text lengths are Python integers, and a batch of one has no padding.
 - Attributes have the official checkpoint's key names, so its state dict loads unchanged.
 """
@@ -19,6 +19,7 @@ from hv15.models.condition import Condition, pack
 from hv15.models.context_parallel import ContextParallel
 from hv15.models.dit_config import DiTConfig
 from hv15.models.embeddings import GlyphMapper, PatchEmbed, TimestepEmbedder, VisionProjection
+from hv15.models.prepared import PreparedCondition
 from hv15.models.recompute import BlockCall, checkpointed
 from hv15.models.refiner import TokenRefiner
 from hv15.models.rope import RopeTables
@@ -71,13 +72,16 @@ class DiT(Module):
         """The dtype of the unquantised layers and of the activations."""
         return self.img_in.proj.weight.dtype
 
-    def forward(self, x: Tensor, timestep: Tensor, cond: Condition, timestep_r: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, timestep: Tensor, cond: Condition | PreparedCondition, timestep_r: Tensor | None = None
+    ) -> Tensor:
         """Return the velocity of noisy latents.
 
         Args:
-            x: [B, 2C+1, F, H, W]: noisy latents, condition latents, mask (see `hv15.models.latents`).
+            x: [B, 2C+1, F, H, W]: noisy latents, condition latents, mask (see `hv15.models.latents`). For super
+                resolution [B, 3C+2, F, H, W]: low-resolution latents and their mask follow.
             timestep: [B], 1000 * sigma, float.
-            cond: text, glyphs and, for i2v, the image.
+            cond: text, glyphs and, for i2v, the image; for many steps with one condition the result of `prepare`.
             timestep_r: [B], the timestep at which this step ends; required by meanflow checkpoints, refused by others.
 
         Returns:
@@ -99,7 +103,8 @@ class DiT(Module):
         if parallel is not None:
             x, rope = parallel.share(x.flatten(2), 2)[..., None, None], parallel.share(rope, 0)
         img = self.img_in(x)  # (B, F*H*W, hidden)
-        txt, lengths = self.condition_tokens(cond, timestep)  # (B, M, hidden)
+        prepared = self.prepare(cond) if isinstance(cond, Condition) else cond
+        txt, lengths = self.condition_tokens(prepared, timestep)  # (B, M, hidden)
         if parallel is not None:
             attention = parallel.attention(attention, frames * height * width, txt.shape[1])
             txt = parallel.share(txt, 1)
@@ -130,6 +135,8 @@ class DiT(Module):
         self.uncompile_blocks()
         # All blocks share the compiled code, but each bucket size needs its own, with gradients and without.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
+        # LoRAs may be added, changed and removed later. By default, code that was compiled before would be used.
+        torch._dynamo.config.skip_nnmodule_hook_guards = False
         mode_or_none = mode if backend == "inductor" else None  # no other backend has modes
         for block in self.double_blocks:
             for name in COMPILED:
@@ -142,16 +149,24 @@ class DiT(Module):
             for name in COMPILED:
                 block.__dict__.pop(name, None)
 
-    def condition_tokens(self, cond: Condition, timestep: Tensor) -> tuple[Tensor, list[int]]:
-        """Return each sample's valid condition tokens [B, M, hidden] (vision, glyphs, text) and their numbers."""
+    def prepare(self, cond: Condition) -> PreparedCondition:
+        """Return what a condition gives in all passes, whatever the latents and the timestep.
+
+        It holds until weights or LoRAs are changed.
+        """
         kind = self.cond_type_embedding.weight  # (3, hidden)
-        parts = []
+        others, lengths = [], []
         if cond.vision is not None:
-            vision_lengths = cond.vision_lengths or [cond.vision.shape[1]] * cond.batch
-            parts.append((self.vision_in(cond.vision.to(self.dtype)) + kind[VISION], vision_lengths))
+            others.append(self.vision_in(cond.vision.to(self.dtype)) + kind[VISION])
+            lengths.append(cond.vision_lengths or [cond.vision.shape[1]] * cond.batch)
         if (most := max(cond.glyph_lengths)) > 0:
-            glyphs = self.byt5_in(cond.glyphs[:, :most].to(self.dtype))
-            parts.append((glyphs + kind[GLYPH], cond.glyph_lengths))
+            others.append(self.byt5_in(cond.glyphs[:, :most].to(self.dtype)) + kind[GLYPH])
+            lengths.append(cond.glyph_lengths)
         text = cond.text[:, : max(cond.text_lengths)].to(self.dtype)
-        parts.append((self.txt_in(text, timestep, cond.text_lengths) + kind[TEXT], cond.text_lengths))
-        return pack(parts)
+        prepared = self.txt_in.prepare(text, cond.text_lengths)
+        return PreparedCondition(tuple(others), tuple(lengths), prepared, cond.text_lengths)
+
+    def condition_tokens(self, cond: PreparedCondition, timestep: Tensor) -> tuple[Tensor, list[int]]:
+        """Return each sample's valid condition tokens [B, M, hidden] (vision, glyphs, text) and their numbers."""
+        text = self.txt_in(cond.text, timestep, cond.text_lengths) + self.cond_type_embedding.weight[TEXT]
+        return pack([*zip(cond.others, cond.other_lengths, strict=True), (text, cond.text_lengths)])

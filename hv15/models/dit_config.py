@@ -27,6 +27,8 @@ class DiTConfig:
     """Width of the token refiner's MLPs in hidden sizes. The official code and diffusers always use 4."""
     meanflow: bool = False
     """Has a second time input, the end of the step (step-distilled checkpoints)."""
+    low_resolution: bool = False
+    """Also takes the latents of a low-resolution video, and their mask (super resolution)."""
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
@@ -50,5 +52,5 @@ class DiTConfig:
 
     @property
     def in_channels(self) -> int:
-        """Noisy latents, condition latents, mask."""
-        return 2 * self.latent_channels + 1
+        """Noisy latents, condition latents, mask; for super resolution, low-resolution latents and their mask, too."""
+        return (3 * self.latent_channels + 2) if self.low_resolution else (2 * self.latent_channels + 1)

@@ -44,6 +44,7 @@ def load_dit(
     quantize: WeightFormat | None = None,
     merge: Sequence[Patch] = (),
     host_blocks: int = 0,
+    super_resolution: bool = False,
 ) -> DiT:
     """Load the transformer from a file or folder in the official, ComfyUI or diffusers layout; frozen, in eval mode.
 
@@ -56,12 +57,13 @@ def load_dit(
             file stay as they are.
         merge: changes of weights, applied one after another (`hv15.lora.merge_patch`).
         host_blocks: the number of blocks, counted from the end, that are left on the CPU.
+        super_resolution: load a transformer of super resolution, and refuse one of t2v or i2v; else the other way.
 
     Raises:
         UserError: the file is missing, damaged, a pickle, or of another model; tensors are missing, unknown, of another
             shape, or NaN.
     """
-    source = _Source(Path(path), config, device, merge)
+    source = _Source(Path(path), config, device, merge, super_resolution=super_resolution)
     dit, in_fp8 = source.dit, source.in_fp8
     if quantize is not None:
         check_weight_format(quantize, device)
@@ -200,18 +202,25 @@ class _Source:
 
     Args:
         device: where patches are computed.
+        super_resolution: see `read_config`.
 
     Raises:
         UserError: the file cannot be read or is another model, or a patch does not fit it.
     """
 
     def __init__(
-        self, path: Path, config: DiTConfig | None, device: torch.device | str, patches: Sequence[Patch]
+        self,
+        path: Path,
+        config: DiTConfig | None,
+        device: torch.device | str,
+        patches: Sequence[Patch],
+        *,
+        super_resolution: bool | None = None,
     ) -> None:
         self.checkpoint, self.device, self.patches = open_checkpoint(path), torch.device(device), patches
         layout, self.prefix = layout_of(self.checkpoint)
         with torch.device("meta"):
-            self.dit = DiT(config or read_config(self.checkpoint))
+            self.dit = DiT(config or read_config(self.checkpoint, super_resolution=super_resolution))
         """The network on the meta device."""
         self.reader = WeightReader(self.checkpoint, self.prefix, device)
         self.recipes = reading_recipes(layout, self.dit.state_dict())

@@ -31,11 +31,14 @@ def layout_of(checkpoint: Checkpoint) -> tuple[PublishedLayout, str]:
     return found
 
 
-def read_config(checkpoint: Checkpoint) -> DiTConfig:
+def read_config(checkpoint: Checkpoint, *, super_resolution: bool | None = False) -> DiTConfig:
     """Read the transformer's sizes from the shapes in a checkpoint, and the RoPE axes from metadata or config.json.
 
+    Args:
+        super_resolution: whether it has to be a transformer of super resolution; None: it may be either kind.
+
     Raises:
-        UserError: a tensor whose shape is needed is missing, or the sizes contradict one another.
+        UserError: a tensor whose shape is needed is missing, the sizes contradict one another, or it is the other kind.
     """
     layout, prefix = layout_of(checkpoint)
     names = {key.removeprefix(prefix) for key in checkpoint if key.startswith(prefix)}
@@ -55,12 +58,7 @@ def read_config(checkpoint: Checkpoint) -> DiTConfig:
     hidden_size, in_channels = shape("img_in.proj.weight", 5)[:2]
     (head_dim,) = shape("double_blocks.0.img_attn_q_norm.weight", 1)
     latent_channels = shape("final_layer.linear.weight")[0]
-    if in_channels != 2 * latent_channels + 1:
-        raise UserError.at(
-            checkpoint.path,
-            f"takes {in_channels} input channels, but t2v and i2v take {2 * latent_channels + 1}",
-            hint="use a t2v or i2v transformer; super-resolution checkpoints are another model",
-        )
+    low_resolution = _takes_low_resolution(checkpoint, in_channels, latent_channels, super_resolution)
     if hidden_size % head_dim:
         raise UserError.at(
             checkpoint.path,
@@ -84,7 +82,30 @@ def read_config(checkpoint: Checkpoint) -> DiTConfig:
         refiner_blocks=blocks("txt_in.individual_token_refiner.blocks.{}.norm1.weight"),
         refiner_mlp_ratio=shape("txt_in.individual_token_refiner.blocks.0.mlp.fc1.weight")[0] / hidden_size,
         meanflow=recipe("time_r_in.mlp.0.weight").sources[0] in names,
+        low_resolution=low_resolution,
     )
+
+
+def _takes_low_resolution(checkpoint: Checkpoint, found: int, latents: int, wanted: bool | None) -> bool:
+    """Whether these input channels are those of super resolution: latents, image and mask, low resolution and mask.
+
+    Raises:
+        UserError: they are those of neither kind, or not of the wanted one.
+    """
+    kinds = {2 * latents + 1: False, 3 * latents + 2: True}
+    is_low = kinds.get(found)
+    if is_low is not None and wanted in (None, is_low):
+        return is_low
+    base, enlarging = kinds
+    if wanted:
+        expected = f"super resolution takes {enlarging}"
+        hint = "set models.sr_dit to a transformer of super resolution, such as transformer/720p_sr_distilled"
+    else:
+        expected = f"t2v and i2v take {base}"
+        hint = "use a t2v or i2v transformer"
+        if is_low:
+            hint += "; this one is for super resolution, which models.sr_dit names"
+    raise UserError.at(checkpoint.path, f"takes {found} input channels, but {expected}", hint=hint)
 
 
 def _rope(checkpoint: Checkpoint, head_dim: int) -> tuple[tuple[int, int, int], float]:

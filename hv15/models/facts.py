@@ -54,7 +54,7 @@ class CheckpointFacts:
     meanflow: bool
     """Has `time_r_in`, the input for the end of a step, as the published step-distilled checkpoint does."""
     super_resolution: bool
-    """Has more input channels, for a low-resolution video: another model, which hv15 does not support."""
+    """Has more input channels, for a low-resolution video: it enlarges what a t2v or i2v transformer made."""
     parameters: int
     """Number of weights, without a quantisation's scales and tables; of the transformer only, if the file holds one."""
     size: int

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.atomic import write_json
-from hv15.choices import QWEN, Role, roles_of
+from hv15.choices import ENLARGING_ROLES, QWEN, Role, roles_of
 from hv15.digest import short
 from hv15.errors import UserError
+from hv15.models.super_resolution import SUPER_RESOLUTIONS, SuperResolution
 from hv15.records.json_values import RecordError, read_record, text_of
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ class HubFile:
     repo: str
     revision: str
     names: tuple[str, ...]
-    """The files' paths in the repository."""
+    """The files' paths in the repository, the weights first."""
     folder: Path
     """Where the repository's paths start on this machine."""
     local: Path
-    """The path that the loaders open: the file, or the tokenizer's folder."""
+    """The path that the loaders open: the file, or the folder of several."""
 
     @property
     def path(self) -> str:
@@ -80,8 +81,8 @@ class HubFile:
 
 
 def hub_files(settings: Settings) -> dict[Role, HubFile]:
-    """Return the files that `models.variant` needs for the task, by role."""
-    models = settings.models
+    """Return the files that `models.variant` needs for the task, and for super resolution if it is on, by role."""
+    models, enlarging = settings.models, super_resolution_of(settings)
     folder = settings.resolve(models.directory)
 
     def single(repo: str, name: str, revision: str = "main") -> HubFile:
@@ -94,7 +95,29 @@ def hub_files(settings: Settings) -> dict[Role, HubFile]:
         "tokenizer": HubFile(QWEN, "main", TOKENIZER, tokenizer, tokenizer),
         **{role: single(REPACKAGED, name) for role, name in ENCODERS.items()},
     }
-    return {role: files[role] for role in roles_of(settings.task)}
+    if enlarging is not None:
+        upsampler = f"upsampler/{enlarging.name}"
+        names = (f"{upsampler}/diffusion_pytorch_model.safetensors", f"{upsampler}/config.json")
+        files["sr_dit"] = single(
+            OFFICIAL, f"transformer/{enlarging.name}/diffusion_pytorch_model.safetensors", models.revision
+        )
+        files["upsampler"] = HubFile(OFFICIAL, models.revision, names, folder, folder / upsampler)
+    roles = roles_of(settings.task) + (ENLARGING_ROLES if enlarging is not None else ())
+    return {role: files[role] for role in roles}
+
+
+def super_resolution_of(settings: Settings) -> SuperResolution | None:
+    """Return the super resolution that is downloaded: by default that of the checkpoint, as in the official program.
+
+    None if it is off.
+    """
+    chosen = settings.sample.sr
+    if chosen == "off":
+        return None
+    if chosen == "auto":
+        low = settings.models.variant.partition("_")[0]
+        return next(each for each in SUPER_RESOLUTIONS.values() if each.low == low)
+    return SUPER_RESOLUTIONS[chosen]
 
 
 def download(settings: Settings, targets: Collection[Path] = ()) -> list[Path]:

@@ -1,4 +1,4 @@
-"""From the VAE's latents to the transformer's input: scaling, and the channels that hold the first frame."""
+"""From the VAE's latents to the transformer's input: scaling, and the channels of its conditions."""
 
 from __future__ import annotations
 
@@ -35,4 +35,22 @@ def condition_channels(first_latent: Tensor | None, like: Tensor) -> Tensor:
         frame = first_latent[:, :, 0] if first_latent.ndim == 5 else first_latent
         out[:, :channels, 0] = frame.to(like.dtype)  # (B, C, H, W)
         out[:, channels, 0] = 1
+    return out
+
+
+def low_resolution_channels(low: Tensor | None, like: Tensor) -> Tensor:
+    """Return the C + 1 channels that follow in the input of super resolution: low-resolution latents and their mask.
+
+    Args:
+        low: scaled latents of the small video at the target size, with noise, [B, C, F, H, W]; None switches them off.
+        like: the noisy latents [B, C, F, H, W]; gives shape, dtype and device.
+
+    Returns:
+        [B, C + 1, F, H, W]: the latents and a mask of 1 in all frames; all zeros if they are off.
+    """
+    batch, channels, frames, height, width = like.shape
+    out = torch.zeros(batch, channels + 1, frames, height, width, dtype=like.dtype, device=like.device)
+    if low is not None:
+        out[:, :channels] = low.to(like.dtype)
+        out[:, channels] = 1
     return out

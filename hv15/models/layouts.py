@@ -159,6 +159,8 @@ _LOOKS = (
     ("transformer_blocks.", "another transformer in diffusers' layout"),
     ("decoder.conv_in", "a VAE"),
     ("encoder.conv_in", "a VAE"),
+    ("in_conv.conv.", "a latent upsampler of super resolution"),
+    ("up.0.block.0.conv1.conv.", "a latent upsampler of super resolution"),
     ("vision_model.", "a SigLIP or CLIP image encoder"),
     ("visual.blocks.", "Qwen2.5-VL"),
     ("layers.0.self_attn.q_proj", "a language model"),

@@ -40,17 +40,20 @@ def load_ready(
     dtype: torch.dtype | None,
     merge: Sequence[Patch] = (),
     config: DiTConfig | None = None,
+    super_resolution: bool = False,
 ) -> DiT:
     """Load the transformer and set it up as the settings ask, for training if they are those of `train:`.
 
     Args:
         settings: the section `train:` or `sample:`.
-        merge, config: see `load_dit`.
+        merge, config, super_resolution: see `load_dit`.
 
     Raises:
         UserError: the file cannot be loaded, or this machine cannot do what the settings ask.
     """
-    dit = load_with_settings(path, settings, device=device, dtype=dtype, merge=merge, config=config)
+    dit = load_with_settings(
+        path, settings, device=device, dtype=dtype, merge=merge, config=config, super_resolution=super_resolution
+    )
     set_up(dit, settings, device)
     return dit
 
@@ -63,6 +66,7 @@ def load_with_settings(
     dtype: torch.dtype | None,
     merge: Sequence[Patch] = (),
     config: DiTConfig | None = None,
+    super_resolution: bool = False,
 ) -> DiT:
     """Load the transformer in the number formats that the settings ask for; `set_up` does the rest.
 
@@ -79,6 +83,7 @@ def load_with_settings(
         quantize=None if settings.quantize == "none" else settings.quantize,
         merge=merge,
         host_blocks=_host_blocks(settings),
+        super_resolution=super_resolution,
     )
 
 

@@ -1,6 +1,12 @@
-"""The token refiner: two small transformer blocks that adapt Qwen's states to the model and depend on the timestep."""
+"""The token refiner: two small transformer blocks that adapt Qwen's states to the model and depend on the timestep.
+
+The timestep acts only through gates behind attention and MLP. So what comes before the first gate is the same in all
+steps of a sample: it is computed by `TokenRefiner.prepare`.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +16,17 @@ from hv15.models.attention import attend
 from hv15.models.blocks import MLP
 from hv15.models.embeddings import TimestepEmbedder
 from hv15.models.weights.module import Module
+
+
+class PreparedText(NamedTuple):
+    """What the refiner computes of text states before the timestep acts."""
+
+    tokens: Tensor
+    """[B, L, hidden]."""
+    attended: Tensor
+    """What the first block's attention gives, before its gate [B, L, hidden]."""
+    pooled: Tensor
+    """The mean state, embedded [B, hidden]."""
 
 
 class TextEmbedder(Module):
@@ -37,11 +54,16 @@ class RefinerBlock(Module):
         self.mlp = MLP(hidden_size, mlp_size, nn.SiLU())
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
 
-    def forward(self, x: Tensor, context: Tensor, lengths: list[int]) -> Tensor:
-        gate1, gate2 = self.adaLN_modulation(context).unsqueeze(1).chunk(2, dim=-1)
+    def attended(self, x: Tensor, lengths: list[int]) -> Tensor:
+        """Return what attention gives the tokens x [B, L, hidden], before its gate: no context is needed."""
         qkv = self.self_attn_qkv(self.norm1(x)).unflatten(-1, (3, self.num_heads, -1))  # (B, L, 3, H, D)
         q, k, v = qkv.unbind(2)
-        x = x + gate1 * self.self_attn_proj(attend(q, k, v, lengths))
+        return self.self_attn_proj(attend(q, k, v, lengths))
+
+    def forward(self, x: Tensor, attended: Tensor, context: Tensor) -> Tensor:
+        """Return the tokens after the block, from x and `attended` [B, L, hidden] and the context [B, hidden]."""
+        gate1, gate2 = self.adaLN_modulation(context).unsqueeze(1).chunk(2, dim=-1)
+        x = x + gate1 * attended
         return x + gate2 * self.mlp(self.norm2(x))
 
 
@@ -52,9 +74,16 @@ class TokenRefinerStack(Module):
         super().__init__()
         self.blocks = nn.ModuleList(RefinerBlock(hidden_size, num_heads, mlp_size) for _ in range(num_blocks))
 
-    def forward(self, x: Tensor, context: Tensor, lengths: list[int]) -> Tensor:
-        for block in self.blocks:
-            x = block(x, context, lengths)
+    def first_attended(self, x: Tensor, lengths: list[int]) -> Tensor:
+        """Return `RefinerBlock.attended` of the first block, [B, L, hidden]."""
+        first = self.blocks[0]
+        assert isinstance(first, RefinerBlock)
+        return first.attended(x, lengths)
+
+    def forward(self, x: Tensor, attended: Tensor, context: Tensor, lengths: list[int]) -> Tensor:
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, RefinerBlock)
+            x = block(x, block.attended(x, lengths) if index else attended, context)
         return x
 
 
@@ -68,8 +97,15 @@ class TokenRefiner(Module):
         self.c_embedder = TextEmbedder(text_dim, hidden_size)
         self.individual_token_refiner = TokenRefinerStack(hidden_size, num_heads, mlp_size, num_blocks)
 
-    def forward(self, text: Tensor, timestep: Tensor, lengths: list[int]) -> Tensor:
+    def prepare(self, text: Tensor, lengths: list[int]) -> PreparedText:
+        """Compute what does not depend on the timestep, of text states [B, L, text_dim] with so many valid ones."""
         # The mean is over valid tokens only, and in fp32, because a sum of a thousand bf16 states is inaccurate.
         means = [state[:length].float().mean(0) for state, length in zip(text, lengths, strict=True)]
-        context = self.t_embedder(timestep, text.dtype) + self.c_embedder(torch.stack(means).to(text.dtype))
-        return self.individual_token_refiner(self.input_embedder(text), context, lengths)
+        pooled = self.c_embedder(torch.stack(means).to(text.dtype))
+        tokens = self.input_embedder(text)
+        return PreparedText(tokens, self.individual_token_refiner.first_attended(tokens, lengths), pooled)
+
+    def forward(self, text: PreparedText, timestep: Tensor, lengths: list[int]) -> Tensor:
+        """Return condition tokens [B, L, hidden] for the timestep [B]."""
+        context = self.t_embedder(timestep, self.input_embedder.weight.dtype) + text.pooled
+        return self.individual_token_refiner(text.tokens, text.attended, context, lengths)

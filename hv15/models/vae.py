@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hv15.atomic import write_json
-from hv15.models.vae_blocks import Stream
+from hv15.models.vae_blocks import Stream, chunks
 from hv15.models.vae_coders import Decoder, Encoder, VAEConfig
 from hv15.models.vae_layouts import VAELayout, config_json, detect_vae_layout, name_in, read_config
 from hv15.models.vae_tiling import TileGrid, run_tiled
@@ -151,8 +151,8 @@ class VAE(Module):
             stream, frames = Stream(tracked=True), x.shape[2]
         else:
             stream = self.new_stream()
-        for part in chunks(x.shape[2], frames, stream):
-            yield network(x[:, :, part], stream)
+        for part in chunks(x, frames, stream):
+            yield network(part, stream)
 
     def new_stream(self) -> Stream:
         """Return the state in which a network without gradients begins a clip."""
@@ -161,16 +161,6 @@ class VAE(Module):
             where = self.encoder.conv_in.conv.weight.device.type
             stream.strip_bytes = _STRIP_BYTES.get(where, _STRIP_BYTES_ELSEWHERE)
         return stream
-
-
-def chunks(frames: int, size: int, stream: Stream) -> Iterator[slice]:
-    """Yield the first of the frames, then chunks of `size` frames; mark the first and the last in `stream`."""
-    stream.last = frames == 1
-    yield slice(0, 1)
-    stream.first = False
-    for start in range(1, frames, size):
-        stream.last = start + size >= frames
-        yield slice(start, min(start + size, frames))
 
 
 def _joined(results: Iterator[Tensor], length: int) -> Tensor:

@@ -64,6 +64,21 @@ class Stream:
             yield slice(top, bottom), slice(max(top - 1, 0), min(bottom + 1, height))
 
 
+def chunks(x: Tensor, size: int, stream: Stream) -> Iterator[Tensor]:
+    """Yield the first frame of x [B, C, F, H, W], then chunks of `size` frames; mark the first and last in `stream`."""
+    return (x[:, :, part] for part in chunk_slices(x.shape[2], size, stream))
+
+
+def chunk_slices(frames: int, size: int, stream: Stream) -> Iterator[slice]:
+    """Yield the first of the frames, then chunks of `size` frames; mark the first and the last in `stream`."""
+    stream.last = frames == 1
+    yield slice(0, 1)
+    stream.first = False
+    for start in range(1, frames, size):
+        stream.last = start + size >= frames
+        yield slice(start, min(start + size, frames))
+
+
 def _wide(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype for sums: at least float32, because squares of small fp16 values underflow to 0 and give NaN."""
     return torch.promote_types(dtype, torch.float32)

@@ -15,9 +15,10 @@ from pathlib import Path
 from torch import Tensor
 
 from hv15.models.spool import Spool
-from hv15.models.vae import VAE, chunks
+from hv15.models.vae import VAE
+from hv15.models.vae_blocks import chunk_slices
 from hv15.models.vae_tiling import TileGrid
-from hv15.models.vae_windows import Window, windows
+from hv15.models.vae_windows import SeamlessTile, windows
 
 _JOINED_BYTES = 32 << 20
 """Intended size of the frames that are joined from tiles at a time."""
@@ -72,10 +73,10 @@ def _blended(vae: VAE, latents: Tensor, grid: TileGrid, spool: Spool) -> Iterato
         yield grid.joined(spool.read(tile, frames).to(latents.device) for tile in tiles)
 
 
-def _seamless(vae: VAE, latents: Tensor, all_windows: Sequence[Window], spool: Spool) -> Iterator[Tensor]:
+def _seamless(vae: VAE, latents: Tensor, all_windows: Sequence[SeamlessTile], spool: Spool) -> Iterator[Tensor]:
     narrow = spool.add(narrow_chunks(vae, latents))
 
-    def read(window: Window, frames: slice) -> Tensor:
+    def read(window: SeamlessTile, frames: slice) -> Tensor:
         part = spool.read(narrow, frames)[..., window.narrow[0], window.narrow[1]]
         return part.contiguous().to(latents.device)
 
@@ -88,22 +89,22 @@ def narrow_chunks(vae: VAE, latents: Tensor) -> Iterator[Tensor]:
     """Yield what the decoder's narrow end makes of latents [B, C, F', h, w]: [B, widest, f', h, w] at a time."""
     latents, stream = latents.to(vae.dtype), vae.new_stream()
     height, width = (size * vae.config.ffactor_spatial for size in latents.shape[-2:])
-    for part in chunks(latents.shape[2], vae.chunk_groups(height, width), stream):
+    for part in chunk_slices(latents.shape[2], vae.chunk_groups(height, width), stream):
         yield vae.decoder.narrow(latents[:, :, part], stream)
 
 
-def window_chunks(vae: VAE, window: Window, read: Callable[[slice], Tensor], frames: int) -> Iterator[Tensor]:
+def window_chunks(vae: VAE, window: SeamlessTile, read: Callable[[slice], Tensor], frames: int) -> Iterator[Tensor]:
     """Yield the pixels [B, 3, f, rows, columns] of a seamless tile.
 
     Args:
         read: returns some of the `frames` frames of the narrow end, [B, widest, f', *window.size]; they are changed.
     """
     stream = vae.new_stream()
-    for part in chunks(frames, vae.chunk_groups(*window.computed), stream):
+    for part in chunk_slices(frames, vae.chunk_groups(*window.computed), stream):
         yield vae.decoder.widened(read(part), stream, window.cuts)
 
 
-def side_by_side(parts: Iterable[Tensor], all_windows: Sequence[Window]) -> Tensor:
+def side_by_side(parts: Iterable[Tensor], all_windows: Sequence[SeamlessTile]) -> Tensor:
     """Put seamless tiles [B, 3, f, rows, columns] into one picture [B, 3, f, H, W]."""
     out: Tensor | None = None
     rows, columns = all_windows[-1].pixels

@@ -20,7 +20,7 @@ Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Window:
+class SeamlessTile:
     """A tile of the decoder's output, and what it is computed from."""
 
     narrow: tuple[slice, slice]
@@ -43,7 +43,7 @@ class Window:
         return rows.stop - rows.start, columns.stop - columns.start
 
 
-def windows(decoder: Decoder, height: int, width: int, tile: int) -> Iterator[Window]:
+def windows(decoder: Decoder, height: int, width: int, tile: int) -> Iterator[SeamlessTile]:
     """Yield the tiles of a picture of height x width latents, about equal and of at most `tile` latents, row by row."""
     factor = 2 ** sum(level.upsample is not None for level in _levels(decoder))
     all_columns = [(ends, _axis(decoder, ends, width)) for ends in _divided(width, tile)]
@@ -51,7 +51,7 @@ def windows(decoder: Decoder, height: int, width: int, tile: int) -> Iterator[Wi
         rows = _axis(decoder, (top, bottom), height)
         for (left, right), columns in all_columns:
             (narrow_rows, *row_cuts), (narrow_columns, *column_cuts) = rows, columns
-            yield Window(
+            yield SeamlessTile(
                 (narrow_rows, narrow_columns),
                 tuple(zip(row_cuts, column_cuts, strict=True)),
                 (slice(top * factor, bottom * factor), slice(left * factor, right * factor)),

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hv15.config.loras import LoraSettings, SampledLoraSettings
 from hv15.config.train import TrainSettings
 from hv15.config.training.network import NetworkSettings
 from hv15.config.training.optimizer import CLASSES, distribution_of
@@ -26,6 +28,7 @@ from hv15.records.problems import ConfigError, Location, Place, Problem, dotted
 from hv15.remembered import Memory
 
 if TYPE_CHECKING:
+    from hv15.lora.reach import Reach
     from hv15.lora.sizes import NetworkSizes
 
 VERSION = 2
@@ -94,7 +97,8 @@ def refuse_beforehand(project: Project, *, missing: bool = True) -> None:
         try:
             early.check()
         except UserError as error:
-            problems.append(_problem(error, early.setting))
+            found = _problem(error, early.setting)
+            problems.append(replace(found, place=project.settings.place_of(found.place.setting)))
         else:
             if key is not None:
                 memory.learn(key, True)
@@ -137,6 +141,7 @@ def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
     from hv15.lora.fit import check_lora, check_network_weights
     from hv15.lora.publishing import check_formats
     from hv15.lora.rates import rates_of_layers
+    from hv15.lora.reach import Reach
     from hv15.lora.sizes import settings_network
 
     settings, sizes = project.settings, ModelSizes(project)
@@ -181,19 +186,34 @@ def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
         yield _file_check(project, "lora", ("train", "network_weights"), start, check_start, "start", *wanted)
     if train.continue_from is not None:
         yield from _start_check(project, wanted, network)
-    named: list[tuple[Location, str]] = [
-        (("train", "base_weights", number, "path"), lora.path) for number, lora in enumerate(train.base_weights)
+    named: list[tuple[Location, LoraSettings]] = [
+        (("train", "base_weights", number), lora) for number, lora in enumerate(train.base_weights)
     ]
-    named += [(("sample", "loras", number, "path"), lora.path) for number, lora in enumerate(sample.loras)]
+    named += [(("sample", "loras", number), lora) for number, lora in enumerate(sample.loras)]
     for number, prompt in enumerate(sample.prompts):
         named += [
-            (("sample", "prompts", number, "loras", place, "path"), lora.path)
-            for place, lora in enumerate(prompt.loras or ())
+            (("sample", "prompts", number, "loras", place), lora) for place, lora in enumerate(prompt.loras or ())
         ]
-    for location, name in named:
-        yield _file_check(
-            project, "lora", location, settings.resolve(name), lambda path: check_lora(path, sizes.dit), base
-        )
+    for location, lora in named:
+        file = settings.resolve(lora.path)
+        yield _file_check(project, "lora", (*location, "path"), file, lambda path: check_lora(path, sizes.dit), base)
+        if isinstance(lora, SampledLoraSettings) and (reach := Reach.from_settings(lora)).to_json():
+            check = partial(_check_reach, reach=reach, setting=location)
+            yield _file_check(project, "lora layers", location, file, check, dotted(location), reach.to_json())
+
+
+def _check_reach(path: Path, *, reach: Reach, setting: Location) -> None:
+    """Patterns and ranges of blocks must be those of layers that a LoRA file changes."""
+    from hv15.lora.outline import changed_layers
+
+    try:
+        layers = changed_layers(path)
+    except UserError:
+        return  # a missing or damaged file has its own check
+    try:
+        reach.layers(layers)
+    except UserError as error:
+        raise UserError(f"{dotted(setting)}.{error.message}", hint=error.hint) from error
 
 
 def _without_error(network: Callable[[], NetworkSizes]) -> NetworkSizes | None:

@@ -18,7 +18,7 @@ from hv15.models.vae import VAE
 from hv15.models.vae_decoding import Tiling, frame_parts, narrow_chunks, side_by_side, window_chunks
 from hv15.models.vae_pixels import to_bytes
 from hv15.models.vae_tiling import TileGrid
-from hv15.models.vae_windows import Window, windows
+from hv15.models.vae_windows import SeamlessTile, windows
 from hv15.plan.cost import Cost
 from hv15.plan.encoders import PICTURE, TILE, meter_of, over_frames
 from hv15.plan.kernels import WithoutData
@@ -64,7 +64,7 @@ def _tiles(vae: VAE, latent: Latent, grid: TileGrid) -> Cost:
     return _repeated(tile, sizes[0], sizes)
 
 
-def _windows(vae: VAE, latent: Latent, parts: Sequence[Window]) -> Cost:
+def _windows(vae: VAE, latent: Latent, parts: Sequence[SeamlessTile]) -> Cost:
     """Return what all seamless tiles take, after the narrow end."""
     largest = max(parts, key=lambda part: part.computed)
     widest = vae.config.block_out_channels[-1]

@@ -21,6 +21,7 @@ from hv15.plan.workload import TEMPLATE
 from hv15.project import Project
 from hv15.project.checkpoints import lora_after
 from hv15.records.paths import average_of
+from hv15.records.training import STATES_KEPT
 
 FLOAT = 4
 """Bytes of a float32 number."""
@@ -160,8 +161,6 @@ def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
 
 def _states(train: TrainSettings) -> int:
     """The most states that exist at once."""
-    from hv15.train.state import STATES_KEPT
-
     saved = STATES_KEPT + 1
     if train.max_train_steps is not None:
         saved = min(saved, math.ceil(train.max_train_steps / train.state_every_n_steps))

@@ -135,6 +135,8 @@ def _time(stage: StagePlan) -> str:
     parts = f"{_span(stage.each)} a {stage.unit}, {times}{_span(stage.loading)} to load"
     if stage.validation is not None:
         parts += f", {_span(stage.validation)} for validations"
+    if stage.previews is not None:
+        parts += f", {_span(stage.previews)} for previews"
     return f"{_span(stage.total)} ({parts}), {stage.total.basis}"
 
 

@@ -36,6 +36,8 @@ class StagePlan:
     """Of one job's start, with the loading of its models; an estimate."""
     validation: Seconds | None
     """Of all validations of a training; an estimate."""
+    previews: Seconds | None
+    """Of all previews of a training; an estimate."""
     memory_basis: Basis
     """Where the allowances in `needed` come from."""
     settings: JsonObject
@@ -52,9 +54,11 @@ class StagePlan:
         """The time of the whole stage, with the loading of the models."""
         if self.each is None or self.loading is None:
             return None
-        beside = self.validation or Seconds(0.0, 0.0, self.each.basis)
+        beside = [each for each in (self.validation, self.previews) if each is not None]
         least, most = (
-            getattr(self.each, end) * self.count + getattr(self.loading, end) * self.loads + getattr(beside, end)
+            getattr(self.each, end) * self.count
+            + getattr(self.loading, end) * self.loads
+            + sum(getattr(each, end) for each in beside)
             for end in ("least", "most")
         )
         return Seconds(least, most, Basis.joint(self.each.basis, self.loading.basis))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from math import prod
 from typing import TYPE_CHECKING, Literal, get_args
 
 from hv15.choices import Role, roles_of
@@ -111,6 +112,7 @@ class StagePlanner:
             loads=self._loads(name),
             loading=load_seconds(self._bytes_read(name, settings, cost), self.device.rates) if timed else None,
             validation=self._validation_time(settings, cost) if timed and name == "train" else None,
+            previews=self._preview_time(settings) if timed and name == "train" else None,
             memory_basis=self._memory_basis(name),
             settings={field: getattr(section, field) for field in MEMORY_SETTINGS[name]},
         )
@@ -176,6 +178,22 @@ class StagePlanner:
         passes = measured.passes / settings.train.num_processes
         return once and Seconds(once.least * passes, once.most * passes, once.basis)
 
+    def _preview_time(self, settings: Settings) -> Seconds | None:
+        """The time of all previews of a training, by that of the final samples: of each, by its tokens."""
+        asked = self.work.previews
+        if asked is None:
+            return None
+        step, decoding = (self.stage(name, settings).each for name in ("denoise", "decode"))
+        if step is None or decoding is None:
+            return None
+        largest = prod(self._largest_video.latent)
+        shares = [(video.steps, prod(video.latent) / largest) for video in asked.videos]
+        steps, videos = sum(count * share for count, share in shares), sum(share for _, share in shares)
+        least, most = (
+            asked.times * (getattr(step, end) * steps + getattr(decoding, end) * videos) for end in ("least", "most")
+        )
+        return Seconds(least, most, Basis.joint(step.basis, decoding.basis))
+
     def _number_format(self, name: StageName, settings: Settings) -> str:
         """The number format of a stage's products, as rates of products are called."""
         section = section_of(name, settings)
@@ -187,10 +205,8 @@ class StagePlanner:
         return "float32" if dtype.itemsize == 4 else "bfloat16"
 
     def _loads(self, name: StageName) -> int:
-        """How many jobs the stage has, each of which loads its models."""
-        if name == "train":
-            return 1
-        return self.project.settings.cache.shards if SECTION[name] == "cache" else len(self.work.videos)
+        """How many times the stage loads its models, one after the other: on each device once for all samples."""
+        return self.project.settings.cache.shards if SECTION[name] == "cache" else 1
 
     def _bytes_read(self, name: StageName, settings: Settings, cost: Cost) -> int:
         """Bytes of the files that a stage's models are loaded from; as published where they are not there yet."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hv15.config import DatasetSettings
+from hv15.config import DatasetSettings, Settings
 from hv15.errors import UserError
 from hv15.grid import PIXELS_PER_CELL, encodable_frames, encodable_side, latent_size, video_size
 from hv15.models.templates import MAX_TEXT_TOKENS
@@ -73,6 +74,15 @@ class ValidationWork:
 
 
 @dataclass(frozen=True)
+class PreviewWork:
+    """What is sampled while training."""
+
+    videos: tuple[Video, ...]
+    times: int
+    """How often."""
+
+
+@dataclass(frozen=True)
 class TrainingPart:
     """The steps of a training in which the same datasets take part."""
 
@@ -106,6 +116,7 @@ class Workload:
     parts: tuple[TrainingPart, ...]
     """One, unless datasets begin or end within the training."""
     validation: ValidationWork | None
+    previews: PreviewWork | None
     videos: tuple[Video, ...]
     note: str
     """Where sizes and numbers come from."""
@@ -126,6 +137,7 @@ def workload(project: Project) -> Workload:
     if len(found) > 1:
         mean_tokens = sum(each.mean_tokens * each.steps for each in found) / steps
     samples_per_step = min(each.samples_per_batch for each in found) * per_step
+    videos = _videos(project)
     return Workload(
         task=settings.task,
         batch=max(clips, key=lambda clip: clip.tokens),
@@ -136,9 +148,10 @@ def workload(project: Project) -> Workload:
         text_tokens=min(MAX_TEXT_TOKENS, tokens),
         steps=steps,
         parts=found,
-        prior_share=prior_share(project),
+        prior_share=prior_share(project, {each.span: each.steps for each in found}) if settings.datasets else 0.0,
         validation=_measured(project, clips, samples_per_step, steps, longest.batches / per_step),
-        videos=_videos(project),
+        previews=_previews(settings, videos, steps, longest.batches / per_step),
+        videos=videos,
         note=note,
     )
 
@@ -223,6 +236,26 @@ def _measured(
     )
 
 
+def _previews(settings: Settings, videos: Sequence[Video], steps: int, steps_per_epoch: float) -> PreviewWork | None:
+    """What is sampled between the steps of a training; None if nothing is."""
+    train, size = settings.train, settings.train.preview
+    times = int(train.preview_at_first)
+    if train.preview_every_n_steps is not None:
+        times += steps // train.preview_every_n_steps
+    if train.preview_every_n_epochs is not None:
+        times += int(steps // (train.preview_every_n_epochs * steps_per_epoch))
+    by_name = {video.name: video for video in videos}
+    wanted = [by_name[name] for name in train.previews or by_name]
+    if not (times and steps and wanted):
+        return None
+    smaller: list[Video] = []
+    for video in wanted:
+        height, width = size.video_size or (video.height, video.width)
+        frames, count = size.video_length or video.frames, size.infer_steps or video.steps
+        smaller.append(replace(video, frames=frames, height=height, width=width, steps=count))
+    return PreviewWork(tuple(smaller), times)
+
+
 def _allowed(dataset: DatasetSettings) -> list[ClipBatch]:
     """One clip of each length: no bucket has more pixels than `resolution`."""
     width, height = (max(encodable_side(side), PIXELS_PER_CELL) for side in dataset.resolution)
@@ -257,7 +290,7 @@ def _texts(project: Project) -> set[str]:
 
 
 def _videos(project: Project) -> tuple[Video, ...]:
-    """The videos of all prompts; a prompt that is also sampled without the LoRA counts twice."""
+    """The videos of all prompts and seeds; one that is also sampled without the LoRA counts twice."""
     from hv15.models.variants import VARIANTS
     from hv15.sample.plan import first_set
 
@@ -269,6 +302,7 @@ def _videos(project: Project) -> tuple[Video, ...]:
         height, width = first_set(prompt.video_size, sample.video_size)
         guided = first_set(prompt.guidance_scale, guidance) > 1
         frames, count = first_set(prompt.video_length, sample.video_length), first_set(prompt.infer_steps, steps)
-        video = Video(prompt.name, frames, height, width, count, guided)
-        videos += [video] * (2 if first_set(prompt.with_base, sample.with_base) else 1)
+        with_base = first_set(prompt.with_base, sample.with_base)
+        for name in sample.seeds_of(prompt):
+            videos += [Video(name, frames, height, width, count, guided)] * (2 if with_base else 1)
     return tuple(videos)

@@ -70,7 +70,7 @@ def _known(settings: Settings, paths: ProjectPaths, spec: JsonObject) -> Origin 
     """Return what the same setting was found to be for the same training."""
     wanted = past_of(settings.train, spec)
     for text, recorded in _recorded(paths):
-        if text != settings.train.continue_from:
+        if text != settings.train.continue_from and not (_is_digest(text) and _means_no_place(settings)):
             continue
         try:
             past = past_of(settings.train, recorded)
@@ -80,6 +80,12 @@ def _known(settings: Settings, paths: ProjectPaths, spec: JsonObject) -> Origin 
         if origin is not None and _with_entry(past, None) == _with_entry(wanted, None):
             return origin
     return None
+
+
+def _means_no_place(settings: Settings) -> bool:
+    """Whether the setting names nothing that is there by itself. A LoRA tells the digest of what it meant then."""
+    text = settings.train.continue_from or ""
+    return text == LATEST or not (_is_digest(text) or settings.resolve(text).exists())
 
 
 def _recorded(paths: ProjectPaths) -> Iterator[tuple[str, JsonObject]]:

@@ -45,6 +45,7 @@ def grid_rows(samples: Mapping[str, SampleSpec], paths: ProjectPaths, steps: Seq
         steps: whose LoRAs are compared, in order.
     """
     rows = []
+    titles = row_titles(samples)
     with_base = all(name + BASE_SUFFIX in samples for name, spec in samples.items() if spec.lora_multiplier is not None)
     for name, spec in samples.items():
         shown = OUTPUT_TYPES[spec.output_type][0]
@@ -52,8 +53,19 @@ def grid_rows(samples: Mapping[str, SampleSpec], paths: ProjectPaths, steps: Seq
             continue
         base = [GridCell(shown.path(paths, name + BASE_SUFFIX), None)] if with_base else []
         cells = [GridCell(shown.path(paths, name, step), step) for step in steps]
-        rows.append(GridRow(name, spec.prompt, spec.height, spec.width, spec.fps, (*base, *cells)))
+        rows.append(GridRow(name, titles[name], spec.height, spec.width, spec.fps, (*base, *cells)))
     return rows
+
+
+def row_titles(samples: Mapping[str, SampleSpec]) -> dict[str, str]:
+    """Return what stands over a sample's row on a sheet, by name: its prompt, and its seed if it has several."""
+    seeds: dict[str, set[int]] = {}
+    for spec in samples.values():
+        seeds.setdefault(spec.prompt, set()).add(spec.seed)
+    return {
+        name: f"seed {spec.seed}: {spec.prompt}" if len(seeds[spec.prompt]) > 1 else spec.prompt
+        for name, spec in samples.items()
+    }
 
 
 def column_labels(rows: Sequence[GridRow]) -> list[str]:

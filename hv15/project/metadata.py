@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 from hv15.errors import UserError
+from hv15.records.json_values import JsonObject
+from hv15.records.metadata import MADE_FROM, SAMPLE
 
 KINDS = (".safetensors", ".mp4", ".png")
 """Endings of files that carry metadata."""
@@ -39,8 +41,33 @@ def product_metadata(product: Path) -> dict[str, str]:
     Raises:
         UserError, OSError: it is missing or damaged.
     """
-    files = sorted(product.glob("*.png")) if product.is_dir() else [product]
+    files = _files(product)
     return read_metadata(files[0]) if files and all(map(_is_whole, files)) else {}
+
+
+def product_made_from(product: Path) -> JsonObject | None:
+    """Return what a product says that it was made from; None if it is missing or torn, or does not say so."""
+    from hv15.sample.provenance import read_made_from
+
+    try:
+        return read_made_from(product_metadata(product))
+    except (UserError, OSError):
+        return None
+
+
+def is_anonymous(product: Path) -> bool:
+    """Whether a sample, a file or a folder of images, is whole and says nothing about how it was made."""
+    files = _files(product)
+    if not files or not product.exists():
+        return False
+    try:
+        return all(map(_is_whole, files)) and not read_metadata(files[0]).keys() & {SAMPLE, MADE_FROM}
+    except (UserError, OSError):
+        return False
+
+
+def _files(product: Path) -> list[Path]:
+    return sorted(product.glob("*.png")) if product.is_dir() else [product]
 
 
 def _is_whole(path: Path) -> bool:

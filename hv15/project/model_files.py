@@ -7,19 +7,27 @@ when it is planned, so their identity is declared: the demo's recipe version, or
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
-from hv15.choices import QWEN, ROLES, Role, roles_of
+from hv15.choices import ENLARGING_ROLES, QWEN, ROLES, Role, roles_of
 from hv15.config import Settings
 from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION
 from hv15.digest import short
 from hv15.errors import UserError, of_the_system
 from hv15.models.facts import CheckpointFacts, choose_variant, describe
-from hv15.models.hub import HubFile, downloaded_identity, hub_files
+from hv15.models.hub import HubFile, downloaded_identity, hub_files, super_resolution_of
+from hv15.models.super_resolution import (
+    SUPER_RESOLUTIONS,
+    SuperResolution,
+    named_resolution,
+    upsampler_resolution,
+)
 from hv15.models.variants import FoundVariant, detect_variant
+from hv15.models.weights.checkpoint import open_checkpoint
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
 from hv15.records.problems import ConfigError, Place, Problem
 
@@ -46,6 +54,8 @@ class ModelFiles:
         """
         models = self.settings.models
         if models.source == "demo":
+            if role in ENLARGING_ROLES:
+                raise _error(role, "is not a model of the demo", "use models.source files or hub")
             return self.settings.resolve(models.directory) / DEMO_FILES[role]
         if models.source == "hub":
             return self._hub_file(role).local
@@ -73,14 +83,17 @@ class ModelFiles:
         is_folder = place.parent.exists() or any(f"{other}/".startswith(f"{name[1]}/") for other in others)
         return place if is_folder else models.tokenizer
 
-    def check(self) -> None:
-        """Check that every file that the task needs is there, or will be made.
+    def check(self, roles: Iterable[Role] | None = None) -> None:
+        """Check that every file of some roles is there, or will be made.
+
+        Args:
+            roles: None: those that the task needs.
 
         Raises:
             ConfigError: files are missing; all of them at once.
         """
         problems = self.folder_problems()
-        for role in roles_of(self.settings.task):
+        for role in roles_of(self.settings.task) if roles is None else roles:
             try:
                 self.identity(role)
             except ConfigError as error:
@@ -140,6 +153,28 @@ class ModelFiles:
 
     def _hub_file(self, role: Role) -> HubFile:
         return hub_files(self.settings)[role]
+
+    @cached_property
+    def super_resolution(self) -> SuperResolution:
+        """What `models.sr_dit` and `models.upsampler` enlarge to.
+
+        Raises:
+            UserError: a model is missing, or is not the one that `sample.sr` or the other model asks for.
+        """
+        models, asked = self.settings.models, self.settings.sample.sr
+        if models.source == "hub":
+            chosen = super_resolution_of(self.settings)
+            assert chosen is not None, "nothing is enlarged"
+            return chosen
+        path = self.path("upsampler")
+        found, named = upsampler_resolution(open_checkpoint(path)), named_resolution(self.path("sr_dit"))
+        if asked not in ("off", "auto", found):
+            hint = f"use the model for {asked}, or set sample.sr: auto"
+            raise UserError.at(path, f"is the latent upsampler for {found}, but sample.sr is {asked}", hint=hint)
+        if named not in (None, found):
+            words = f"is the latent upsampler for {found}, but models.sr_dit is the transformer for {named}"
+            raise UserError.at(path, words, hint="use two models of one resolution")
+        return SUPER_RESOLUTIONS[found]
 
     @property
     def variant(self) -> str:

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hv15.choices import Role
-from hv15.config.sample import name_from_words
+from hv15.config.prompt_files import read_prompts
 from hv15.config.yaml_file import read_yaml
-from hv15.digest import short
 from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.json_values import Json, JsonObject
-from hv15.sample.prompts import SampleSpec
 from hv15.weighted_file import read_weighted_file
 
 
@@ -25,12 +23,17 @@ from hv15.weighted_file import read_weighted_file
 class SampleRequest:
     """Prompts, and what all of them have in common."""
 
-    prompts: Sequence[str]
+    prompts: Sequence[str] = ()
     seeds: Sequence[int] = ()
-    """Of each prompt; empty means the project's."""
+    """Of each prompt that does not name its own; empty means the project's."""
     loras: Sequence[str] = ()
     """FILE or FILE:STRENGTH."""
+    reach: Mapping[str, Json] = field(default_factory=dict)
+    """Where all of them act: `include_patterns`, `exclude_patterns` and `strength_by` of `sample.loras`."""
     image: Path | None = None
+    """The first frame of these prompts; those of a file name their own."""
+    prompts_file: Path | None = None
+    """Further prompts, instead of those of the project."""
     sample: Mapping[str, Json] = field(default_factory=dict)
     """Settings of `sample:`; None means the project's."""
     models: Mapping[Role, Path] = field(default_factory=dict)
@@ -51,8 +54,12 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
         UserError: there is neither a project nor a model, or something that was asked for cannot be used.
     """
     asked: JsonObject = {name: value for name, value in request.sample.items() if value is not None}
-    asked["loras"] = [_lora(words) for words in request.loras]
+    if request.loras or not any(words.startswith("sample.loras=") for words in request.settings):
+        asked["loras"] = [{**_lora(words), **request.reach} for words in request.loras]
     asked["prompts"] = [*_prompts(request)]
+    asked["prompts_file"] = None if request.prompts_file is None else str(request.prompts_file.absolute())
+    if request.seeds:
+        asked["seeds"] = [*dict.fromkeys(request.seeds)]
     changes: JsonObject = {**overrides, "datasets": [], "train": None, "convert": None}
     if request.models:
         changes["models"] = {
@@ -85,27 +92,28 @@ def _without_config(config: Path, overrides: Mapping[str, Json], request: Sample
         )
     return {
         "cache": {"directory": str(_user_cache()), **_section(overrides, "cache")},
-        "task": "t2v" if request.image is None else "i2v",
+        "task": "i2v" if _names_image(request) else "t2v",
     }
 
 
-def named_samples(project: Project) -> Iterator[SampleSpec]:
-    """Yield what a request's project samples. Each name says prompt and seed, and ends in a digest of everything."""
-    text = project.texts.settings_digest
-    for spec in project.samples.values():
-        digest = short([spec.denoising(None, text), spec.decoding(None, text)])[:8]
-        yield replace(spec, name=f"{name_from_words(spec.prompt)}-seed{spec.seed}-{digest}")
+def _names_image(request: SampleRequest) -> bool:
+    """Whether a prompt has a first frame, so that all of them have to.
+
+    Raises:
+        UserError: the file of prompts cannot be used.
+    """
+    if request.image is not None or request.prompts_file is None:
+        return request.image is not None
+    file = request.prompts_file.absolute()
+    return any(entry.get("image_path") for entry in read_prompts(file, file.parent).entries)
 
 
 def _prompts(request: SampleRequest) -> Iterator[JsonObject]:
-    for number, prompt in enumerate(request.prompts):
+    for prompt in dict.fromkeys(map(str.strip, request.prompts)):
         entry: JsonObject = {"prompt": prompt}
         if request.image is not None:
             entry["image_path"] = str(request.image.absolute())
-        for seed in dict.fromkeys(request.seeds):
-            yield {**entry, "name": f"prompt{number}-seed{seed}", "seed": seed}
-        if not request.seeds:
-            yield {**entry, "name": f"prompt{number}"}
+        yield entry
 
 
 def _lora(words: str) -> JsonObject:

@@ -73,6 +73,8 @@ class StartRecord(MetricsRecord):
     total_steps: int
     spec: str
     """Digest of the training's spec."""
+    samples_on_request: bool | None = None
+    """Whether it can make samples when it is asked to; None if that is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,8 +44,8 @@ LATENTS = SampleOutput("latents", ".latents.safetensors", is_decoded=False)
 OUTPUTS = (VIDEO, IMAGES, ANIMATION, LATENTS)
 DECODED = tuple(output for output in OUTPUTS if output.is_decoded)
 
-OutputType: TypeAlias = Literal["video", "images", "animation", "latent", "both"]
-"""The choices in a config; `both` means a video and its latents."""
+OutputType: TypeAlias = Literal["video", "images", "animation", "latent", "both", "latent_images"]
+"""The choices in a config; `both` means a video and its latents, `latent_images` images and their latents."""
 
 OUTPUT_TYPES: dict[OutputType, tuple[SampleOutput, ...]] = {
     "video": (VIDEO,),
@@ -53,6 +53,7 @@ OUTPUT_TYPES: dict[OutputType, tuple[SampleOutput, ...]] = {
     "animation": (ANIMATION,),
     "latent": (LATENTS,),
     "both": (VIDEO, LATENTS),
+    "latent_images": (IMAGES, LATENTS),
 }
 """`sample.output_type` -> the outputs, those that can be viewed first."""
 

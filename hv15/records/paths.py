@@ -125,6 +125,19 @@ class ProjectPaths:
         return self.samples / "contact_sheet.png"
 
     @property
+    def untaken(self) -> Path:
+        """The folder of what the job of a shard has made and the samples' own jobs have not taken yet."""
+        return self.samples / ".untaken"
+
+    def before_taken(self, product: Path) -> Path:
+        """Return where the job of a shard leaves a sample's file; the file may have wildcards in braces."""
+        return self.untaken / product.relative_to(self.results)
+
+    def made(self, shard: str) -> Path:
+        """Return the list of what the job of a shard has made, such as `sample_shard.0`."""
+        return self.untaken / f"{shard}.json"
+
+    @property
     def all_checkpoints(self) -> Path:
         """The folder of what was made with LoRAs of single steps."""
         return self.results / "checkpoints"
@@ -153,6 +166,11 @@ class ProjectPaths:
         return self.checkpoint(step) / "lora.safetensors"
 
     @property
+    def again(self) -> Path:
+        """The folder of samples that were asked for once more by hand, with other settings."""
+        return self.results / "again"
+
+    @property
     def plan(self) -> Path:
         """The estimated memory and time of each stage, as text."""
         return self.results / "plan.txt"
@@ -177,6 +195,11 @@ class ProjectPaths:
     @property
     def metrics(self) -> Path:
         return self.training / "metrics.jsonl"
+
+    @property
+    def training_lock(self) -> Path:
+        """Locked by the kernel (flock) as long as a training works in its folder."""
+        return self.training.with_name(f"{self.training.name}.lock")
 
     @property
     def states(self) -> Path:

@@ -23,7 +23,9 @@ class Rule(StrEnum):
     ENCODE_MASKS = "encode_masks"
     TRAIN = "train"
     KEEP_CHECKPOINT = "keep_checkpoint"
+    CONDITION_SHARD = "condition_shard"
     SAMPLE_CONDITION = "sample_condition"
+    SAMPLE_SHARD = "sample_shard"
     SAMPLE_LATENTS = "sample_latents"
     CONTACT_SHEET = "contact_sheet"
     CONVERT = "convert"
@@ -48,7 +50,9 @@ _WORDS: dict[str, str] = {
     Rule.ENCODE_MASKS: "encode masks",
     Rule.TRAIN: "train the LoRA",
     Rule.KEEP_CHECKPOINT: "keep the LoRA of step",
+    Rule.CONDITION_SHARD: "encode first images, shard",
     Rule.SAMPLE_CONDITION: "encode a first image",
+    Rule.SAMPLE_SHARD: "sample several, shard",
     Rule.SAMPLE_LATENTS: "sample",
     **{output.rule: f"decode to {output.name}" for output in DECODED},
     Rule.CHECKPOINT_LATENTS: "sample with the LoRA of step",

@@ -23,6 +23,8 @@ STATE = "state.json"
 """The file of a state with its position, and the digests of its other files."""
 ITSELF = "digest"
 """The entry of it that stands for all its others."""
+STATES_KEPT = 2
+"""The last states stay, so many of them."""
 _STEP = "step-"
 """What the name of a state's folder begins with."""
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -23,6 +23,7 @@ from hv15.records.paths import CONFIG, ProjectPaths
 from hv15.records.problems import ConfigError
 from hv15.runs import lock
 from hv15.runs.followed_file import append_object
+from hv15.runs.metrics import last_start, training_progress
 from hv15.runs.processes import catches, in_words, interrupt, kill, left_behind, run_processes, send
 from hv15.runs.record import RunFolder, history, new_run, project_config
 from hv15.runs.state import RunStatus, close_last_run, current
@@ -32,6 +33,8 @@ TARGET = str(ProjectPaths().lora)
 """What a run makes unless something else is asked for: the LoRA with all that belongs to it."""
 SAMPLES = "samples"
 """That of a project without datasets, which only samples."""
+SINGLE = (sys.executable, "-P", "-m", "hv15.runs.single")
+"""The program that runs one command as a run."""
 RECENT_RUNS = 20
 """How many of the last runs are searched for processes."""
 
@@ -82,21 +85,49 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
         UserError: no project, a run is in progress, processes of a dead run are left, or the disk cannot be written.
     """
     config = project_config(project)
+    home, asked = snakefile(config.parent).parent, targets or [default_target(config)]
+
+    def unlocked() -> None:
+        if is_locked_by_snakemake(config.parent):
+            unlock_snakemake(config, home)
+
+    return _start(config, command(config, *asked, *extra), home, asked, prepare=unlocked)
+
+
+def start_command(project: Path, title: str, words: Sequence[str]) -> RunFolder:
+    """Start one hv15 command in a project's folder as a run of its own, detached, stopped and watched like any other.
+
+    Args:
+        title: what it is about, for a person: its name as a job is the command's with this.
+        words: the command with its arguments, such as `sample`, `a red circle`.
+
+    Raises:
+        UserError: as `start`.
+    """
+    config = project_config(project)
+    return _start(config, [*SINGLE, title, *words], config.parent, [title])
+
+
+def _start(
+    config: Path, words: Sequence[str], folder: Path, targets: Sequence[str], prepare: Callable[[], None] | None = None
+) -> RunFolder:
+    """Start a program that records a run; `prepare` is called when the run has the project for itself.
+
+    Raises:
+        UserError: as `start`.
+    """
     root = config.parent
-    home = snakefile(root).parent
-    asked = targets or [default_target(config)]
     refuse_orphans(root)
     run, descriptor = new_locked_run(root)
     try:
         close_last_run(root)
         run.create(config)
-        if is_locked_by_snakemake(root):
-            unlock_snakemake(config, home)
-        words = command(config, *asked, *extra)
+        if prepare is not None:
+            prepare()
         with run.output.open("wb") as output:
             process = subprocess.Popen(
                 words,
-                cwd=home,
+                cwd=folder,
                 env=environment(**{RUN_VARIABLE: run.id}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -105,7 +136,7 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
                 pass_fds=[descriptor],
             )
         try:
-            run.write_record(process.pid, words, asked)
+            run.write_record(process.pid, words, targets)
         except BaseException:  # without a record, nobody could find the run and stop it
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -199,13 +230,26 @@ def sample_now(root: Path) -> None:
     """Ask the running training for samples after its current step.
 
     Raises:
-        UserError: no training runs here, or the file that asks for it cannot be written.
+        UserError: no training runs here, it has done its last step or has no prompts, or the file that asks for it
+            cannot be written.
     """
     paths = ProjectPaths(root)
     found = current(root)
     record = found.record if found and found.state.alive else None
-    if record is None or not _is_written_since(paths.metrics, record.started):  # an earlier training may have left some
+    at_work = record is not None and lock.is_held(paths.training_lock)
+    if record is None or not (at_work and _is_written_since(paths.metrics, record.started)):  # of an earlier training?
         raise UserError.at(root, "no training is in its steps now", hint="wait until its first step is done")
+    start, progress = last_start(paths.metrics), training_progress(root)
+    if start is not None and start.samples_on_request is False:
+        raise UserError.at(
+            root,
+            "the training was started without prompts, so it can make no samples",
+            hint="add prompts to sample.prompts, stop the run and start it again: the training goes on where it was",
+        )
+    if progress is not None and 0 < progress.total <= progress.step:
+        raise UserError.at(
+            root, "the training has done its last step", hint="the samples of the finished LoRA come next in this run"
+        )
     write_text(paths.sample_now, "")
 
 

@@ -34,3 +34,15 @@ copy() {
         cp "$from" "$to.part" && mv "$to.part" "$to" || return
     done
 }
+
+# taken FILE TO COMMAND [ARGUMENT ...]: FILE, which the job of a shard has made, becomes TO; if there is none, the command
+# makes it. FILE is what this job has to make: whatever is not was removed when the workflow was planned.
+taken() {
+    local file="$1" to="$2"
+    shift 2
+    if [ -e "$file" ]; then
+        mv -T "$file" "$to" && touch "$to" && echo "made by the job of its shard"
+    else
+        "$@"
+    fi
+}

@@ -52,8 +52,17 @@ def take(root: Path, run_id: str, *, attempts: int = 25) -> int | None:
 
 def holder(root: Path) -> str | None:
     """Return the id of the live run, "" if it has not written its id yet, None if there is none."""
+    return _text_if_locked(ProjectPaths(root).lock)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of a file."""
+    return _text_if_locked(path) is not None
+
+
+def _text_if_locked(path: Path) -> str | None:
     try:
-        descriptor = os.open(ProjectPaths(root).lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:

@@ -40,18 +40,32 @@ class TrainingProgress:
 
 
 def training_progress(root: Path) -> TrainingProgress | None:
-    """Return how far the project's training is, or was; None if there is none. Only the ends of its file are read."""
+    """Return how far the project's training is, or was; None if there is none."""
     path = ProjectPaths(root).metrics
     records = [record for content in last_objects(path) if (record := _record(content)) is not None]
     steps = [record for record in records if isinstance(record, StepRecord)]
     if not steps:
         return None
-    starts = [record for record in (_first_record(path), *records) if isinstance(record, StartRecord | EndRecord)]
-    last, total = steps[-1], starts[-1].total_steps if starts else 0
+    ends = [record for record in records if isinstance(record, StartRecord | EndRecord)]
+    start = ends[-1] if ends else last_start(path)
+    last, total = steps[-1], start.total_steps if start is not None else 0
     seconds = [record.step_s for record in steps if math.isfinite(record.step_s)]
     left = median(seconds) * (total - last.step) if seconds and total >= last.step else None
     loss = last.loss if last.loss is not None and math.isfinite(last.loss) else None
     return TrainingProgress(last.step, total, loss, left, last.time)
+
+
+def last_start(path: Path) -> StartRecord | None:
+    """Return how the training of a metrics file was started last, wherever in it that is; None if it is not there."""
+    found = b""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        for line in iter(lambda: file.readline(CHUNK), b""):
+            if line.startswith(_START):
+                found = line
+    with contextlib.suppress(RecordError):
+        record = read_metrics(parse_object(found))
+        return record if isinstance(record, StartRecord) else None
+    return None
 
 
 def _record(content: JsonObject) -> MetricsRecord | None:
@@ -59,12 +73,6 @@ def _record(content: JsonObject) -> MetricsRecord | None:
         return read_metrics(content)
     except RecordError:
         return None
-
-
-def _first_record(path: Path) -> MetricsRecord | None:
-    with contextlib.suppress(OSError, RecordError), path.open("rb") as file:
-        return read_metrics(parse_object(file.readline(CHUNK)))
-    return None
 
 
 def training_files(root: Path) -> list[tuple[str, Path]]:
@@ -122,8 +130,8 @@ def _count_lines(path: Path) -> int:
         return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(CHUNK), b""))
 
 
-_STEP = f'{{"kind": "{StepRecord.kind}"'.encode()
-"""The beginning of a step's line."""
+_STEP, _START = (f'{{"kind": "{kind.kind}"'.encode() for kind in (StepRecord, StartRecord))
+"""The beginning of a step's line, and of a start's."""
 
 
 def _thinned(lines: Iterable[bytes], count: int) -> Iterator[bytes]:

@@ -67,7 +67,7 @@ def _program(process: psutil.Process) -> str:
     """The program that a process runs; for hv15, also its command."""
     try:
         words = process.cmdline()
-        for place, word in enumerate(words[:3]):
+        for place, word in enumerate(words[:4]):
             if os.path.basename(word) in ("hv15", "hv15.cli") and place + 1 < len(words):  # noqa: PTH119
                 return f"hv15 {words[place + 1]}"
         return process.name()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.models import Condition
+from hv15.models import Condition, PreparedCondition
 from hv15.models.step_cache import AdaptiveCache, DeepCache, StepCache, TaylorCache, whole_steps
 from hv15.sample.prompts import StepCaching
 
@@ -42,7 +42,17 @@ class Cached:
         self.caches: dict[int, StepCache] = {}
         """That of each branch of guidance, by the identity of its condition."""
 
-    def __call__(self, x: Tensor, timestep: Tensor, cond: Condition, timestep_r: Tensor | None = None) -> Tensor:
+    def forget(self) -> None:
+        """Reuse nothing of the steps so far: the transformer was changed."""
+        self.caches.clear()
+
+    def prepare(self, cond: Condition) -> PreparedCondition:
+        """Return the result of `DiT.prepare`."""
+        return self._dit.prepare(cond)
+
+    def __call__(
+        self, x: Tensor, timestep: Tensor, cond: Condition | PreparedCondition, timestep_r: Tensor | None = None
+    ) -> Tensor:
         """Return the velocity [B, C, F, H, W]; the arguments are those of `DiT.forward`."""
         cache = self.caches.get(id(cond))
         if cache is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ from hv15.records.json_values import JsonObject
 from hv15.sample.files import write_tensors
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import provenance
+from hv15.sample.resolutions import official_size
 
 if TYPE_CHECKING:
     from hv15.models import VAE
@@ -42,12 +45,35 @@ def cover_crop(image: Pixels, height: int, width: int) -> Pixels:
     )  # copied, because torch needs a writable array
 
 
-def first_frame(spec: SampleSpec, root: Path) -> Pixels:
-    """Read the image of an i2v sample at the size of the video: uint8 [height, width, 3]; `root` is the project folder.
+@dataclass(frozen=True)
+class FirstImages:
+    """What two models get of a sample's first image."""
+
+    frame: Pixels
+    """For the VAE: uint8 [height, width, 3], at the size of the video."""
+    seen: Pixels
+    """For the image encoder: uint8 [H, W, 3]."""
+
+
+def first_images(spec: SampleSpec, root: Path) -> FirstImages:
+    """Read the image of an i2v sample; `root` is the project folder.
+
+    The image encoder sees the first frame; for super resolution, as in the official program, the image at the official
+    size whose aspect ratio is nearest to its own.
 
     Raises:
         UserError: it cannot be read, has an extreme aspect ratio, or has changed since the sample was planned.
     """
+    image = _image(spec, root)
+    frame = cover_crop(image, spec.height, spec.width)
+    if spec.enlarges is None:
+        return FirstImages(frame, frame)
+    rows, columns = image.shape[:2]
+    return FirstImages(frame, cover_crop(image, *official_size(spec.enlarges.resolution, columns, rows)))
+
+
+def _image(spec: SampleSpec, root: Path) -> Pixels:
+    """Read the image of an i2v sample, uint8 [H, W, 3], and check it."""
     if spec.image is None:
         raise UserError(f"{spec.name}: a {spec.task} sample has no first frame", hint="denoise it without --condition")
     path = root / spec.image.path
@@ -58,7 +84,7 @@ def first_frame(spec: SampleSpec, root: Path) -> Pixels:
         check_shape(*image.shape[:2])
     except UserError as error:
         raise UserError.at(path, error.message, hint=error.hint) from error
-    return cover_crop(image, spec.height, spec.width)
+    return image
 
 
 def write_condition(
@@ -72,7 +98,7 @@ def write_condition(
     device: str = "auto",
     patch_conv: bool = False,
 ) -> None:
-    """Encode the first frame of an i2v sample into `<name>.condition.safetensors`, with one model in memory at a time.
+    """Encode the first frame of an i2v sample into `<name>.condition.safetensors`.
 
     Args:
         made_from: what the file depends on, from the stage's spec.
@@ -81,13 +107,42 @@ def write_condition(
     Raises:
         UserError: the image or a model cannot be used, or the image has changed since the sample was planned.
     """
-    image = first_frame(spec, root)
-    where = pick_device(device)
-    dtype = pick_encoder_dtype(spec.dtype, where)
-    tensors = {"latents": encode_frame(load_vae(vae_path, dtype=dtype, device=where, patch_conv=patch_conv), image)}
-    encoder = load_image_encoder(image_encoder_path, dtype=dtype, device=where)
-    tensors["vision"] = encoder.encode([image])[0].float()
+    images = first_images(spec, root)
+    encoder = FirstFrameEncoder(vae_path, image_encoder_path, spec.dtype, device=device, patch_conv=patch_conv)
+    (tensors,) = encoder.encode([images])
     write_tensors(output, tensors, provenance(spec, made_from, ()))
+
+
+class FirstFrameEncoder:
+    """Encodes first frames, any number with one load of each model.
+
+    Args:
+        dtype: as in a `SampleSpec`.
+        patch_conv: less memory for the same latents, see `VAE.patch_conv`.
+    """
+
+    def __init__(
+        self, vae_path: Path, image_encoder_path: Path, dtype: str, *, device: str = "auto", patch_conv: bool = False
+    ) -> None:
+        self._vae_path, self._image_encoder_path, self._patch_conv = vae_path, image_encoder_path, patch_conv
+        self._device = pick_device(device)
+        self._dtype = pick_encoder_dtype(dtype, self._device)
+
+    def encode(self, images: Sequence[FirstImages]) -> list[dict[str, Tensor]]:
+        """Encode first images, each of its own size, with one model in memory at a time.
+
+        Returns:
+            Of each, what a condition file holds: `latents` [C, 1, H/16, W/16], unscaled, and `vision` [729, 1152].
+
+        Raises:
+            UserError: a model cannot be loaded.
+        """
+        vae = load_vae(self._vae_path, dtype=self._dtype, device=self._device, patch_conv=self._patch_conv)
+        latents = [encode_frame(vae, each.frame) for each in images]
+        del vae
+        encoder = load_image_encoder(self._image_encoder_path, dtype=self._dtype, device=self._device)
+        vision = [encoder.encode([each.seen])[0].float() for each in images]
+        return [{"latents": one, "vision": other} for one, other in zip(latents, vision, strict=True)]
 
 
 @torch.no_grad()

@@ -34,6 +34,8 @@ class SheetRow:
     with_lora: Pixels
     without: Pixels | None = None
     """The clip from the same noise without the trained LoRA."""
+    title: str = ""
+    """What stands over the row, if it is not the prompt."""
 
     @property
     def clips(self) -> list[tuple[str, Pixels]]:
@@ -76,12 +78,13 @@ def draw_sheet(rows: Sequence[SheetRow]) -> Pixels:
     widths = [max(row[n][1].width for row in strips if n < len(row)) for n in range(columns)]
     lefts = [MARGIN + sum(widths[:n]) + n * GAP for n in range(columns)]
     font = ImageFont.load_default(13)
-    width = max(lefts[-1] + widths[-1], *(MARGIN + int(font.getlength(row.prompt)) for row in rows)) + MARGIN
+    titles = [row.title or row.prompt for row in rows]
+    width = max(lefts[-1] + widths[-1], *(MARGIN + int(font.getlength(title)) for title in titles)) + MARGIN
     sheet = Image.new("RGB", (width, MARGIN + len(rows) * (2 * LINE + _HEIGHT + GAP)), PAPER)
     pen = ImageDraw.Draw(sheet)
     top = MARGIN
-    for row, clips in zip(rows, strips, strict=True):
-        pen.text((MARGIN, top), row.prompt, fill=INK, font=font)
+    for title, clips in zip(titles, strips, strict=True):
+        pen.text((MARGIN, top), title, fill=INK, font=font)
         for left, (label, few) in zip(lefts, clips, strict=False):
             pen.text((left, top + LINE), label, fill=INK, font=font)
             sheet.paste(few, (left, top + 2 * LINE))

@@ -76,6 +76,7 @@ class SampleDecoder:
         spec: SampleSpec | None = None,
         *,
         made_from: JsonObject | None = None,
+        tells: bool = True,
     ) -> None:
         """Decode a latents file and write the result: a video, or whatever else the output's name stands for.
 
@@ -83,11 +84,13 @@ class SampleDecoder:
             spec: says how to decode (tile, fps); None takes the spec in the file. It is written into the result,
                 together with what the file says about the LoRAs.
             made_from: what the result depends on, from its spec; the latents must have been made from the same.
+            tells: whether anything about how it was made is written into the result.
 
         Raises:
             UserError: the file cannot be used or has another size than `spec` says, or the model cannot decode it.
         """
-        self.write(_read(latents_path, spec, made_from), output)
+        latents = _read(latents_path, spec, made_from)
+        self.write(latents if tells else latents._replace(metadata={}), output)
 
     def write(self, latents: _Latents, output: Path) -> None:
         """Decode latents that were read, and write the result."""

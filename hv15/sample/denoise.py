@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hv15.errors import UserError
-from hv15.models import Condition
+from hv15.models import Condition, PreparedCondition
 from hv15.models.latents import condition_channels
 from hv15.noise.levels import TIMESTEPS
 from hv15.sample.cached import Cached
@@ -20,7 +20,8 @@ from hv15.sample.cached import Cached
 if TYPE_CHECKING:
     from hv15.models import DiT
     from hv15.sample.graphs import Replayed
-    from hv15.sample.running import Watcher
+    from hv15.sample.running import SampleWatcher
+    from hv15.sample.super_resolution import LowResolution
 
     Transformer: TypeAlias = DiT | Replayed | Cached
 
@@ -64,7 +65,9 @@ def denoise(
     batch_cfg: bool = False,
     guidance: Guidance = PLAIN,
     zero_init_steps: int = 0,
-    watcher: Watcher | None = None,
+    low: LowResolution | None = None,
+    begin_step: Callable[[int], bool] | None = None,
+    watcher: SampleWatcher | None = None,
 ) -> Tensor:
     """Denoise with Euler steps along the model's velocity; return scaled latents, float32 [B, C, F', h, w].
 
@@ -80,6 +83,9 @@ def denoise(
         batch_cfg: evaluate both branches as one batch: the same numbers, faster on a GPU, but twice the activations.
         guidance: where and how guidance is used.
         zero_init_steps: the number of first steps whose velocity is taken to be zero, without computing it.
+        low: the latents that a model of super resolution starts from; None for any other.
+        begin_step: called with the number of each step, from 0, before the model computes; returns whether it has
+            changed the model.
         watcher: is shown the clean latents that are predicted, scaled, when it wants to see them.
 
     Raises:
@@ -88,23 +94,25 @@ def denoise(
     guided = guidance_scale > 1
     if guided and uncond is None:
         raise ValueError("guidance above 1 needs an unconditional branch")
-    branches = [uncond, cond] if guided and uncond is not None else [cond]
-    if batch_cfg and guided:
-        branches = [stack_conditions(branches)]
-    alone = [cond]
     levels = sigmas.float().tolist()
+    uses_guidance = [guided and guidance.lowest <= level <= guidance.highest for level in levels[:-1]]
+    guiding, alone = list[PreparedCondition](), list[PreparedCondition]()
     latents = noise.float()
     constant = condition_channels(condition_latents, like=latents)
-    for step, (level, following) in enumerate(pairwise(levels)):
+    for step, ((level, following), here) in enumerate(zip(pairwise(levels), uses_guidance, strict=True)):
         if progress is not None and step:
             progress(step)
         if step < zero_init_steps:
             continue
+        if (begin_step is not None and begin_step(step)) or not (guiding or alone):
+            with_unguided, without = uncond if guided else None, not all(uses_guidance)
+            guiding, alone = _prepared(dit, cond, with_unguided, joint=batch_cfg, alone=without)
         if isinstance(dit, Cached):
             dit.step = step
-        here = guided and guidance.lowest <= level <= guidance.highest
         x = torch.cat([latents, constant], dim=1)  # [B, 2C+1, F', h, w]
-        velocities = [_velocity(dit, x, branch, level, following) for branch in (branches if here else alone)]
+        if low is not None:
+            x = torch.cat([x, low.channels(level, latents)], dim=1)  # [B, 3C+2, F', h, w]
+        velocities = [_velocity(dit, x, branch, level, following) for branch in (guiding if here else alone)]
         if here:
             unguided, guide = torch.cat(velocities).chunk(2)
             velocity = guidance.apply(unguided, guide, guidance_scale)
@@ -124,9 +132,27 @@ def denoise(
     return latents
 
 
-def _velocity(dit: Transformer, x: Tensor, cond: Condition, sigma: float, following: float) -> Tensor:
+def _prepared(
+    dit: Transformer, cond: Condition, uncond: Condition | None, *, joint: bool, alone: bool
+) -> tuple[list[PreparedCondition], list[PreparedCondition]]:
+    """Return what is computed in a step with guidance, and in one without, each the passes of a step.
+
+    Args:
+        uncond: None if no step has guidance.
+        joint: both branches as one batch.
+        alone: whether there are steps without guidance.
+    """
+    if uncond is None:
+        return [], [dit.prepare(cond)]
+    if joint:
+        return [dit.prepare(stack_conditions([uncond, cond]))], [dit.prepare(cond)] if alone else []
+    branches = [dit.prepare(uncond), dit.prepare(cond)]
+    return branches, branches[1:]
+
+
+def _velocity(dit: Transformer, x: Tensor, cond: PreparedCondition, sigma: float, following: float) -> Tensor:
     """Evaluate the model once, [n*B, C, F', h, w] in float32, where `cond` holds n branches of the batch."""
-    x = x.repeat(cond.text.shape[0] // x.shape[0], 1, 1, 1, 1)
+    x = x.repeat(cond.batch // x.shape[0], 1, 1, 1, 1)
     # float32 on purpose: bfloat16 would round a timestep of 731.25 to 732
     timestep = torch.full((x.shape[0],), TIMESTEPS * sigma, dtype=torch.float32, device=x.device)
     if not dit.config.meanflow:

@@ -6,7 +6,7 @@ copied to where it reads them. Numbers of valid tokens are host integers that ch
 - The first pass of a set of shapes is the warm-up. It is computed as usual, and makes what is made only once: compiled
   kernels, tables, a LoRA's factors on the device. The second is recorded.
 - All recordings use the same memory for what they compute in between, because only one runs at a time.
-- Meanwhile the transformer must not be changed: LoRAs are applied before.
+- When the transformer is changed, as by other strengths of LoRAs, all recordings are dropped (`Replayed.forget`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hv15.config.sample import SampleSettings
 from hv15.errors import UserError
-from hv15.models import Condition
+from hv15.models import Condition, PreparedCondition
 from hv15.out_of_memory import is_out_of_memory
 from hv15.sample.advice import obstacle_to_graphs
 
@@ -41,6 +41,9 @@ class PassRecorder(Protocol):
 
     def record(self, run: Pass) -> Pass:
         """Return what repeats a pass. It writes its output to the same memory each time."""
+
+    def forget(self) -> None:
+        """Called when all recordings have been dropped."""
 
 
 class CudaRecorder:
@@ -72,6 +75,9 @@ class CudaRecorder:
 
         return replay
 
+    def forget(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()  # a pool ends with the last graph in it
+
 
 class StandIn:
     """Takes the recorder's place where there are no graphs, for plans and tests: repeats a pass by running it again."""
@@ -82,6 +88,9 @@ class StandIn:
     def record(self, run: Pass) -> Pass:
         output = torch.zeros_like(run())
         return lambda: output.copy_(run())
+
+    def forget(self) -> None:
+        pass
 
 
 class Replayed:
@@ -97,7 +106,14 @@ class Replayed:
         self._recordings: dict[_Shapes, _Recording] = {}
 
     @torch.no_grad()
-    def __call__(self, x: Tensor, timestep: Tensor, cond: Condition, timestep_r: Tensor | None = None) -> Tensor:
+    def prepare(self, cond: Condition) -> PreparedCondition:
+        """Return the result of `DiT.prepare`. It is not recorded: it runs once for many passes."""
+        return self._dit.prepare(cond)
+
+    @torch.no_grad()
+    def __call__(
+        self, x: Tensor, timestep: Tensor, cond: Condition | PreparedCondition, timestep_r: Tensor | None = None
+    ) -> Tensor:
         """Return the velocity [B, C, F, H, W]; the arguments are those of `DiT.forward`.
 
         Raises:
@@ -114,6 +130,11 @@ class Replayed:
         if recording.replay is None:
             recording.replay = self._record(recording.run)
         return recording.replay().clone()
+
+    def forget(self) -> None:
+        """Drop all recordings: the transformer was changed."""
+        self._recordings.clear()
+        self._recorder.forget()
 
     def _record(self, run: Pass) -> Pass:
         try:
@@ -137,22 +158,19 @@ class _Inputs(NamedTuple):
 
     x: Tensor
     timestep: Tensor
-    cond: Condition
+    cond: Condition | PreparedCondition
     timestep_r: Tensor | None
 
     @property
     def tensors(self) -> list[Tensor]:
         """All tensors, of any shapes."""
-        cond = self.cond
-        given = self.x, self.timestep, self.timestep_r, cond.text, cond.glyphs, cond.vision
+        given = self.x, self.timestep, self.timestep_r, *self.cond.tensors
         return [each for each in given if each is not None]
 
     @property
     def shapes(self) -> _Shapes:
         """What two passes have in common if one recording is right for both."""
-        cond = self.cond
-        lengths = (*cond.text_lengths, *cond.glyph_lengths, *(cond.vision_lengths or ()))
-        return (lengths, *((each.shape, each.dtype) for each in self.tensors))
+        return (self.cond.lengths, *((each.shape, each.dtype) for each in self.tensors))
 
     def copied(self) -> _Inputs:
         """Return the same inputs in memory of their own."""

@@ -1,4 +1,4 @@
-"""The noise that a sample starts from."""
+"""The noise that a sample starts from, and that of the latents that super resolution starts from."""
 
 from __future__ import annotations
 
@@ -14,5 +14,19 @@ def initial_noise(shape: Sequence[int], seed: int) -> Tensor:
     As in the official program, the draw is made on the CPU, in bfloat16 and in one call, so that a seed gives the same
     video in both programs and on any device.
     """
+    return _draws(shape, seed, 1)[0]
+
+
+def low_resolution_noise(shape: Sequence[int], seed: int) -> Tensor:
+    """Draw the noise of enlarged latents: float32 of `shape`, [B, C, F', H, W], on the CPU.
+
+    It is the draw after that of `initial_noise`, so the two are independent. The official program draws it, in bfloat16
+    as well, from the device's global generator: there, the same seed gives another video each time.
+    """
+    return _draws(shape, seed, 2)[1]
+
+
+def _draws(shape: Sequence[int], seed: int, count: int) -> list[Tensor]:
+    """Return the first draws from a generator of this seed."""
     generator = torch.Generator("cpu").manual_seed(seed)
-    return torch.randn(tuple(shape), generator=generator, dtype=torch.bfloat16).float()
+    return [torch.randn(tuple(shape), generator=generator, dtype=torch.bfloat16).float() for _ in range(count)]

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hv15.errors import UserError
+from hv15.lora.reach import Reach
+from hv15.models.super_resolution import SuperResolution
 from hv15.models.variants import VARIANTS
 from hv15.models.weights.fingerprint import model_fingerprint
-from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec, StepCaching
+from hv15.sample.prompts import WHOLE, Enlarged, ImageFile, LoRAFile, SampleSpec, StepCaching
 
 if TYPE_CHECKING:
     from hv15.config import PromptSettings, Settings
@@ -27,8 +29,9 @@ def plan_samples(
     models: Mapping[str, str],
     fingerprint: Callable[[Path], str] = model_fingerprint,
 ) -> list[SampleSpec]:
-    """Return the samples of a config, in its order; `with_base` adds one without the trained LoRA, `<name>.base`.
+    """Return the samples of a config, in its order.
 
+    `seeds` makes several of a prompt, `<name>.seed<N>`; `with_base` adds one without the trained LoRA, `<name>.base`.
     Without datasets there is no trained LoRA.
 
     Args:
@@ -42,23 +45,28 @@ def plan_samples(
     """
     specs = []
     for prompt in settings.sample.prompts:
-        specs.append(spec := _plan(settings, prompt, variant, models, fingerprint))
-        is_trained = bool(settings.datasets)
-        if is_trained and first_set(prompt.with_base, settings.sample.with_base):
-            specs.append(spec.without_trained_lora(prompt.name + BASE_SUFFIX))
+        planned = _plan(settings, prompt, variant, models, fingerprint)
+        with_base = bool(settings.datasets) and first_set(prompt.with_base, settings.sample.with_base)
+        for name, seed in settings.sample.seeds_of(prompt).items():
+            specs.append(spec := replace(planned, name=name, seed=seed))
+            if with_base:
+                specs.append(spec.without_trained_lora(name + BASE_SUFFIX))
     return specs
 
 
 def plan_previews(settings: Settings, samples: Mapping[str, SampleSpec]) -> list[SampleSpec]:
-    """Return what is sampled while training: samples of the config, perhaps smaller. One that needs a first image of
-    another size than the sample has the name `<name>.preview`.
+    """Return what is sampled while training: samples of the config, perhaps smaller. Of several seeds, the first.
+
+    One that needs a first image of another size than the sample has the name `<name>.preview`.
 
     Args:
         samples: by their names.
     """
     train, size = settings.train, settings.train.preview
     specs = []
-    for name in train.previews or [prompt.name for prompt in settings.sample.prompts]:
+    firsts = {prompt.name: next(iter(settings.sample.seeds_of(prompt))) for prompt in settings.sample.prompts}
+    for prompt in train.previews or firsts:
+        name = firsts[prompt]
         spec = samples[name]
         height, width = first_set(size.video_size, (spec.height, spec.width))
         resized = spec.image is not None and (height, width) != (spec.height, spec.width)
@@ -66,6 +74,44 @@ def plan_previews(settings: Settings, samples: Mapping[str, SampleSpec]) -> list
         new_name = name + PREVIEW_SUFFIX if resized else name
         specs.append(replace(spec, name=new_name, height=height, width=width, steps=steps, frames=frames))
     return specs
+
+
+def plan_enlarged(
+    spec: SampleSpec,
+    super_resolution: SuperResolution,
+    models: Mapping[str, str],
+    enlarges: Enlarged,
+    size: tuple[int, int],
+    *,
+    steps: int | None = None,
+    flow_shift: float | None = None,
+) -> SampleSpec:
+    """Return the sample of super resolution that enlarges a smaller one, from the same prompt and seed.
+
+    Args:
+        spec: the smaller one, of which the LoRAs are those that super resolution uses.
+        models: the identity of each model that is used now, by role.
+        size: (height, width) in pixels.
+        steps, flow_shift: None: those of the official program.
+    """
+    height, width = size
+    return replace(
+        spec,
+        negative_prompt="",
+        height=height,
+        width=width,
+        steps=first_set(steps, super_resolution.infer_steps),
+        guidance_scale=super_resolution.guidance_scale,
+        flow_shift=first_set(flow_shift, super_resolution.flow_shift),
+        variant=super_resolution.name,
+        lora_multiplier=None,
+        models=dict(models),
+        step_cache=None,
+        guidance_interval=WHOLE,
+        cfg_zero_star=False,
+        zero_init_steps=0,
+        enlarges=enlarges,
+    )
 
 
 def _plan(
@@ -86,7 +132,14 @@ def _plan(
             raise UserError(f"sample.prompts: {prompt.name}: {file}: no such file", hint="correct the path")
         return str(Path(path).expanduser()), fingerprint(file)
 
-    loras = first_set(prompt.loras, sample.loras)
+    steps = first_set(prompt.infer_steps, sample.infer_steps, official.infer_steps)
+    loras = []
+    for each in first_set(prompt.loras, sample.loras):
+        loras.append(LoRAFile(*found(each.path), each.multiplier, Reach.from_settings(each)))
+        try:
+            loras[-1].reach.check_steps(steps)
+        except UserError as error:
+            raise UserError(f"sample.prompts: {prompt.name}: {each.path}: {error.message}", hint=error.hint) from error
     return SampleSpec(
         name=prompt.name,
         task=settings.task,
@@ -95,10 +148,10 @@ def _plan(
         height=height,
         width=width,
         frames=first_set(prompt.video_length, sample.video_length),
-        steps=first_set(prompt.infer_steps, sample.infer_steps, official.infer_steps),
+        steps=steps,
         guidance_scale=guidance,
         flow_shift=first_set(prompt.flow_shift, sample.flow_shift, official.flow_shift),
-        seed=first_set(prompt.seed, sample.seed),
+        seed=sample.seed,
         fps=first_set(prompt.fps, sample.fps),
         output_type=first_set(prompt.output_type, sample.output_type),
         dtype=sample.dtype,
@@ -108,7 +161,7 @@ def _plan(
         variant=variant,
         lora_multiplier=first_set(prompt.lora_multiplier, sample.lora_multiplier) if settings.datasets else None,
         image=None if prompt.image_path is None else ImageFile(*found(prompt.image_path)),
-        loras=tuple(LoRAFile(*found(each.path), each.multiplier) for each in loras),
+        loras=tuple(loras),
         models=dict(models),
         step_cache=_step_cache(sample.step_cache),
         guidance_interval=sample.guidance_interval,

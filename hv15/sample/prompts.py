@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
-from hv15.choices import StepCacheRule, Task
+from hv15.choices import ENLARGING_ROLES, EnlargedResolution, StepCacheRule, Task
 from hv15.errors import UserError
 from hv15.grid import latent_size
+from hv15.lora.reach import EVERYWHERE, Reach
 from hv15.records import formats
 from hv15.records.json_values import Json, JsonObject, parse_object
 from hv15.records.outputs import OutputType
@@ -32,11 +33,12 @@ _MADE_AGAIN = "remove the file and start the run again, which writes it again"
 
 @dataclass(frozen=True)
 class LoRAFile:
-    """A LoRA in addition to the trained one: its path from the project folder, its fingerprint and its strength."""
+    """A LoRA in addition to the trained one: its path from the project folder, fingerprint, strength, and its reach."""
 
     path: str
     fingerprint: str
     multiplier: float
+    reach: Reach = EVERYWHERE
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,18 @@ class StepCaching:
     end: float
     interval: int
     threshold: float
+
+
+@dataclass(frozen=True)
+class Enlarged:
+    """What a sample of super resolution enlarges: a smaller video, in a file."""
+
+    resolution: EnlargedResolution
+    height: int
+    width: int
+    """Height and width of the small video in pixels."""
+    file: str
+    """The file's fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,8 @@ class SampleSpec:
     """The number of first steps that change nothing."""
     vae_seamless_tiles: bool = False
     """Whether the VAE's tiles have the numbers of the whole picture, instead of being blended."""
+    enlarges: Enlarged | None = None
+    """For a sample of super resolution; the size, steps and models are then its own."""
 
     @property
     def latent_size(self) -> tuple[int, int, int]:
@@ -119,8 +135,13 @@ class SampleSpec:
                 settings.pop(name, None)
         i2v = self.task == "i2v"
         roles = ("dit", "vae", "image_encoder") if i2v else ("dit",)
+        if self.enlarges is not None:
+            roles = (*ENLARGING_ROLES, *(("vae", "image_encoder") if i2v else ("vae",)))  # a video is encoded first
         models: JsonObject = {role: self.models[role] for role in roles}
-        loras: list[Json] = [{"fingerprint": each.fingerprint, "multiplier": each.multiplier} for each in self.loras]
+        loras: list[Json] = [
+            {"fingerprint": each.fingerprint, "multiplier": each.multiplier, **each.reach.to_json()}
+            for each in self.loras
+        ]
         return {
             "format": formats.DENOISING,
             "condition_format": formats.CONDITION if i2v else None,
@@ -134,10 +155,14 @@ class SampleSpec:
 
     def decoding(self, trained: str | None, text: str) -> JsonObject:
         """Return everything on which the pixels depend: the latents, and how they are decoded."""
+        return self.decoding_of(self.denoising(trained, text))
+
+    def decoding_of(self, latents: JsonObject) -> JsonObject:
+        """Return everything on which the pixels depend that are decoded from latents, given what those depend on."""
         seamless = self.vae_seamless_tiles and self.vae_sample_size > 0
         return {
             "format": formats.DECODING,
-            "latents": self.denoising(trained, text),
+            "latents": latents,
             "vae": self.models["vae"],
             "fps": self.fps,
             "vae_sample_size": self.vae_sample_size,
@@ -151,6 +176,7 @@ class SampleSpec:
             "format": formats.CONDITION,
             "image": self.image.fingerprint if self.image else None,
             "size": [self.height, self.width],
+            **({"enlarged_to": self.enlarges.resolution} if self.enlarges else {}),
             "dtype": self.dtype,
             "vae": self.models["vae"],
             "image_encoder": self.models.get("image_encoder"),

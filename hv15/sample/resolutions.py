@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import get_args
 
-from hv15.choices import Resolution
+from hv15.choices import EnlargedResolution, Resolution
 from hv15.errors import UserError
 from hv15.grid import PIXELS_PER_CELL
+from hv15.models.super_resolution import SUPER_RESOLUTIONS
 
 BASES: dict[Resolution, int] = {"360p": 480, "480p": 640, "720p": 960, "1080p": 1440}
 """The side of a square video of each resolution, in pixels."""
@@ -45,6 +46,27 @@ def official_size(resolution: Resolution, width: float, height: float) -> tuple[
     if not (width > 0 and height > 0):
         raise ValueError(f"{width}:{height}")
     return min(official_sizes(resolution), key=lambda size: abs(size[0] / size[1] - height / width))
+
+
+def is_official_size(height: int, width: int, resolution: Resolution) -> bool:
+    """Whether videos of this height and width are among the official sizes of a resolution."""
+    return (height, width) in official_sizes(resolution)
+
+
+def enlarged_size(height: int, width: int, resolution: EnlargedResolution) -> tuple[int, int]:
+    """Return the (height, width) to which super resolution enlarges a video of this size.
+
+    For an official size of the lower resolution: the size of the higher one with the nearest ratio of width to height;
+    of two that are as near, the wider one, as in the official program. Any other size grows by as much as a square
+    does, to the nearest multiples of 16; the official program refuses it.
+    """
+    low = SUPER_RESOLUTIONS[resolution].low
+    if is_official_size(height, width, low):
+        sizes = reversed(official_sizes(resolution))
+        return min(sizes, key=lambda size: abs(size[1] / size[0] - width / height))
+    growth = BASES[resolution] / BASES[low]
+    rows, columns = (max(1, round(side * growth / PIXELS_PER_CELL)) for side in (height, width))
+    return rows * PIXELS_PER_CELL, columns * PIXELS_PER_CELL
 
 
 def parse_size(words: tuple[str, ...]) -> tuple[int, int]:

@@ -34,7 +34,7 @@ _SIDE = 320
 """About the longer side of a preview in pixels."""
 
 
-class Watcher(Protocol):
+class SampleWatcher(Protocol):
     """Is shown what a sample becomes."""
 
     def is_due(self, step: int) -> bool:
@@ -59,7 +59,8 @@ class RunningPreview:
         return not self._failed and step % self.every == 0 and step < self.spec.steps
 
     def show(self, step: int, clean: Tensor) -> None:
-        """Write the preview. A problem is logged, and no more is written: it must not end a sample."""
+        """Write the preview of scaled latents [1, C, F', h, w]. A problem is logged, and no more is written: it must not
+        end a sample."""
         try:
             metadata = {SAMPLE: self.spec.to_text(), SAMPLE_STEP: str(step)}
             write_video(self.file, small_video(self.colors, clean), self.spec.fps / FRAMES_PER_CELL, metadata)

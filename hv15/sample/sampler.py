@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from hv15.config.sample import SampleSettings
+from hv15.lora.applied import AppliedLoRAs
 from hv15.lora.weighted import WeightedLoRA, apply_all
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.context_parallel import connected
@@ -29,7 +29,7 @@ from hv15.sample.sampling import read_condition, run
 
 if TYPE_CHECKING:
     from hv15.models import DiT
-    from hv15.sample.running import Watcher
+    from hv15.sample.running import SampleWatcher
 
 BATCHED_TOKENS = 8192
 """Most latent cells for which both branches run as one batch; with more, one branch fills a GPU, and saves memory."""
@@ -47,9 +47,10 @@ class Sampler:
         self, dit: DiT, settings: SampleSettings, device: torch.device, *, batch_cfg: bool | None = None
     ) -> None:
         self._dit, self._settings, self._device, self._batch_cfg = dit, settings, device, batch_cfg
-        self._loras: list[WeightedLoRA] = []
-        self._handles: list[RemovableHandle] = []
+        self._loras, self._applied = list[WeightedLoRA](), AppliedLoRAs()
         self._model = replayed(dit, settings, device)
+        self.after_step: Callable[[int], None] | None = None
+        """Called after each step with their number so far; what it raises ends the sample."""
 
     @property
     def writes(self) -> bool:
@@ -64,8 +65,9 @@ class Sampler:
         negative: Mapping[str, Tensor] | None,
         first: Tensor | None,
         vision: Tensor | None,
+        low: Tensor | None = None,
         *,
-        watcher: Watcher | None = None,
+        watcher: SampleWatcher | None = None,
     ) -> Tensor:
         """Return the scaled latents of a sample, float32 [1, C, F', h, w].
 
@@ -74,6 +76,7 @@ class Sampler:
             text, negative: store items of the prompt and the negative prompt: `text` [L, 3584], `glyphs` [G, 1472].
             first: unscaled latent [C, 1, h, w] of the first frame for i2v, else None.
             vision: SigLIP's states [729, 1152] of the first frame for i2v, else None.
+            low: for a model of super resolution, what `super_resolution.upsampled` made, [1, C, F', h, w]; else None.
             watcher: is shown what the sample becomes.
 
         Raises:
@@ -86,20 +89,29 @@ class Sampler:
         batch_cfg = self._batch_cfg
         if batch_cfg is None:
             batch_cfg = self._device.type == "cuda" and prod(spec.latent_size) <= BATCHED_TOKENS
-        watcher = watcher if self.writes else None
         return run(
-            self._model, spec, text, negative, first, vision, device=self._device, batch_cfg=batch_cfg, watcher=watcher
+            self._model,
+            spec,
+            text,
+            negative,
+            first,
+            vision,
+            device=self._device,
+            batch_cfg=batch_cfg,
+            after_step=self.after_step,
+            low=low,
+            loras=self._applied,
+            watcher=watcher if self.writes else None,
         )
 
     def _use(self, loras: Sequence[WeightedLoRA]) -> None:
         """Take the last sample's LoRAs away and add others, unless they are the same."""
         if list(loras) == self._loras:
             return
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._loras = [], []
-        self._handles, self._loras = apply_all(self._dit, loras), list(loras)
+        self._applied.remove()
+        self._loras = []
         self._model = replayed(self._dit, self._settings, self._device)  # what was recorded has the former LoRAs
+        self._applied, self._loras = apply_all(self._dit, loras), list(loras)
 
 
 @contextmanager
@@ -110,18 +122,22 @@ def loaded_sampler(
     device: str = "auto",
     *,
     batch_cfg: bool | None = None,
+    super_resolution: bool = False,
 ) -> Iterator[Sampler]:
     """Load the transformer, as one of several ranks if `settings.context_parallel` asks for them.
 
     Args:
         dtype: the number format in which it computes, as in a `SampleSpec`.
         batch_cfg: see `Sampler`.
+        super_resolution: whether it is a transformer of super resolution.
 
     Raises:
         UserError: the file cannot be loaded, or this machine cannot do what the settings ask.
     """
     with connected(settings.context_parallel, pick_device(device)) as where:
-        dit = load_ready(dit_path, settings, device=where, dtype=pick_dtype(dtype, where))
+        dit = load_ready(
+            dit_path, settings, device=where, dtype=pick_dtype(dtype, where), super_resolution=super_resolution
+        )
         yield Sampler(dit, settings, where, batch_cfg=batch_cfg)
 
 
@@ -139,7 +155,7 @@ def sample_latents(
     device: str = "auto",
     settings: SampleSettings | None = None,
     batch_cfg: bool | None = None,
-    watcher: Watcher | None = None,
+    watcher: SampleWatcher | None = None,
 ) -> None:
     """Denoise one sample and write its latents (unscaled float32 [C, F', h, w]) with their provenance.
 

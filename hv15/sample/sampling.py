@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hv15.errors import UserError
+from hv15.lora.applied import AppliedLoRAs
 from hv15.models import Condition
 from hv15.models.latents import scale
 from hv15.progress import Progress
@@ -20,11 +21,12 @@ from hv15.sample.graphs import Replayed
 from hv15.sample.noise import initial_noise
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.schedule import sigmas
+from hv15.sample.super_resolution import LowResolution
 
 if TYPE_CHECKING:
     from hv15.models import DiT
     from hv15.sample.denoise import Transformer
-    from hv15.sample.running import Watcher
+    from hv15.sample.running import SampleWatcher
 
 
 def run(
@@ -37,18 +39,26 @@ def run(
     *,
     device: torch.device,
     batch_cfg: bool = False,
-    watcher: Watcher | None = None,
+    after_step: Callable[[int], None] | None = None,
+    low: Tensor | None = None,
+    loras: AppliedLoRAs | None = None,
+    watcher: SampleWatcher | None = None,
 ) -> Tensor:
     """Denoise the sample of a spec with a model in memory; return scaled latents, float32 [1, C, F', h, w].
 
     Args:
         first: unscaled latent [C, 1, h, w] of the first frame for i2v, else None.
         vision: SigLIP's states [729, 1152] of the first frame for i2v, else None.
+        after_step: called with the number of finished steps; what it raises ends the sample.
+        low: for a model of super resolution, what `super_resolution.upsampled` made, [1, C, F', h, w]; else None.
+        loras: those on the model, whose strengths follow the sample's steps.
         watcher: see `denoise`.
 
     Raises:
         UserError: the model returned NaN or infinity.
     """
+    if dit.config.low_resolution != (low is not None):
+        raise ValueError("low-resolution latents are for models of super resolution, which need them")
     cond = text_condition(text, vision, glyphs=True).to(device)
     uncond = None
     if spec.guided:
@@ -60,8 +70,21 @@ def run(
         if isinstance(dit, Replayed):
             raise ValueError("passes that reuse earlier steps differ, so they cannot be recorded")
         model = Cached(dit, spec.step_cache, spec.steps)
+
+    def begin_step(step: int) -> bool:
+        changed = loras is not None and loras.begin_step(step, spec.steps)
+        if changed and isinstance(model, Cached | Replayed):
+            model.forget()
+        return changed
+
     noise = initial_noise((1, dit.config.latent_channels, *spec.latent_size), spec.seed).to(device)
     with Progress(spec.steps, f"denoise {spec.name}", unit="steps") as progress:
+
+        def advance(step: int) -> None:
+            progress.advance()
+            if after_step is not None:
+                after_step(step)
+
         return denoise(
             model,
             noise,
@@ -70,10 +93,12 @@ def run(
             sigmas(spec.steps, spec.flow_shift),
             spec.guidance_scale,
             scale(first)[None].to(device) if first is not None else None,
-            lambda _: progress.advance(),
+            advance,
             batch_cfg=batch_cfg,
             guidance=Guidance(*spec.guidance_interval, zero_star=spec.cfg_zero_star),
             zero_init_steps=spec.zero_init_steps,
+            low=None if low is None else LowResolution.noised(low.to(device), spec.seed),
+            begin_step=begin_step,
             watcher=watcher,
         )
 

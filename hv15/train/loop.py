@@ -199,14 +199,15 @@ class Trainer:
             closing(examples),
             MetricsFile(path, metrics_offset, mute=mute, observers=self.observers) as metrics,
             Progress(total, "train", unit="steps", start=start) as progress,
-            Requests(None if mute or self.on_request is None else self.folder / _PATHS.sample_now.name) as requests,
+            Requests(None if mute else self.folder / _PATHS.sample_now.name) as requests,
             memory_advice(),
         ):
             if start == total and self.watch.gives_up(total):
                 raise self.watch.refusal(total)
             if not mute:
                 self.watch.recall(read_steps(path, last_bytes=RECALLED))
-            metrics.write(StartRecord(step=start, total_steps=total, spec=self.spec))
+            samples = self.on_request is not None
+            metrics.write(StartRecord(step=start, total_steps=total, spec=self.spec, samples_on_request=samples))
             unread: list[QueuedStep] = []
             trouble: UserError | None = None
             stop = save = sample = False

@@ -18,6 +18,7 @@ from hv15.lora import kohya_metadata
 from hv15.models import DiTConfig
 from hv15.records.json_values import Json, JsonObject, as_object
 from hv15.records.metadata import CONFIG, EPOCHS, MADE_FROM, SEGMENTS, SHIFT, STEPS, TASK, VERSIONS
+from hv15.train.told_config import told_config
 
 
 def lora_metadata(
@@ -33,8 +34,9 @@ def lora_metadata(
 ) -> dict[str, str]:
     """Return all metadata of a LoRA after `step` steps: `ss_*`, `modelspec.*` and `hv15.*`, all as text.
 
-    `hv15.config` is a config that reproduces the file; `hv15.made_from` holds the digests of everything that the
-    training depends on: dataset, encoded items, base model. Values that are not numbers or strings are JSON.
+    `hv15.config` is a config that reproduces the file (`hv15.train.told_config`); `hv15.made_from` holds the digests
+    of everything that the training depends on: dataset, encoded items, base model. Values that are not numbers or
+    strings are JSON.
 
     Args:
         segments: of a LoRA that several trainings made, this one included (`hv15.train.segments`); empty for one.
@@ -80,7 +82,7 @@ def _own_metadata(
     train = settings.train
     dataset = as_object(spec.get("dataset", {}))
     return {
-        CONFIG: json.dumps(settings.dump(), ensure_ascii=False),  # in the order of the documentation
+        CONFIG: json.dumps(told_config(settings.dump(), spec), ensure_ascii=False),  # in the order of the documentation
         MADE_FROM: _json(spec),
         "hv15.dataset_digest": str(dataset.get("digest", "")),
         "hv15.dataset_size": str(dataset.get("size", "")),

@@ -1,7 +1,7 @@
 """A training's spec consists of its past, on which the finished steps depend, and of its future.
 
 A training is known by the digest of its past: its folder and its states belong to that. So an edit that concerns only
-the future, such as a greater length, continues the training. Which settings are of the future is marked at each of them
+the future, such as a greater length, continues the training. Of which part a setting is, is marked at each of them
 (`hv15.config.section`).
 """
 
@@ -15,6 +15,8 @@ from hv15.config.section import Affects
 from hv15.records.json_values import Json, JsonObject, as_object
 from hv15.train.schedules import depends_on_length
 
+_OF_THE_PAST = {Affects.PAST, Affects.NETWORK, Affects.ORIGIN, Affects.APART}
+
 
 def past_of(options: TrainSettings, spec: Mapping[str, Json]) -> JsonObject:
     """Return the past of a training.
@@ -23,7 +25,7 @@ def past_of(options: TrainSettings, spec: Mapping[str, Json]) -> JsonObject:
         options: the settings of the training, which decide whether its length is of the past.
         spec: of this training, or of another one that is to be compared with it.
     """
-    of_the_past = {None, Affects.ORIGIN, Affects.APART} | ({Affects.LENGTH} if depends_on_length(options) else set())
+    of_the_past = _OF_THE_PAST | ({Affects.LENGTH} if depends_on_length(options) else set())
     train = as_object(spec.get("train", {}))
     kept = {
         name: value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -24,9 +24,10 @@ from hv15.config.train import TrainSettings
 from hv15.data.captions import caption_key
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork
-from hv15.lora.apply import add_changes
+from hv15.lora.applied import AppliedLoRAs
 from hv15.lora.changes import read_changes
 from hv15.lora.files import read_lora
+from hv15.lora.reach import EVERYWHERE, Reach
 from hv15.lora.weighted import naming
 from hv15.models.latents import unscale
 from hv15.models.weights.parked import parked
@@ -84,23 +85,26 @@ class PreviewPlan:
 @contextmanager
 def sampling_loras(
     dit: DiT, network: LoRANetwork, trained: Mapping[str, Tensor], spec: SampleSpec, root: Path
-) -> Iterator[None]:
+) -> Iterator[AppliedLoRAs]:
     """Give the transformer a sample's LoRAs in the way that sampling does, the trained one instead of the network.
 
     Raises:
         UserError: a LoRA of the config cannot be used.
     """
-    given: list[tuple[Path, Mapping[str, Tensor], float]] = [
-        (lora.path, read_lora(lora.path)[0], lora.multiplier) for lora in loras_of(spec, root, None)
+    given: list[tuple[Path, Mapping[str, Tensor], float, Reach]] = [
+        (lora.path, read_lora(lora.path)[0], lora.multiplier, lora.reach) for lora in loras_of(spec, root, None)
     ]
-    with network.detached(dit), ExitStack() as undo:
+    applied = AppliedLoRAs()
+    with network.detached(dit):
         if spec.lora_multiplier is not None:
-            given.insert(0, (Path("the LoRA in training"), trained, spec.lora_multiplier))
-        for path, tensors, multiplier in given:
-            with naming(path):
-                for handle in add_changes(dit, read_changes(tensors), multiplier):
-                    undo.callback(handle.remove)
-        yield
+            given.insert(0, (Path("the LoRA in training"), trained, spec.lora_multiplier, EVERYWHERE))
+        try:
+            for path, tensors, multiplier, reach in given:
+                with naming(path):
+                    applied.add(dit, read_changes(tensors), multiplier, reach)
+            yield applied
+        finally:
+            applied.remove()
 
 
 @dataclass(frozen=True)
@@ -155,8 +159,8 @@ class Previews:
         text = self.texts.read(caption_key(spec.prompt))
         negative = self.texts.read(caption_key(spec.negative_prompt)) if spec.guided else None
         first, vision = read_condition(spec, preview.condition)
-        with sampling_loras(self.dit, self.network, self.trained(), spec, self.plan.root):
-            latents = run(self.dit, spec, text, negative, first, vision, device=self.device)
+        with sampling_loras(self.dit, self.network, self.trained(), spec, self.plan.root) as loras:
+            latents = run(self.dit, spec, text, negative, first, vision, device=self.device, loras=loras)
         path = self.folder / f"{preview.name}.{step_name(step)}{LATENTS.suffix}"
         if self.writes:
             metadata = provenance(spec, self._latents_from(spec, step), loras_of(spec, self.plan.root, None))

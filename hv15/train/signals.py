@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -11,6 +12,8 @@ from types import FrameType, TracebackType
 from typing import TypeAlias
 
 from hv15.ranks import is_rank
+
+log = logging.getLogger(__name__)
 
 EXIT_RESUMABLE = 3
 """Exit code of a training that was asked to stop and has saved its state."""
@@ -36,7 +39,8 @@ class Requests:
     except to a rank, because hv15.ranks forwards every request as one. Outside the main thread no handler is installed.
 
     Args:
-        sample_now: the file that asks for samples; it is removed when it is seen. None: nobody can ask for them.
+        sample_now: the file that asks for samples; it is removed when it is seen. One that was there before, or that
+            comes too late, is removed unseen: it was meant for another training. None: nobody can ask for them.
     """
 
     def __init__(self, sample_now: Path | None = None) -> None:
@@ -47,6 +51,7 @@ class Requests:
         self._previous: dict[int, _Handler] = {}
 
     def __enter__(self) -> Requests:
+        self._asks_for_samples()
         if threading.current_thread() is threading.main_thread():
             for number, handler in (
                 (signal.SIGTERM, self._on_stop),
@@ -64,6 +69,8 @@ class Requests:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self._asks_for_samples():
+            log.warning("samples were asked for when no step was left to do: none are made for that request")
 
     def take(self) -> tuple[bool, bool, bool]:
         """Return whether this process was asked to stop, and since the last call to save, and to sample."""

@@ -18,10 +18,13 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -32,14 +35,15 @@ from hv15.errors import UserError
 from hv15.own_files import cure, open_own
 from hv15.records.fields import from_json
 from hv15.records.json_values import as_object
-from hv15.records.training import ITSELF, STATE, state_content, state_folders, state_name
+from hv15.records.training import ITSELF, STATE, STATES_KEPT, state_content, state_folders, state_name
 from hv15.train.optimizer_state import OptimizerState
 from hv15.train.origin import LORA
 from hv15.train.stopping import Standing
 
 log = logging.getLogger(__name__)
 
-STATES_KEPT = 2
+LOOKED_AT_S, LOOKS = 0.02, 25
+"""How long to wait for a process that only looks whether the lock is free, and how often."""
 
 
 @dataclass(frozen=True)
@@ -99,15 +103,23 @@ def locked(folder: Path) -> Iterator[None]:
             hint=cure(error, "choose another output folder, or free some disk space"),
         ) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not any(map(_takes, repeat(file, LOOKS))):
             raise UserError.at(
                 folder,
                 "another training is running here",
                 hint="wait for it or stop it, or use another output folder for this one",
-            ) from None
+            )
         yield
+
+
+def _takes(file: TextIO) -> bool:
+    """Lock the file. If another process has locked it, wait a moment, and return False."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(LOOKED_AT_S)
+        return False
+    return True
 
 
 class StateFolder:

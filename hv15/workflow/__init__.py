@@ -3,6 +3,7 @@
 - stages: every job, with what its product has to be made from
 - made_from: what the products record about how they were made
 - planner: what has to run, and how Snakemake is made to agree
+- shards: jobs that make several samples
 - why: the reasons, in words
 - outcome: what becomes of the training that is there, in words
 - job_environment: where the jobs find this hv15
@@ -38,7 +39,9 @@ from hv15.runs.events import record_events
 from hv15.runs.lock import holder
 from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.made_from import MadeFromReader
+from hv15.workflow.parallel_jobs import sampling_jobs
 from hv15.workflow.planner import Planner, refuse_folders
+from hv15.workflow.shards import SHARDS
 from hv15.workflow.stages import Stage, StageBuilder
 from hv15.workflow.why import Reasons
 
@@ -87,7 +90,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
     return opened
 
 
-def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bool = True) -> Planner:
+def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bool = True, devices: int = 0) -> Planner:
     """Look at a project and decide what has to run; nothing is written except caches.
 
     Raises:
@@ -96,7 +99,7 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
     with paused_collection():
         refuse_beforehand(project, missing=False)
         stages = _stages(project, of_checkpoints=_are_of_checkpoints(targets))
-        return Planner(project.paths, stages, targets=targets, dry_run=dry_run)
+        return Planner(project.paths, stages, targets=targets, dry_run=dry_run, devices=devices)
 
 
 def _are_of_checkpoints(targets: Collection[str]) -> bool:
@@ -186,7 +189,8 @@ class WorkflowProject:
         stages = self._stages
         if _are_of_checkpoints(targets) or not workflow.is_main_process:  # a job's own process has other targets
             stages = _stages(self.project, of_checkpoints=True)
-        planner = Planner(self.project.paths, stages, targets=targets, dry_run=bool(workflow.dryrun))
+        devices = sampling_jobs(workflow, self.project.settings) if workflow.is_main_process else 0
+        planner = Planner(self.project.paths, stages, targets=targets, dry_run=bool(workflow.dryrun), devices=devices)
         if workflow.is_main_process:
             planner.prepare()
         return planner
@@ -201,6 +205,8 @@ class WorkflowProject:
             from snakemake.io import ancient
 
             stage = name.format(**dict(wildcards.items()))
+            if not self._workflow.is_main_process and stage.partition(".")[0] in SHARDS:
+                return {"spec": [str(self.paths.spec(stage))]}  # it says all that the job has to know
             try:
                 named, plain = self._planner.inputs(stage)
             except UserError as error:
@@ -215,7 +221,7 @@ class WorkflowProject:
     def reason(self, rule: str, wildcards: Mapping[str, str]) -> str:
         """Why a job runs, in words; "" if it is not a stage."""
         name = ".".join([rule, *wildcards.values()])
-        return self._reasons.sentence(name) if name in self._planner.stages else ""
+        return self._reasons.sentence(name)
 
     @cached_property
     def why(self) -> ReasonFormatter:
@@ -251,7 +257,16 @@ class WorkflowProject:
         """GPUs of a job with a model; none on the CPU, so that such jobs run side by side."""
         return int(self.project.settings.runtime.device != "cpu")
 
-    def gpus(self, section: TransformerSection) -> Callable[[Wildcards], int]:
+    def gpu_of(self, stage: str) -> Callable[[Wildcards], int]:
+        """The GPU of a sample's job; none where it only takes what the job of a shard has made."""
+        return lambda wildcards: 0 if self._only_takes(stage, wildcards) else self.gpu
+
+    def _only_takes(self, stage: str, wildcards: Wildcards) -> bool:
+        """Whether a job here takes what was made for it. Another machine is asked for a GPU, in case that is lost."""
+        here = self._workflow.is_main_process and not self._workflow.non_local_exec
+        return here and stage.format(**dict(wildcards.items())) in self._planner.shard_of
+
+    def gpus(self, section: TransformerSection, stage: str = "") -> Callable[[Wildcards], int]:
         """The GPUs of a job on a machine, where it may use several (`num_processes`, `context_parallel`).
 
         Never more than this machine has if the job runs here, so that it starts and says what it lacks.
@@ -260,6 +275,8 @@ class WorkflowProject:
         ranks = settings.train.gpus_per_machine if section == "train" else settings.sample.context_parallel
 
         def resource(wildcards: Wildcards) -> int:
+            if stage and self._only_takes(stage, wildcards):
+                return 0
             here = not self._workflow.non_local_exec
             return self.gpu * (min(ranks, gpu_jobs(settings.runtime.device)) if here else ranks)
 

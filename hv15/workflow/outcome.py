@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from hv15.config.training.network import NetworkSettings
+from hv15.config import TrainSettings
+from hv15.config.fields import affects
+from hv15.config.section import Affects
 from hv15.project import Project
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.training import TrainingRecord, known_record
@@ -13,8 +15,7 @@ from hv15.train.folder import Choice, choose, free_name, furthest
 from hv15.train.origin import ENTRY, Origin
 from hv15.train.past import past_of
 
-_DROPOUTS = {"network_dropout", "rank_dropout", "module_dropout"}
-_OF_THE_NETWORK = NetworkSettings.model_fields.keys() - _DROPOUTS
+_OF_THE_NETWORK = [name for name in TrainSettings.model_fields if affects(TrainSettings, name) == Affects.NETWORK]
 """Settings without which a state's weights do not fit."""
 
 

@@ -11,6 +11,7 @@ another machine. So the planner decides itself, in the main process, while the D
 - Snakemake (9.27) ignores a job's own reasons when anything above it runs and everything in between is ancient.
   So a stage that runs names the products of every stage above it that runs as inputs, whether it reads them or not.
 - No file is left with a time in the future: Snakemake refuses a result that is older than what it was made from.
+- Samples that are due are made together (hv15.workflow.shards): their own jobs have the list of what was made as input.
 
 A dry run writes its specs to a folder of its own: it may be for another config, while a run reads the usual ones.
 """
@@ -36,6 +37,7 @@ from hv15.records.outputs import DECODED
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import Rule
 from hv15.records.spec import Spec
+from hv15.workflow.shards import Shard, make_shards
 from hv15.workflow.stages import Found, Stage
 
 SECOND_NS = 10**9
@@ -53,14 +55,21 @@ class Planner:
         stages: all of the project's, each after those that it reads from.
         targets: what was asked for: products, names of stages, or `samples`; none, or others, mean everything.
         dry_run: whether specs go to a folder of their own.
+        devices: how many jobs with a model run at the same time; 0: unknown, so that no samples are made together.
     """
 
     def __init__(
-        self, paths: ProjectPaths, stages: Iterable[Stage], *, targets: Collection[str] = (), dry_run: bool = False
+        self,
+        paths: ProjectPaths,
+        stages: Iterable[Stage],
+        *,
+        targets: Collection[str] = (),
+        dry_run: bool = False,
+        devices: int = 0,
     ) -> None:
         self.paths = paths
         self.stages = {stage.name: stage for stage in stages}
-        self._targets, self._dry_run = targets, dry_run
+        self._targets, self._dry_run, self._devices = targets, dry_run, devices
         self._relative = ProjectPaths(run=paths.run)
         self._makers = {product: stage.name for stage in self.stages.values() for product in stage.products}
         self._restored: str | None = None
@@ -130,8 +139,9 @@ class Planner:
         return any(other.found is not Found.RIGHT for other in others)
 
     def above(self, name: str) -> Iterator[str]:
-        """The stages whose products a stage reads."""
-        for files in self.stages[name].inputs.values():
+        """The stages whose products a stage, or the job of a shard, reads."""
+        stage = self.stages.get(name) or self.shards[name].stage
+        for files in stage.inputs.values():
             yield from dict.fromkeys(self._makers[file] for file in files if file in self._makers)
 
     def all_above(self, name: str) -> list[str]:
@@ -143,6 +153,19 @@ class Planner:
                     found.add(other)
                     waiting.append(other)
         return [each for each in self.stages if each in found]
+
+    # -- samples that are made together ------------------------------------------------------------------------------
+
+    @cached_property
+    def shards(self) -> dict[str, Shard]:
+        """The jobs that make several samples, by name."""
+        due = [self.stages[name] for name in self.running]
+        return {shard.stage.name: shard for shard in make_shards(due, self._devices, self.paths)}
+
+    @cached_property
+    def shard_of(self) -> dict[str, Shard]:
+        """For each stage that such a job makes, the job."""
+        return {name: shard for shard in self.shards.values() for name in shard.parts}
 
     # -- what Snakemake sees ----------------------------------------------------------------------------------------
 
@@ -156,6 +179,8 @@ class Planner:
         Raises:
             UserError: the config asks for no such product.
         """
+        if name in self.shards:
+            return self._inputs_of_running(self.shards[name].stage), True
         if name not in self.stages:
             if name in (Rule.TRAIN, Rule.PUBLISH):
                 raise UserError("datasets: is missing: there is nothing to train on", hint=_ONLY_SAMPLES)
@@ -164,18 +189,23 @@ class Planner:
                 raise self._no_checkpoint(step.partition(".")[0])
             raise UserError(f"{name}: the config asks for nothing with that name", hint="add it to config.yaml first")
         stage = self.stages[name]
-        named = {key: [str(file) for file in files] for key, files in stage.inputs.items()}
         if name not in self._runs:
-            named = {key: [file for file in files if not self._appears(file)] for key, files in named.items()}
-        named["spec"] = [str(self.spec_path(name))]
-        if name not in self._runs:
-            return named, False
-        direct = {file for files in stage.inputs.values() for file in files}
-        running_above = [each for each in self.all_above(name) if each in self._runs]
-        named["after"] = [
-            str(file) for each in running_above for file in self.stages[each].products if file not in direct
-        ]
+            named = {
+                key: [str(file) for file in files if not self._appears(file)] for key, files in stage.inputs.items()
+            }
+            return named | {"spec": [str(self.spec_path(name))]}, False
+        named = self._inputs_of_running(stage)
+        if name in self.shard_of:
+            named["shard"] = [str(file) for file in self.shard_of[name].stage.products]
         return named, True
+
+    def _inputs_of_running(self, stage: Stage) -> dict[str, list[str]]:
+        named = {key: [str(file) for file in files] for key, files in stage.inputs.items()}
+        direct = {file for files in stage.inputs.values() for file in files}
+        above = [self.stages[each] for each in self.all_above(stage.name) if each in self._runs]
+        named["spec"] = [str(self.spec_path(stage.name))]
+        named["after"] = [str(file) for each in above for file in each.products if file not in direct]
+        return named
 
     def _no_checkpoint(self, step: str) -> UserError:
         """The error for a step whose LoRA is not kept; with "", for the sheet of all if nothing is on it."""
@@ -187,9 +217,9 @@ class Planner:
             hint="set train.save_every_n_steps before a training, and sample.prompts",
         )
 
-    def _appears(self, product: str) -> bool:
+    def _appears(self, product: Path) -> bool:
         """Whether a file is missing and a running stage makes it."""
-        return self._makers.get(Path(product)) in self._runs and not (self.paths.root / product).exists()
+        return self._makers.get(product) in self._runs and not (self.paths.root / product).exists()
 
     @property
     def _unread(self) -> list[Path]:
@@ -211,11 +241,12 @@ class Planner:
         self._restore_lora()
         if not self._dry_run:
             self._forget_former_stages()
+            self._forget_untaken()
         for product in self._unread:
             if not (self.paths.root / product).exists():
                 with atomic_path(self.paths.root / product):
                     pass  # empty
-        for stage in self.stages.values():
+        for stage in (*self.stages.values(), *(shard.stage for shard in self.shards.values())):
             self._write_spec(stage)
             self._avoid_future_times(stage)
 
@@ -231,13 +262,32 @@ class Planner:
     def _forget_former_stages(self) -> None:
         """Remove the specs of stages that the config no longer asks for."""
         for path in self.paths.specs.glob("*.json"):
-            if path.stem not in self.stages:
+            if path.stem not in self.stages and path.stem not in self.shards:
                 path.unlink(missing_ok=True)
+
+    def _forget_untaken(self) -> None:
+        """Remove what jobs of shards have left and no stage wants: the jobs of the samples take what they find."""
+        folder = self.paths.untaken
+        if folder.is_symlink():
+            return
+        stages = self.stages.values()
+        wanted = {
+            self.paths.root / self._relative.before_taken(product)
+            for stage in stages
+            if stage.is_untaken
+            for product in stage.products
+        }
+        left = [*folder.glob("*.json"), *folder.glob(f"{self.paths.samples.name}/*")]
+        if any(stage.rule == Rule.CHECKPOINT_LATENTS for stage in stages):  # else nothing is known of them
+            left += folder.glob(f"{self.paths.all_checkpoints.name}/*/*")
+        for path in left:
+            if path not in wanted:
+                _remove(path)
 
     def _write_spec(self, stage: Stage) -> None:
         path = self.paths.root / self.spec_path(stage.name)
         products = [self.paths.root / product for product in stage.products]
-        runs = stage.name in self._runs
+        runs = stage.name in self._runs or stage.name in self.shards
         replaces = runs and any(product.exists() for product in products)
         spec = Spec(stage.wanted, stage.details, runs, time.time_ns() if replaces else 0)
         if replaces:
@@ -285,3 +335,12 @@ def _make_older(product: Path, moment: int) -> None:
                 os.utime(path, ns=(moment - SECOND_NS, moment - SECOND_NS), follow_symlinks=False)
         except OSError:  # not there, or not ours
             continue
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder; what cannot be removed stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        path.unlink()

@@ -10,13 +10,15 @@ from hv15.workflow.differences import differences
 
 
 def segment_words(segments: Sequence[JsonObject]) -> list[str]:
-    """Return a line for each segment: its first step, its start, what it changed."""
+    """Return a line for each segment: its number, its first step, its start, what it changed."""
     lines, former = list[str](), dict[str, Json]()
-    for each in segments:
+    for number, each in enumerate(segments, start=1):
         config, origin, step = each.get("config"), each.get("origin"), each.get("from_step")
         start = f"from {Origin.of_spec({'train': {ENTRY: origin}})}" if isinstance(origin, dict) else "new"
-        changes = list(differences(former, config, {})) if former and isinstance(config, dict) else []
+        changes = (
+            list(differences(former, config, {f"train.{ENTRY}": ""})) if former and isinstance(config, dict) else []
+        )
         unknown = "" if isinstance(config, dict) else "unknown settings"
-        lines.append(f"after step {step}: {'; '.join([start, *changes, *([unknown] if unknown else [])])}")
+        lines.append(f"{number}. after step {step}: {'; '.join([start, *changes, *([unknown] if unknown else [])])}")
         former = config if isinstance(config, dict) else {}
     return lines

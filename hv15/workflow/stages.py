@@ -63,6 +63,8 @@ class Stage:
     """What else the job has to know."""
     is_always_made: bool = False
     """Whether a missing product is made even if no stage that runs reads it."""
+    is_untaken: bool = False
+    """Whether the job of a shard has made the product, and the stage's own job has not taken it yet."""
 
     @property
     def rule(self) -> str:
@@ -243,7 +245,7 @@ class StageBuilder:
         for name, spec in {spec.name: spec for spec in reversed(specs) if spec.image}.items():
             product, details = self._paths.condition(name), JsonObject({"sample": spec.to_json()})
             stage = f"{Rule.SAMPLE_CONDITION}.{name}"
-            yield self._recording_stage(stage, [product], spec.conditioning(), models, details)
+            yield self._sample_stage(stage, product, spec.conditioning(), models, details)
 
     def _sample(self, spec: SampleSpec, step: int | None = None) -> Iterator[Stage]:
         """A sample with the published LoRA, or with that after a step."""
@@ -257,9 +259,9 @@ class StageBuilder:
                 details["same"] = str(same)
         condition = [self._paths.condition(name)] if spec.image else []
         latents, where = LATENTS.path(self._paths, name, step), subject(name, step)
-        yield self._recording_stage(
+        yield self._sample_stage(
             f"{LATENTS.rule_of(step)}.{where}",
-            [latents],
+            latents,
             spec.denoising(trained, self._text),
             {
                 "lora": lora,
@@ -274,7 +276,7 @@ class StageBuilder:
                 product = output.path(self._paths, name, step)
                 inputs = {"latents": [latents], "models": self._made("vae")}
                 wanted = spec.decoding(trained, self._text)
-                stage = self._recording_stage(f"{output.rule_of(step)}.{where}", [product], wanted, inputs, details)
+                stage = self._sample_stage(f"{output.rule_of(step)}.{where}", product, wanted, inputs, details)
                 whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == spec.frames
                 yield stage if whole else replace(stage, found=Found.MISSING)
 
@@ -361,6 +363,21 @@ class StageBuilder:
         recorded = next((each for each in records if each != wanted), records[0])
         found = self._compare(products, recorded, wanted)
         return Stage(name, tuple(products), wanted, found, recorded, inputs, details or {})
+
+    def _sample_stage(
+        self,
+        name: str,
+        product: Path,
+        wanted: JsonObject,
+        inputs: Mapping[str, Sequence[Path]],
+        details: JsonObject,
+    ) -> Stage:
+        """A stage of a sample: it may have been made by the job of a shard, and not been taken yet."""
+        stage = self._recording_stage(name, [product], wanted, inputs, details)
+        if stage.found is Found.RIGHT:
+            return stage
+        made = self._reader.made_from(self._root / self._paths.before_taken(product))
+        return replace(stage, is_untaken=made == wanted)
 
     def _checking_stage(
         self, name: str, product: Path, wanted: JsonObject, inputs: Mapping[str, Sequence[Path]]

@@ -95,7 +95,9 @@ class Reasons:
         return DueStage(name, title, tuple(found), products)
 
     def sentence(self, name: str) -> str:
-        """The reasons of a stage in one line; "" for one that does not have to run."""
+        """The reasons of a stage in one line; "" for one that does not have to run. Of a shard, what it makes."""
+        if name in self._planner.shards:
+            return self._planner.shards[name].words
         return "; ".join(self.stage(name).reasons) if name in self._planner.running else ""
 
     def _fallback(self, stage: Stage) -> str:

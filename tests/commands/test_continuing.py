@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import yaml
 
@@ -66,9 +67,9 @@ def test_from_the_latest_state(done: Workbench) -> None:
     digest = before["train"]["continue_from"]["state"]  # type: ignore[index,call-overload]  # JSON
     assert (
         "hv15.segments:\n"
-        "  after step 0: new\n"
-        f"  after step 2: from the state {digest[:8]} after step 2; train.max_train_steps 2 -> 4; "
-        "train.continue_from not set -> latest; train.learning_rate "
+        "  1. after step 0: new\n"
+        f"  2. after step 2: from the state {digest[:8]} after step 2; train.max_train_steps 2 -> 4; "
+        "train.learning_rate "
     ) in told
     config = yaml.safe_load(hv15("show", "--config", done.root / LORA).out)
     assert config["train"]["continue_from"] == digest
@@ -76,6 +77,24 @@ def test_from_the_latest_state(done: Workbench) -> None:
     assert "up to date" in done.does("why", "--target", LORA).out
     done.set(train={"learning_rate": 0.002})
     assert "the training continues after step 2 of another one" in done.does("why", "--target", LORA).out
+
+
+def test_each_training_is_printed_as_a_config_that_makes_it_again(done: Workbench) -> None:
+    done.set(train={"learning_rate": 0.001, "continue_from": "latest", "max_train_steps": 4})
+    done.train()
+    lora = done.root / LORA
+    whole = lora.read_bytes()
+    texts = [hv15("show", lora, "--config", "--segment", number).out for number in (1, 2)]
+    is_a_refusal(hv15("show", lora, "--segment", 1), ("--segment without --config",))
+    said = hv15("show", lora, "--config", "--segment", 3)
+    is_a_refusal(said, ("found 3, but 2 trainings made it one after the other", "give 1 to 2"))
+    shutil.rmtree(done.root / "results")
+    for text in texts:
+        done.write(yaml.safe_load(text))
+        done.does("encode", "latents")
+        done.does("encode", "texts")
+        done.train()
+    assert lora.read_bytes() == whole
 
 
 def test_what_does_not_fit_is_refused_beforehand(done: Workbench) -> None:

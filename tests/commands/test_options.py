@@ -18,13 +18,13 @@ from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import ProjectCommand, SettingsCommand
 from hv15.commands.options.project import Check, Show
 from hv15.commands.options.runs import Run
-from hv15.commands.options.stages import Sample
+from hv15.commands.options.stages import Sample, Upsample
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from tests.workflow.project import environment
 
 EVERY = [each for entry in COMMANDS for each in (entry.commands if isinstance(entry, Group) else (entry,))]
-OF_PROJECTS = [command for command in EVERY if issubclass(command, ProjectCommand) and command is not Sample]
-"""All but one: what follows `hv15 sample` are prompts."""
+OF_PROJECTS = [each for each in EVERY if issubclass(each, ProjectCommand) and each not in (Sample, Upsample)]
+"""All but two: what follows `hv15 sample` are prompts, and what follows `hv15 upsample` is a file."""
 
 
 def words_of(command: type) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +13,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from hv15.commands.options.seeds import agreed_seeds, read_seed
+from hv15.data.images import read_image
+from hv15.errors import UserError
+from hv15.lora.reach import Reach, StrengthPart
 from hv15.models import load_dit, load_vae
-from hv15.project.metadata import product_metadata
+from hv15.project.metadata import is_anonymous, product_metadata
 from hv15.records.json_values import parse_object
-from hv15.records.metadata import LORAS, SAMPLE
-from hv15.records.outputs import LATENTS
+from hv15.records.metadata import LORAS, MADE_FROM, SAMPLE
+from hv15.records.outputs import LATENTS, VIDEO
+from hv15.records.paths import copy_of_step
+from hv15.sample.checkpoint_grid import draw_film, draw_grid, film_scale, read_line
+from hv15.sample.contact_sheet import read_sample
 from hv15.sample.latent_colors import VAE_IDENTITY
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.running import RunningPreview
@@ -46,7 +55,7 @@ def made(said: Said) -> list[Path]:
     return [
         Path(line.removesuffix(": already there"))
         for line in said.err.splitlines()
-        if line.endswith((".mp4", ".safetensors", "there"))
+        if line.endswith((".mp4", ".frames", ".safetensors", "there"))
     ]
 
 
@@ -127,12 +136,13 @@ def test_previews_of_running_samples_change_nothing(
     assert (colors.stat().st_mtime_ns, len(shown)) == (stamp, 3)  # fitted once
 
 
-def test_previews_that_cannot_be_made_end_no_sample(done: Workbench, tmp_path: Path) -> None:
+def test_previews_that_cannot_be_made_end_no_sample(
+    done: Workbench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (done.project.cache / "latent-colors").write_text("in the way")
     words = ("sample", "a red circle", *SMALL, "--set", "sample.preview_every_n_steps=1", "-o", tmp_path / "out")
-    said = done.hv15(*words)
-    assert len(made(said)) == 1
-    assert "no previews of running samples" in said.err
+    assert len(made(done.hv15(*words))) == 1
+    assert "no previews of running samples" in caplog.text
 
 
 def test_without_a_project(done: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +175,25 @@ def test_strengths_and_options_never_come_from_the_prompt(done: Workbench, tmp_p
     assert spec.lora_multiplier is None
 
 
+def test_where_loras_act_is_said_for_all_of_them(done: Workbench, tmp_path: Path) -> None:
+    lora, loads = done.root / LORA, ("sample", "a red circle", *SMALL, "-o", tmp_path / "out")
+    words = ("--include", "img_attn", "txt_", "--exclude_patterns", "_mod", "--lora-blocks", "0-0:0.5", "1:0")
+    (file,) = made(done.hv15(*loads, "--lora", lora, *words, "--lora-steps", "0.5-1:0.25"))
+    (used,) = spec_of(file).loras
+    assert used.reach == Reach(
+        ("img_attn", "txt_"),
+        ("_mod",),
+        (StrengthPart(0.5, (0, 0)), StrengthPart(0.0, (1, 1)), StrengthPart(0.25, steps=(0.5, 1.0))),
+    )
+    (recorded,) = json.loads(product_metadata(file)[LORAS])
+    assert recorded["strength_by"][2] == {"steps": [0.5, 1.0], "factor": 0.25}
+    (alone,) = made(done.hv15(*loads, "--set", f"sample.loras=[{{path: {lora}, exclude_patterns: [_mod]}}]"))
+    assert spec_of(alone).loras[0].reach == Reach(exclude=("_mod",))
+    refused = done.hv15(*loads, "--lora", lora, "--include", "qkv")
+    is_a_refusal(refused, ("include_patterns: 'qkv' matches none of", "double_blocks.0."))
+    is_a_refusal(done.hv15(*loads, "--include", "img"), ("there is no --lora",))
+
+
 def test_image_to_video_shares_the_encoded_image(done: Workbench, tmp_path: Path) -> None:
     models = Path(done.config["models"]["vae"]).parent
     done.set(task="i2v", models={"image_encoder": str(models / "siglip.safetensors")})
@@ -173,6 +202,99 @@ def test_image_to_video_shares_the_encoded_image(done: Workbench, tmp_path: Path
     files = made(done.hv15(*words, "--image", tmp_path / "first.png"))
     assert [spec_of(file).task for file in files] == ["i2v", "i2v"]
     assert "i2v starts from an image" in done.hv15(*words).err
+
+
+def test_a_file_of_prompts(done: Workbench, tmp_path: Path, loads: dict[str, int]) -> None:
+    file = tmp_path / "prompts.yaml"
+    file.write_text(
+        "- a red circle --seed 9\n"
+        "- {name: Square, prompt: a blue square, seed: 7, output_type: latent, infer_steps: 1}\n"
+    )
+    files = made(done.hv15("sample", "--prompts-file", file, *SMALL, "--seed", "1", "2", "-o", tmp_path / "out"))
+    assert loads == {"dit": 1, "vae": 1}
+    specs = [spec_of(each) for each in files]
+    assert [(spec.prompt, spec.seed, spec.steps) for spec in specs] == [
+        ("a red circle --seed 9", 1, 2),
+        ("a red circle --seed 9", 2, 2),
+        ("a blue square", 7, 1),
+    ]
+    assert [each.name.rpartition("-")[0] for each in files] == [
+        "a-red-circle-seed-9-seed1",
+        "a-red-circle-seed-9-seed2",
+        "Square-seed7",
+    ]
+    file.write_text("- a red circle --seed 9\n- {prompt: a blue square, sede: 7}\n")
+    said = done.hv15("sample", "--prompts-file", file, *SMALL)
+    assert said.code == 2
+    assert "prompts.yaml:2:27 sede: unknown key; did you mean 'seed'?" in said.err
+
+
+def test_strengths_are_compared_on_a_sheet(done: Workbench, tmp_path: Path, loads: dict[str, int]) -> None:
+    out = tmp_path / "out"
+    words = ("sample", "a red circle", "a blue square", *SMALL, "--lora", done.root / LORA, "--strength", "0", "1", "4")
+    files = made(done.hv15(*words, "-o", out))
+    assert loads == {"dit": 1, "vae": 1}
+    *samples, video = files
+    assert [[lora.multiplier for lora in spec_of(file).loras] for file in samples] == [
+        [],
+        [],
+        [1.0],
+        [1.0],
+        [4.0],
+        [4.0],
+    ]
+    assert video.name.startswith("sheet-")
+    picture = video.with_suffix(".png")
+    labels = ["no LoRA", "strength 1", "strength 4"]
+    scale = film_scale([(64, 64)] * 2, 3)
+    prompts = ("a red circle", "a blue square")
+    lines = [read_line(prompt, samples[number::2], 24.0, scale) for number, prompt in enumerate(prompts)]
+    assert np.array_equal(read_image(picture), draw_grid(lines, labels))
+    film, _ = draw_film(lines, labels)
+    played = read_sample(video)
+    assert played.shape == film.shape
+    assert abs(played.astype(int) - film.astype(int)).mean() < 6  # x264
+    stamps = [file.stat().st_mtime_ns for file in (picture, video)]
+    again = done.hv15(*words, "-o", out)
+    assert again.err.count("already there") == 6
+    assert [file.stat().st_mtime_ns for file in (picture, video)] == stamps
+    more = made(done.hv15(*words, "0.5", "-o", out))
+    assert loads == {"dit": 2, "vae": 2}
+    assert len({*more} - {*files}) == 3  # two samples and a sheet
+
+
+def test_loras_and_kept_steps_are_compared(done: Workbench, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    shutil.copy(done.root / LORA, other)
+    done.paths.checkpoints.mkdir(parents=True, exist_ok=True)
+    shutil.copy(done.root / LORA, done.paths.checkpoints / copy_of_step(1))
+    words = ("--compare", f"{other}:2", "--checkpoint", "1", "--seed", "1", "-o", tmp_path / "out")
+    files = made(done.hv15("sample", "a red circle", *SMALL, *words))
+    assert len(files) == 3
+    assert [spec_of(file).loras[0].multiplier for file in files[:2]] == [2.0, 1.0]
+    assert "other" in files[0].name
+    assert "step-1-" in files[1].name
+
+
+def test_seeds_side_by_side(done: Workbench, tmp_path: Path) -> None:
+    words = ("sample", "a red circle", *SMALL, "--seed", "1", "2", "--sheet", "-o", tmp_path / "out")
+    *samples, video = made(done.hv15(*words))
+    lines = [read_line("a red circle", samples, 24.0, film_scale([(64, 64)], 2))]
+    assert np.array_equal(read_image(video.with_suffix(".png")), draw_grid(lines, ["seed 1", "seed 2"]))
+
+
+def test_many_rows_make_several_sheets(done: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hv15.commands.comparison.MOST_ROWS", 2)
+    words = ("sample", "one", "two", "three", *SMALL[:-1], "1", "--guidance", "1", "--sheet", "-o", tmp_path / "out")
+    made(done.hv15(*words))
+    sheets = sorted(tmp_path.joinpath("out").glob("sheet-*.png"))
+    assert [sheet.stem[-2:] for sheet in sheets] == ["-1", "-2"]
+    assert read_image(sheets[0]).shape[0] > read_image(sheets[1]).shape[0]
+
+
+def test_latents_alone_make_no_sheet(done: Workbench, tmp_path: Path) -> None:
+    words = ("--output-type", "latent", "--sheet", "-o", tmp_path / "out")
+    is_a_refusal(done.hv15("sample", "a red circle", *SMALL, *words), ("a sheet shows videos or images",))
 
 
 @pytest.fixture
@@ -194,6 +316,15 @@ def refusals(done: Workbench, tmp_path: Path) -> Iterator[None]:
         (("--set", "sample.quantise=fp8"), "quantise"),
         (("--set", "sample.seed=[1"), "--set"),
         (("--image", "nothing.png"), "task is t2v"),
+        (("--lora-blocks", "0-19"), "'0-19': expected blocks and a factor such as 0-19:0.5"),
+        (("--lora-blocks", "a-b:1"), "expected blocks"),
+        (("--lora-steps", "0.5:0"), "expected a part of the steps"),
+        (("--lora-steps", "0-1:nan"), "expected a part of the steps"),
+        (("--lora", "x.safetensors", "--lora-steps", "0.5-0.2:0"), "expected the begin before the end"),
+        (("--prompts-file", "nothing.txt"), "prompts_file: there is no file"),
+        (("--strength", "0.5"), "--strength without a LoRA"),
+        (("--compare", "nothing.safetensors"), "nothing.safetensors: no such file"),
+        (("--checkpoint", "12345"), "--checkpoint 12345: the LoRA after that step is not kept"),
     ],
 )
 def test_bad_words_are_refused(
@@ -203,3 +334,127 @@ def test_bad_words_are_refused(
     assert said.code == 2
     assert named in said.err
     assert "Traceback" not in said.err
+
+
+# -- kept latents ---------------------------------------------------------------------------------------------------
+
+
+def test_kept_latents_need_only_the_vae(done: Workbench, tmp_path: Path, loads: dict[str, int]) -> None:
+    """What is made of them are the workflow's own bytes, with its provenance."""
+    kept, made_before = LATENTS.path(done.paths, "one"), VIDEO.path(done.paths, "one")
+    words = ("sample", "--latents", kept, "-o", tmp_path / "out")
+    (file,) = made(done.hv15(*words))
+    assert file == tmp_path / "out" / "one.mp4"
+    assert file.read_bytes() == made_before.read_bytes()
+    assert loads == {"dit": 0, "vae": 1}
+    assert "already there" in done.hv15(*words).err
+    assert loads == {"dit": 0, "vae": 1}
+    (slower,) = made(done.hv15(*words, "--fps", "12"))
+    assert slower == file
+    assert spec_of(slower).fps == 12
+    (frames,) = made(done.hv15(*words, "--latent_path", kept, "--output-type", "images"))
+    assert len(list(frames.glob("*.png"))) == spec_of(file).frames
+    again = product_metadata(frames)
+    assert parse_object(again[MADE_FROM])["latents"] == parse_object(product_metadata(kept)[MADE_FROM])
+    assert again[LORAS] == product_metadata(kept)[LORAS]
+    (other,) = made(done.hv15(*words, "--set", "sample.vae_sample_size=128", "sample.vae_tile_overlap=0.5"))
+    assert (spec_of(other).vae_sample_size, spec_of(other).vae_tile_overlap) == (128, 0.5)
+
+
+def test_kept_latents_without_a_project(done: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, vae = LATENTS.path(done.paths, "one"), done.project.models.path("vae")
+    monkeypatch.chdir(tmp_path)
+    (file,) = made(hv15("sample", "--latents", kept, "--vae", vae))
+    assert file.read_bytes() == VIDEO.path(done.paths, "one").read_bytes()
+    is_a_refusal(hv15("sample", "--latents", kept), ("config.yaml: does not exist", "--vae"))
+    is_a_refusal(hv15("sample", "--latents", kept, "--vae", vae, "--set", "runtime.device=cpu"), ("--set",))
+
+
+def test_images_and_their_latents(done: Workbench, tmp_path: Path) -> None:
+    words = ("sample", "a red circle", *SMALL, "--output-type", "latent_images", "-o", tmp_path / "out")
+    frames, latents = made(done.hv15(*words))
+    assert (frames.suffix, latents.name) == (".frames", f"{frames.stem}.latents.safetensors")
+    assert len(list(frames.iterdir())) == 5
+    (again,) = made(done.hv15("sample", "--latents", latents, "-o", tmp_path / "again"))  # images, as it was asked for
+    pictures = [sorted(folder.iterdir()) for folder in (frames, again)]
+    assert [file.read_bytes() for file in pictures[0]] == [file.read_bytes() for file in pictures[1]]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("a red circle", "--latents", "KEPT"), "prompts cannot be given"),
+        (("--latents", "KEPT", "--seed", "3"), "--seed cannot be given"),
+        (("--latents", "KEPT", "--output-type", "latent"), "the latents are there already"),
+        (("--latents", "KEPT", "--fps", "0"), "--fps 0: expected 0.01 to 1000"),
+        (("--latents", "none.safetensors"), "none.safetensors: not readable"),
+        (("--latents", "LORA"), "expected latents (4 axes)"),
+        (("--latents", "KEPT", "COPY"), "would both become"),
+        ((), "no prompt is given"),
+    ],
+)
+def test_other_latents_and_options_are_refused(
+    done: Workbench, tmp_path: Path, words: tuple[str, ...], named: str
+) -> None:
+    kept = LATENTS.path(done.paths, "one")
+    copy = tmp_path / "copy" / kept.name
+    copy.parent.mkdir()
+    copy.write_bytes(kept.read_bytes())
+    places = {"KEPT": kept, "COPY": copy, "LORA": done.root / LORA}
+    is_a_refusal(done.hv15("sample", *(places.get(word, word) for word in words), "-o", tmp_path / "out"), (named,))
+    assert not (tmp_path / "out").exists()
+
+
+# -- seeds and metadata ---------------------------------------------------------------------------------------------
+
+
+def test_a_random_seed_is_drawn_once_and_told(done: Workbench, tmp_path: Path) -> None:
+    words = ("sample", "a red circle", *SMALL, "--output-type", "latent", "-o", tmp_path / "out")
+    said = done.hv15(*words, "--seed", "random", "7", "random")
+    files = made(said)
+    drawn = [int(line.split()[1].rstrip(",")) for line in said.err.splitlines() if "drawn at random" in line]
+    assert [spec_of(file).seed for file in files] == [drawn[0], 7, drawn[1]]
+    assert drawn[0] != drawn[1]
+    assert f"-seed{drawn[0]}-" in files[0].name
+    again = done.hv15(*words, "--seed", str(drawn[0]))
+    assert made(again) == files[:1]
+    assert "already there" in again.err
+
+
+def test_all_processes_of_a_command_use_the_seeds_that_the_first_has_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = agreed_seeds([read_seed("random"), 3])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert agreed_seeds([read_seed("random"), 3]) == first
+    monkeypatch.delenv("HV15_SEEDS")
+    with pytest.raises(UserError, match="would draw another one"):
+        agreed_seeds([read_seed("random")])
+    assert agreed_seeds([5]) == (5,)
+
+
+def test_files_may_say_nothing_about_themselves(done: Workbench, tmp_path: Path, loads: dict[str, int]) -> None:
+    words = ("sample", "a red circle", *SMALL, "--output-type", "both", "-o", tmp_path / "out")
+    video, latents = made(done.hv15(*words, "--no-metadata"))
+    assert product_metadata(video) == {}
+    assert b"red circle" not in video.read_bytes()
+    assert spec_of(latents).prompt == "a red circle"  # without it they could not be decoded
+    assert done.hv15(*words, "--no_metadata").err.count("already there") == 2  # the name says what it is
+    assert loads == {"dit": 1, "vae": 1}
+    video.write_bytes(video.read_bytes()[:-9])
+    made(done.hv15(*words, "--no-metadata"))
+    assert loads == {"dit": 1, "vae": 2}
+    assert product_metadata(video) == {}
+    assert made(done.hv15(*words)) == [video, latents]  # what says nothing is not enough now
+    assert spec_of(video).prompt == "a red circle"
+    assert "already there" not in done.hv15(*words, "--no-metadata").err.splitlines()[-2]
+    assert product_metadata(video) == {}
+
+
+def test_images_may_say_nothing_either(done: Workbench, tmp_path: Path) -> None:
+    words = ("--output-type", "images", "--no-metadata", "-o", tmp_path / "out")
+    (frames,) = made(done.hv15("sample", "a red circle", *SMALL, *words))
+    for file in frames.iterdir():
+        with Image.open(file) as image:
+            assert image.info == {}
+    assert done.hv15("sample", "a red circle", *SMALL, *words).err.count("already there") == 1
+    (decoded,) = made(done.hv15("sample", "--latents", LATENTS.path(done.paths, "one"), *words))
+    assert is_anonymous(decoded)

@@ -10,7 +10,8 @@ import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from hv15.records.outputs import LATENTS
+from hv15.records.outputs import LATENTS, VIDEO
+from hv15.workflow import make_planner
 from tests.commands.workbench import LORA, Workbench
 from tests.train.world import metrics
 
@@ -53,3 +54,17 @@ def test_what_a_rank_refuses_the_command_refuses(done: Workbench) -> None:
     assert said.stderr.count(refusal) == said.stderr.count("hint: ") == 1
     assert "Traceback" not in said.stderr
     assert not sample.exists()
+
+
+@pytest.mark.slow
+def test_a_shard_on_two_ranks(done: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They agree on what is to be made, and the first one writes and decodes it."""
+    prompts = [*done.config["sample"]["prompts"], {"name": "two", "prompt": "a red circle", "seed": 5}]
+    done.set(sample={"context_parallel": 2, "prompts": prompts, "infer_steps": 2}, runtime={"device": "cpu"})
+    make_planner(done.project, dry_run=False, devices=1).prepare()
+    monkeypatch.chdir(done.root)
+    said = run(done, "stage", "shard", "--spec", done.spec("sample_shard.0"), "--out", "made.json")
+    assert said.returncode == 0, said.stderr
+    assert said.stderr.count("denoise one 100%") == said.stderr.count("denoise two 100%") == 1
+    for name in ("one", "two"):
+        assert all(done.paths.before_taken(output.path(done.paths, name)).exists() for output in (LATENTS, VIDEO))

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from hv15.config import Settings, fields, load_config
+from hv15.config.after_edit import AFTER_EDIT
 from hv15.config.export import REPOSITORY, exports
 from hv15.config.yaml_file import read_yaml
 
@@ -70,6 +71,29 @@ def test_the_table_has_every_setting() -> None:
     for field in fields(Settings):
         name = field.path.split(".", 1)[-1]
         assert f"`{name}`" in table or f"## {name}" in table
+
+
+def test_schema_and_table_say_what_an_edit_does() -> None:
+    schema = json.loads(exports()[Path("hv15/config/schema.json")])
+
+    def said(section: str, name: str) -> str:
+        return schema["$defs"][section]["properties"][name]["description"]
+
+    anew = " A change starts the training anew, unless train.continue_from is set."
+    assert said("TrainSettings", "learning_rate").endswith(anew)
+    assert said("DatasetSettings", "resolution").endswith(anew)
+    assert schema["properties"]["task"]["description"].endswith(anew)
+    assert said("TrainSettings", "save_precision").endswith(" A change continues the training.")
+    assert "A change continues the training;" in said("MeasuredDataset", "resolution")
+    assert "A change" not in said("SampleSettings", "quantize")
+    assert "A change" not in said("SampledLoraSettings", "path")
+    table = exports()[Path("docs/settings.md")]
+    for mark, words in AFTER_EDIT.items():
+        assert f"- *{mark}*: {words}\n" in table
+    rows = {line.split("`")[1]: line for line in table.splitlines() if line.startswith("| `")}
+    assert rows["learning_rate"].endswith("*(past)* |")
+    assert rows["validation.datasets[].resolution"].endswith("*(measuring)* |")
+    assert rows["validation"].endswith("trained on. |"), "its settings have marks of their own"
 
 
 def test_every_row_of_the_table_has_four_cells() -> None:

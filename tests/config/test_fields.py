@@ -56,6 +56,7 @@ def test_help_is_text_for_a_terminal() -> None:
     text = help_text(Settings, "train.network_")
     assert "train.network_dim  (whole number from 1 to 4096; default 32)" in text.splitlines()
     assert "cache" not in text
+    assert "    (a change starts the training anew)" in text.splitlines()
     assert "sample.prompts[].prompt  (text; required)" in help_text(Settings)
 
 
@@ -137,10 +138,17 @@ def test_a_digest_view_goes_into_lists_of_sections() -> None:
     [
         ("cache.shards", "speed"),
         ("models.vae", "place"),
-        ("train.seed", None),
+        ("train.seed", "past"),
+        ("train.network_dim", "network"),
+        ("train.quantize", "past"),
+        ("sample.quantize", None),
         ("train.save_precision", "future"),
         ("train.max_train_steps", "length"),
-        ("train.continue_from", None),
+        ("train.continue_from", "origin"),
+        ("train.preview.infer_steps", "watching"),
+        ("datasets[].resolution", "past"),
+        ("train.validation.datasets[].resolution", "measuring"),
+        ("sample.prompts[].prompt", None),
     ],
 )
 def test_the_mark_is_in_the_list(path: str, mark: str | None) -> None:

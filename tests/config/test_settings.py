@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from hv15.config import DatasetSettings, PromptSettings, SampleSettings, Settings, TrainSettings, digest_view, fields
 from hv15.config.sample import automatic_name
 from hv15.config.section import check_frames, check_size
+from hv15.config.training.optimizer import CLASSES
 from tests.config.conftest import Load, Problems
 
 
@@ -140,6 +141,31 @@ def test_training_settings_that_contradict_are_refused_at_the_field(
     assert message in error["msg"]
 
 
+@pytest.mark.parametrize(
+    ("given", "where", "message"),
+    [
+        ({"include_patterns": ["ok", "(img"]}, ("include_patterns",), "'(img' is not a regular expression"),
+        ({"strength_by": [{"factor": 0}]}, ("strength_by", 0), "expected blocks, steps, or both"),
+        ({"strength_by": [{"blocks": [1, 2]}]}, ("strength_by", 0, "factor"), "Field required"),
+        ({"strength_by": [{"blocks": [9, 3], "factor": 0}]}, ("strength_by", 0, "blocks"), "the first block before"),
+        (
+            {"strength_by": [{"steps": [0.5, 0.5], "factor": 0}]},
+            ("strength_by", 0, "steps"),
+            "the begin before the end",
+        ),
+        ({"strength_by": [{"steps": [0, 25], "factor": 0}]}, ("strength_by", 0, "steps", 1), "less than or equal to 1"),
+    ],
+)
+def test_where_a_lora_acts_is_refused_at_the_field(
+    given: dict[str, Any], where: tuple[str | int, ...], message: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        SampleSettings.model_validate({"loras": [{"path": "a.safetensors", **given}]})
+    (error,) = caught.value.errors()
+    assert error["loc"] == ("loras", 0, *where)
+    assert message in error["msg"]
+
+
 def test_optimizer_arguments_keep_their_kinds() -> None:
     given = {"weight_decay": 0.1, "betas": [0.9, 0.99], "nesterov": True, "ns_steps": 5, "name": "match", "eps": "1e-9"}
     kept = train(optimizer_args=given).optimizer_args
@@ -161,6 +187,12 @@ def test_optimizer_arguments_keep_their_kinds() -> None:
 )
 def test_an_optimizer_has_one_name(given: str, kept: str) -> None:
     assert train(optimizer_type=given).optimizer_type == kept
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_optimizer_is_known_in_any_case(name: str) -> None:
+    for given in (name, name.lower(), name.upper(), CLASSES[name].upper()):
+        assert train(optimizer_type=given).optimizer_type == name
 
 
 def test_the_default_rate_is_that_of_the_optimizer() -> None:
@@ -275,7 +307,7 @@ def test_two_prompts_of_one_name_are_refused_also_by_case(problems: Problems) ->
 def test_every_setting_of_a_prompt_takes_the_values_of_the_section() -> None:
     listed = {field.path: field for field in fields(SampleSettings)}
     shared = set(PromptSettings.model_fields) & set(SampleSettings.model_fields)
-    assert len(shared) == 12
+    assert len(shared) == 13
     for name in shared:
         assert listed[f"prompts[].{name}"].type == listed[name].type
         assert listed[f"prompts[].{name}"].default is None

@@ -53,9 +53,12 @@ def official_dit(dtype: str = "BF16", *, meanflow: bool = False) -> Shapes:
     return _all(dtype, key_table("keys_official_dit_meanflow" if meanflow else "keys_official_dit"))
 
 
-def super_resolution_dit(dtype: str = "BF16") -> Shapes:
+def super_resolution_dit(dtype: str = "BF16", *, layout: PublishedLayout = "official", meanflow: bool = True) -> Shapes:
     """The transformer of the super-resolution stages: 32 + 1 further input channels, and meanflow."""
-    return official_dit(dtype, meanflow=True) | {"img_in.proj.weight": (dtype, (2048, 98, 1, 1, 1))}
+    shapes = official_dit(dtype, meanflow=meanflow) | {"img_in.proj.weight": (dtype, (2048, 98, 1, 1, 1))}
+    state = {key: torch.empty(shape, device="meta") for key, (_, shape) in shapes.items()}
+    made = {key: recipe.make(state.__getitem__) for key, recipe in writing_recipes(layout, state).items()}
+    return _all(dtype, {key: tuple(tensor.shape) for key, tensor in made.items()})
 
 
 def comfyui_dit(dtype: str = "F16", *, prefix: str = "") -> Shapes:

@@ -49,7 +49,7 @@ def test_sampling_in_windows_gives_the_official_velocity(name: str):
     dit = golden_dit()
     dit.most_tokens = MOST
     with torch.no_grad():
-        assert_close(velocity(dit, name), case(name)["out"], atol=5e-6, rtol=0)
+        assert_close(velocity(dit, name), case(name)["out"], atol=1e-5, rtol=0)  # as in test_dit
 
 
 def gradients(prepare: Callable[[DiT], nn.Module], most: int, *, checkpointing: bool = True) -> dict[str, Tensor]:

@@ -57,7 +57,7 @@ def test_time_embedding_is_the_official_one(dit: DiT):
 def test_token_refiner_is_the_official_one_where_tokens_are_valid(dit: DiT):
     recorded = tensors("micro_ops")
     lengths = recorded["txt_in/mask"].sum(1).tolist()
-    found = dit.txt_in(recorded["txt_in/in"], recorded["txt_in/t"], lengths)
+    found = dit.txt_in(dit.txt_in.prepare(recorded["txt_in/in"], lengths), recorded["txt_in/t"], lengths)
     assert min(lengths) < recorded["txt_in/in"].shape[1]
     for i, length in enumerate(lengths):
         close(found[i, :length], recorded["txt_in/out"][i, :length])

@@ -80,7 +80,7 @@ def test_a_folder_of_shards(tmp_path: Path):
     assert str(facts) == f"diffusers layout, bfloat16, {PARAMETERS:,} parameters, {facts.size / 2**30:.2f} GiB"
 
 
-def test_super_resolution_is_another_model(tmp_path: Path):
+def test_super_resolution_is_no_variant_of_t2v_or_i2v(tmp_path: Path):
     path = sparse_checkpoint(tmp_path / "720p_t2v_x.safetensors", sparse_files.super_resolution_dit())
     facts = describe(path, task="t2v")
     assert facts.super_resolution

@@ -63,6 +63,25 @@ def test_a_sound_project_is_not_refused(project: QuickProject) -> None:
     assert refused(project) == {}
 
 
+def test_where_a_lora_acts_must_be_where_its_file_has_layers(project: QuickProject) -> None:
+    project.add_lora("style.safetensors", rank=2)
+    by = [{"blocks": [0, 0], "factor": 0.5}]
+    sound = {"path": "style.safetensors", "include_patterns": ["img_attn"], "strength_by": by}
+    project.set(sample={"loras": [sound], "prompts": [ONE]})
+    assert refused(project) == {}
+    foreign = [{"path": "style.safetensors", "exclude_patterns": ["single_blocks"]}]
+    deep = {**sound, "strength_by": [{"blocks": [60, 70], "factor": 0.5}]}
+    missing = {"path": "none.safetensors", "include_patterns": ["img_attn"]}
+    project.set(sample={"loras": [sound, deep, missing], "prompts": [{**ONE, "loras": foreign}]})
+    found = refused(project)
+    assert found.keys() == {
+        ("sample", "loras", 1, "strength_by"),
+        ("sample", "loras", 2, "path"),
+        ("sample", "prompts", 0, "loras", 0, "exclude_patterns"),
+    }
+    assert "'single_blocks' matches none of" in found["sample", "prompts", 0, "loras", 0, "exclude_patterns"]
+
+
 def test_everything_is_refused_at_once(project: QuickProject) -> None:
     project.add_lora("start.safetensors", rank=8)
     (project.root / "style.safetensors").write_bytes(b"<html>404</html>")

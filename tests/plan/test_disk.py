@@ -16,7 +16,8 @@ from hv15.lora import LoRANetwork
 from hv15.models import DiT, DiTConfig
 from hv15.plan.disk import ITEM, LEAST_FREE, DiskUse, disk_uses
 from hv15.project import Project
-from hv15.train.state import STATES_KEPT, Position, StateFolder
+from hv15.records.training import STATES_KEPT
+from hv15.train.state import Position, StateFolder
 
 RANK = 4
 

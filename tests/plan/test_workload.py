@@ -55,6 +55,16 @@ def test_passes_without_the_lora_are_a_share_of_what_is_shown(tmp_path: Path) ->
     assert work.prior_share == (3 * 0.75 + 2) / (2 * 3 + 2)
 
 
+def test_passes_without_the_lora_count_in_the_steps_of_their_datasets(tmp_path: Path) -> None:
+    """Regularisation takes part in 4 of 8 steps; there it is a third of what is shown."""
+    datasets = [{"resolution": [96, 64], "num_repeats": 2}, {"resolution": [96, 64], "is_reg": True, "start_step": 4}]
+    work = planned(tmp_path, ["one", "two"], datasets, max_train_epochs=None, max_train_steps=8)
+    assert work.prior_share == pytest.approx((4 * 0 + 4 / 3) / 8)
+    ended = [datasets[0], {"resolution": [96, 64], "is_reg": True, "end_step": 2}]
+    work = planned(tmp_path, ["one", "two"], ended, max_train_epochs=None, max_train_steps=8)
+    assert work.prior_share == pytest.approx((2 / 3 + 6 * 0) / 8)
+
+
 @pytest.mark.parametrize("length", [{"max_train_epochs": 4}, {"max_train_epochs": None, "max_train_steps": 13}])
 def test_datasets_that_begin_and_end_are_counted_in_their_steps(tmp_path: Path, length: dict[str, Any]) -> None:
     """As tests/train/test_scheduled.py counts them: 9 batches an epoch, then 12, then 7."""

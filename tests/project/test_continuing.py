@@ -16,6 +16,7 @@ from hv15.records.spec import Spec
 from hv15.records.training import TrainingRecord
 from hv15.train.origin import Origin
 from hv15.train.past import past_of
+from hv15.train.told_config import told_config
 from tests.project.conftest import MakeProject
 from tests.workflow.stub_hv15 import write_safetensors, write_state
 
@@ -75,10 +76,18 @@ def in_the_lora(project: Project) -> None:
     write_safetensors(project.paths.lora, told)
 
 
+def in_the_lora_of_a_training(project: Project) -> None:
+    """It tells the digest of the state."""
+    spec = project.training_spec
+    told = {"hv15.made_from": json.dumps(spec), "hv15.config": json.dumps(told_config(project.settings.dump(), spec))}
+    assert '"latest"' not in told["hv15.config"]
+    write_safetensors(project.paths.lora, told)
+
+
 PLACES = [in_the_spec, in_the_folder, in_the_lora]
 
 
-@pytest.mark.parametrize("told", PLACES)
+@pytest.mark.parametrize("told", [*PLACES, in_the_lora_of_a_training])
 def test_it_stays_what_it_was(open_project: MakeProject, told: Callable[[Project], None]) -> None:
     train(open_project(), 4)
     before = start(open_project(train=GO_ON))
@@ -109,6 +118,18 @@ def test_a_path_into_the_results_stays_too(open_project: MakeProject, told: Call
     if told is in_the_folder:
         other = "results/train/state/step-000009"
         assert start(open_project(train={**GO_ON, "continue_from": other})).step == 9, "another setting is obeyed"
+
+
+def test_a_path_that_is_gone_is_what_the_lora_tells(open_project: MakeProject) -> None:
+    path = "results/train/state/step-000004"
+    options = {"train": {**GO_ON, "continue_from": path}}
+    train(open_project(), 4)
+    before = start(open_project(**options))
+    in_the_lora_of_a_training(open_project(**options))
+    shutil.rmtree(open_project(**options).paths.training)
+    assert start(open_project(**options)) == before
+    train(open_project(train={"seed": 5}), 4)
+    assert start(open_project(**options)) != before, "it is there, and another one"
 
 
 def test_a_file_elsewhere_counts_by_its_content(open_project: MakeProject, root: Path) -> None:

@@ -91,13 +91,14 @@ def test_every_setting_makes_new_clips_or_is_marked_as_one_that_does_not(name: s
     """A setting that somebody adds and forgets must not silently reuse old clips."""
     before, after = pair(name)
     assert getattr(before, name) != getattr(after, name)
-    is_marked = affects(DatasetSettings, name) is not None
+    is_marked = affects(DatasetSettings, name) != Affects.PAST
     assert (clip_rule(before) == clip_rule(after)) == is_marked
 
 
 def test_the_marks_are_these() -> None:
     """Whoever marks another setting says here that it touches no pixel, and where else it counts."""
-    marks = {name: mark for name in DatasetSettings.model_fields if (mark := affects(DatasetSettings, name))}
+    found = {name: affects(DatasetSettings, name) for name in DatasetSettings.model_fields}
+    marks = {name: mark for name, mark in found.items() if mark != Affects.PAST}
     place = (
         "video_directory",
         "video_jsonl_file",
@@ -124,7 +125,9 @@ def test_settings_that_came_later_count_only_if_they_are_used() -> None:
     assert marked_view(dataset(is_reg=True), Affects.WEIGHT) == {"batch_size": 1, "num_repeats": 1, "is_reg": True}
 
 
-@pytest.mark.parametrize("name", [name for name in OTHER if affects(DatasetSettings, name) and "image" not in name])
+@pytest.mark.parametrize(
+    "name", [name for name in OTHER if affects(DatasetSettings, name) != Affects.PAST and "image" not in name]
+)
 def test_a_marked_setting_cuts_the_same_clips(name: str, tmp_path: Path) -> None:
     info = probe(make_video(tmp_path / "a.mp4", 24), "video")
     before, after = pair(name)

@@ -10,6 +10,7 @@ import pytest
 
 from hv15.config import CacheSettings
 from hv15.config.fields import affects
+from hv15.config.section import Affects
 from hv15.data.captions import caption_key
 from hv15.project import Project
 from hv15.records import formats
@@ -64,7 +65,7 @@ def test_every_setting_makes_new_items_or_is_marked_as_one_that_does_not(name: s
     assert getattr(before.settings.cache, name) != getattr(after.settings.cache, name)
     old, new = digests_of(before), digests_of(after)
     changed = {kind for kind in KINDS if old[kind] != new[kind]}
-    if affects(CacheSettings, name) is not None:
+    if affects(CacheSettings, name) != Affects.PAST:
         assert changed == set()
     else:
         assert changed == COUNTS.get(name, {"latents", "text"})
@@ -72,7 +73,7 @@ def test_every_setting_makes_new_items_or_is_marked_as_one_that_does_not(name: s
 
 def test_the_marks_are_these() -> None:
     """Whoever marks another setting says here that it changes no encoded value."""
-    marked = {name for name in CacheSettings.model_fields if affects(CacheSettings, name)}
+    marked = {name for name in CacheSettings.model_fields if affects(CacheSettings, name) != Affects.PAST}
     speed = {"shards", "vae_enable_patch_conv", "latent_batch", "text_batch", "workers", "bad_clips"}
     assert marked == {"directory", *speed}
 

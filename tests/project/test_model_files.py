@@ -11,6 +11,7 @@ import pytest
 from hv15.choices import ROLES, roles_of
 from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS
 from hv15.errors import UserError
+from hv15.models.hub import hub_files
 from hv15.project import ModelFiles, Project
 from tests.project.conftest import CONFIG, MakeProject
 from tests.workflow.stub_hv15 import write_safetensors
@@ -99,6 +100,33 @@ def test_the_demos_models_are_known_before_they_are_made(open_project: MakeProje
     wanted = {root / "toys" / name for name in DEMO_OUTPUTS if "siglip" not in name}
     assert (set(made), len(made)) == (wanted, len(wanted))
     assert models.made("image_encoder") == [], "t2v needs none"
+
+
+@pytest.mark.parametrize(
+    ("variant", "sr", "found"),
+    [("480p_t2v", "auto", "720p"), ("720p_t2v_distilled", "auto", "1080p"), ("720p_t2v", "720p", "720p")],
+)
+def test_super_resolution_is_downloaded_as_it_suits_the_checkpoint(
+    open_project: MakeProject, root: Path, variant: str, sr: str, found: str
+) -> None:
+    """A folder for the upsampler, because its config.json says what the tensors do not."""
+    models = {"source": "hub", "variant": variant}
+    files = open_project(models=models, sample={"prompts": [], "sr": sr}).models
+    name = f"{found}_sr_distilled"
+    assert files.super_resolution.name == name
+    assert files.path("sr_dit") == root / f"models/transformer/{name}/diffusion_pytorch_model.safetensors"
+    assert files.path("upsampler") == root / f"models/upsampler/{name}"
+    hub = hub_files(files.settings)["upsampler"]
+    assert [path.name for path in hub.targets] == ["diffusion_pytorch_model.safetensors", "config.json"]
+    assert hub.identity.endswith(f"upsampler/{name}/diffusion_pytorch_model.safetensors")
+    off = open_project(models=models, sample={"prompts": []}).models
+    assert not {"sr_dit", "upsampler"} & hub_files(off.settings).keys()
+
+
+def test_the_demo_has_no_super_resolution(open_project: MakeProject) -> None:
+    files = open_project(models={"directory": "toys"}, sample={"prompts": []}).models
+    with pytest.raises(UserError, match=r"models\.upsampler: is not a model of the demo"):
+        files.path("upsampler")
 
 
 def test_downloads_are_known_by_where_they_come_from(open_project: MakeProject, root: Path) -> None:

@@ -31,6 +31,7 @@ def made(project: Project) -> list[str]:
         ("images", ["0.frames"]),
         ("latent", ["0.latents.safetensors"]),
         ("both", ["0.mp4", "0.latents.safetensors"]),
+        ("latent_images", ["0.frames", "0.latents.safetensors"]),
     ],
 )
 def test_what_each_output_type_asks_for(output_type: str, names: list[str], open_project: MakeProject) -> None:

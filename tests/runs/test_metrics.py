@@ -91,6 +91,11 @@ def test_how_far_the_training_is(tmp_path: Path) -> None:
     found = training_progress(tmp_path)
     assert found is not None
     assert (found.step, found.total, found.loss, found.eta_s, found.time) == (4000, 5000, 1 / 4000, 2000.0, 1e9 + 4000)
+    longer = [start_record(8000, 4000), *(step_record(n) for n in range(4001, 8001))]
+    path.write_text(lines(start_record(4000), *(step_record(n) for n in range(1, 4001)), *longer[:2000]))
+    found = training_progress(tmp_path)
+    assert found is not None
+    assert (found.step, found.total) == (5999, 8000), "it was continued, and is longer now"
     path.write_text('[1]\n{"kind": "step", "step": "x", "loss": null, "step_s": true}\n')
     assert training_progress(tmp_path) is None
     odd = json.loads(lines(step_record(7)))

@@ -21,6 +21,7 @@ from tests.models.golden_dit import TINY, golden_dit
 torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
 
 FRAMES, HEIGHT, WIDTH = 5, 32, 48
+ENLARGING = {"sr_dit": "the sr dit", "upsampler": "the upsampler"}
 TRAINED, TEXT = "what was trained", "how texts are encoded"  # stand for the digests of the two
 
 
@@ -32,6 +33,9 @@ class StandIn(torch.nn.Module):
     def __init__(self, velocity, *, meanflow=False):
         super().__init__()
         self.velocity, self.config, self.calls = velocity, replace(TINY, meanflow=meanflow), []
+
+    def prepare(self, cond):
+        return cond
 
     def forward(self, x, timestep, cond, timestep_r=None):
         self.calls.append((x, timestep, cond, timestep_r))
@@ -84,7 +88,7 @@ def spec() -> SampleSpec:
         lora_multiplier=1.0,
         image=None,
         loras=(),
-        models={"dit": "the dit", "vae": "the vae", "text_encoder": "qwen", "image_encoder": "siglip"},
+        models={"dit": "the dit", "vae": "the vae", "text_encoder": "qwen", "image_encoder": "siglip", **ENLARGING},
     )
 
 

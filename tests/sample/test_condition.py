@@ -15,7 +15,7 @@ from hv15.errors import UserError
 from hv15.models import load_image_encoder, load_vae
 from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.sample import sampler
-from hv15.sample.condition import cover_crop, first_frame, write_condition
+from hv15.sample.condition import cover_crop, first_images, write_condition
 from tests.sample.conftest import HEIGHT, WIDTH, StandIn, made_from, text_item
 
 
@@ -51,7 +51,7 @@ def test_an_image_of_the_right_size_is_untouched():
 
 def test_the_file_holds_the_unscaled_mode_and_the_states_of_the_crop(i2v, models, condition, tmp_path):
     found = load_file(condition)
-    frame = first_frame(i2v, tmp_path)
+    frame = first_images(i2v, tmp_path).frame
     pixels = torch.from_numpy(frame).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
     with torch.no_grad():
         expected = load_vae(models["vae"]).encode(pixels)[0]
@@ -108,19 +108,19 @@ def test_t2v_ignores_a_condition_file(spec, models, condition, tmp_path):
 def test_an_image_that_changed_since_the_plan_is_refused(i2v, image, tmp_path):
     Image.new("RGB", (20, 20)).save(image)
     with pytest.raises(UserError, match=r"first\.png: changed"):
-        first_frame(i2v, tmp_path)
+        first_images(i2v, tmp_path)
 
 
 def test_a_damaged_image_is_named(i2v, image, tmp_path):
     image.write_bytes(image.read_bytes()[:50])
     with pytest.raises(UserError, match=r"first\.png"):
-        first_frame(i2v, tmp_path)
+        first_images(i2v, tmp_path)
 
 
 def test_a_relative_image_starts_at_the_project(i2v, image, tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     relative = replace(i2v, image=replace(i2v.image, path="first.png"))
-    assert np.array_equal(first_frame(relative, tmp_path), first_frame(i2v, tmp_path))
+    assert np.array_equal(first_images(relative, tmp_path).frame, first_images(i2v, tmp_path).frame)
 
 
 def test_a_condition_of_another_size_is_refused(i2v, models, condition, tmp_path):
@@ -149,10 +149,10 @@ def test_a_damaged_condition_is_named(i2v, models, tmp_path, content, message):
         sampler.sample_latents(i2v, models["dit"], None, *texts, path, output, made_from=made_from(i2v))
 
 
-def test_a_strip_is_no_first_frame(i2v, tmp_path):
+def test_a_strip_is_no_first_images(i2v, tmp_path):
     """Otherwise it would be enlarged to gigabytes."""
     path = tmp_path / i2v.image.path
     Image.fromarray(np.zeros((1, 30_000, 3), np.uint8)).save(path)
     strip = replace(i2v, image=replace(i2v.image, fingerprint=model_fingerprint(path)))
     with pytest.raises(UserError, match=r"a picture of 30000x1 pixels is too small"):
-        first_frame(strip, tmp_path)
+        first_images(strip, tmp_path)

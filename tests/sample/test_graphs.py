@@ -229,6 +229,6 @@ def test_the_plan_counts_the_inputs_that_stay():
         settings = make_settings(sample={"cuda_graphs": graphs})
         meter = run_denoising(settings, replace(TINY, num_blocks=2), torch.float32, size, guided=False, gpu=True)
         peaks.append(sum(meter.parts.values()) - meter.parts[WEIGHTS])
-    cond, cells = empty_condition(TINY, size), 3 * 8 * 8
-    inputs = 4 * (TINY.in_channels * cells + 1) + cond.text.nbytes
+    prepared, cells = golden_dit().prepare(empty_condition(TINY, size)), 3 * 8 * 8
+    inputs = 4 * (TINY.in_channels * cells + 1) + sum(tensor.nbytes for tensor in prepared.tensors)
     assert peaks[1] - peaks[0] == pytest.approx(inputs, abs=1024)

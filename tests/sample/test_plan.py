@@ -10,10 +10,12 @@ import pytest
 from hv15.config import Settings
 from hv15.digest import digest
 from hv15.errors import UserError
+from hv15.lora.reach import Reach, StrengthPart
+from hv15.models.super_resolution import SUPER_RESOLUTIONS
 from hv15.models.variants import VARIANTS
 from hv15.records.spec import Spec
-from hv15.sample.plan import plan_samples
-from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec, StepCaching
+from hv15.sample.plan import plan_enlarged, plan_previews, plan_samples
+from hv15.sample.prompts import Enlarged, ImageFile, LoRAFile, SampleSpec, StepCaching
 from tests.sample.conftest import TEXT, TRAINED, made_from
 
 EMPTY_SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
@@ -86,6 +88,79 @@ def test_with_base_adds_a_sample_without_the_trained_lora(tmp_path):
     assert (with_lora.lora_multiplier, base.lora_multiplier) == (0.8, None)
     assert base.loras == with_lora.loras  # those of the config stay: the comparison is about the trained one
     assert base.seed == with_lora.seed
+
+
+def test_where_a_lora_acts_is_part_of_the_sample(tmp_path):
+    lora = tmp_path / "style.safetensors"
+    lora.write_bytes(EMPTY_SAFETENSORS)
+    by = [{"blocks": [0, 19], "factor": 0.5}, {"steps": [0.5, 1.0], "factor": 0}]
+    entry = {"path": str(lora), "include_patterns": ["img_attn"], "exclude_patterns": ["_mod"], "strength_by": by}
+    (spec,) = plan([{"prompt": "a cat"}], loras=[entry])
+    parts = StrengthPart(0.5, blocks=(0, 19)), StrengthPart(0.0, steps=(0.5, 1.0))
+    assert spec.loras[0].reach == Reach(("img_attn",), ("_mod",), parts)
+    assert SampleSpec.from_json(spec.to_json()) == spec
+    seen = []
+    for change in (
+        {},
+        {"include_patterns": []},
+        {"exclude_patterns": []},
+        {"strength_by": by[:1]},
+        {"strength_by": []},
+    ):
+        (changed,) = plan([{"prompt": "a cat"}], loras=[{**entry, **change}])
+        seen.append(digest(changed.denoising("t", "x")))
+    assert len({*seen}) == 5
+
+
+def test_a_lora_that_acts_everywhere_leaves_former_samples_as_they_are(tmp_path):
+    lora = tmp_path / "style.safetensors"
+    lora.write_bytes(EMPTY_SAFETENSORS)
+    (spec,) = plan([{"prompt": "a cat"}], loras=[{"path": str(lora), "multiplier": 0.5}])
+    (recorded,) = spec.denoising("t", "x")["loras"]
+    assert recorded.keys() == {"fingerprint", "multiplier"}
+    former = spec.to_json()
+    del former["loras"][0]["reach"]
+    assert SampleSpec.from_json(former) == spec
+
+
+def test_a_part_of_the_steps_must_have_one_of_this_sample(tmp_path):
+    lora = tmp_path / "style.safetensors"
+    lora.write_bytes(EMPTY_SAFETENSORS)
+    loras = [{"path": str(lora), "strength_by": [{"steps": [0.0, 0.02], "factor": 0}]}]
+    assert len(plan([{"prompt": "a cat", "infer_steps": 50}], loras=loras)) == 1
+    with pytest.raises(UserError, match=r"cat: .*style\.safetensors: strength_by: steps \[0\.0, 0\.02\] are none of 8"):
+        plan([{"name": "cat", "prompt": "a cat", "infer_steps": 8}], loras=loras)
+
+
+def test_several_seeds_give_a_sample_each():
+    every = [{"name": "own", "prompt": "a", "seed": 9}, {"name": "all", "prompt": "b"}, {"name": "few", "prompt": "c"}]
+    every[2]["seeds"] = [5]
+    specs = plan(every, seeds=[1, 2], with_base=True)
+    assert [(spec.name, spec.seed) for spec in specs if spec.lora_multiplier is not None] == [
+        ("own", 9),
+        ("all.seed1", 1),
+        ("all.seed2", 2),
+        ("few.seed5", 5),
+    ]
+    bases = {spec.name: spec.seed for spec in specs if spec.lora_multiplier is None}
+    assert bases == {"own.base": 9, "all.seed1.base": 1, "all.seed2.base": 2, "few.seed5.base": 5}
+    (alone,) = plan([{"name": "all", "prompt": "b", "seed": 2}])
+    assert made_from(alone) == made_from(specs[4])  # the file of a seed does not depend on the others
+
+
+def test_previews_are_of_the_first_seed():
+    settings = settings_of([{"name": "cat", "prompt": "a"}], seeds=[4, 2])
+    samples = {spec.name: spec for spec in plan_samples(settings, "480p_t2v", MODELS)}
+    assert [(spec.name, spec.seed) for spec in plan_previews(settings, samples)] == [("cat.seed4", 4)]
+
+
+def test_a_seed_is_asked_for_once():
+    with pytest.raises(ValueError, match="found 3 twice"):
+        settings_of([{"prompt": "a", "seeds": [3, 1, 3]}])
+    with pytest.raises(ValueError, match="found 3 twice"):
+        settings_of([{"prompt": "a"}], seeds=[3, 3])
+    with pytest.raises(ValueError, match="keep one of the two"):
+        settings_of([{"prompt": "a", "seed": 1, "seeds": [3]}])
 
 
 def test_latent_size():
@@ -199,6 +274,7 @@ def test_every_field_of_a_sample_counts_or_is_named_as_one_that_does_not(spec: S
         "step_cache": StepCaching("deepcache", 0.2, 0.9, 4, 0.1),
         "guidance_interval": (0.0, 0.5),
         "cfg_zero_star": True,
+        "enlarges": Enlarged("720p", 64, 64, "f3"),
     }
     silent = {"fps", "output_type", "vae_sample_size", "vae_tile_overlap", "vae_seamless_tiles", "name", "variant"}
     for field in dataclasses.fields(SampleSpec):
@@ -209,7 +285,7 @@ def test_every_field_of_a_sample_counts_or_is_named_as_one_that_does_not(spec: S
 
 
 def test_settings_that_came_later_leave_former_samples_as_they_are(spec: SampleSpec) -> None:
-    later = {"step_cache", "guidance_interval", "cfg_zero_star", "zero_init_steps", "vae_seamless_tiles"}
+    later = {"step_cache", "guidance_interval", "cfg_zero_star", "zero_init_steps", "enlarges", "vae_seamless_tiles"}
     assert not later & spec.denoising(TRAINED, TEXT).keys()
     former = {name: value for name, value in spec.to_json().items() if name not in later}
     assert SampleSpec.from_json(former) == spec
@@ -235,3 +311,22 @@ def test_a_moved_file_samples_nothing_again(spec: SampleSpec) -> None:
     assert made_from(here) == made_from(there)
     changed = dataclasses.replace(here, image=dataclasses.replace(image, fingerprint="f3"))
     assert made_from(changed) != made_from(here)
+
+
+def test_what_an_enlarged_sample_depends_on(spec: SampleSpec) -> None:
+    """Its own models, not the small video's transformer; the file that it enlarges; and all of its own settings."""
+    small = dataclasses.replace(spec, step_cache=StepCaching("deepcache", 0.2, 0.9, 4, 0.1), cfg_zero_star=True)
+    found = Enlarged("1080p", 480, 640, "f1")
+    large = plan_enlarged(small, SUPER_RESOLUTIONS["1080p"], spec.models, found, (720, 960))
+    assert (large.height, large.width, large.steps, large.flow_shift) == (720, 960, 8, 2.0)
+    assert not large.guided
+    assert (large.step_cache, large.cfg_zero_star, large.lora_multiplier) == (None, False, None)
+    assert (large.prompt, large.seed, large.frames) == (spec.prompt, spec.seed, spec.frames)
+    assert SampleSpec.from_json(large.to_json()) == large
+    for change in ({"enlarges": dataclasses.replace(found, file="f2")}, {"steps": 6}, {"width": 976}):
+        assert made_from(dataclasses.replace(large, **change)) != made_from(large)
+    for role, counts in {"sr_dit": True, "upsampler": True, "vae": True, "dit": False, "image_encoder": False}.items():
+        changed = dataclasses.replace(large, models={**spec.models, role: "other"})
+        assert (made_from(changed) != made_from(large)) == counts, role
+    i2v = dataclasses.replace(large, task="i2v", image=ImageFile("a.png", "f1"))
+    assert i2v.conditioning() != dataclasses.replace(i2v, enlarges=None).conditioning(), "the image encoder sees more"

@@ -31,6 +31,7 @@ from hv15.sample import sampling
 from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec
 from hv15.train import previews as previews_module
 from hv15.train.examples import Example
+from hv15.train.loop import Trainer
 from hv15.train.previews import Preview, PreviewPlan, movable, sampling_loras
 from tests.train.world import CONFIG, metrics, run, settings, tiny_dit, tiny_stores, untimed, write_text
 
@@ -98,9 +99,7 @@ def test_a_training_with_previews_gives_the_same_lora(tmp_path: Path, data: Data
     plain = run(tmp_path / "plain", settings(**options), data=data)
     config = settings(**options, preview_every_n_steps=2, preview_at_first=True)
     sampled = run(tmp_path / "sampled", config, data=data, previews=plan(tmp_path, SPEC))
-    assert load_file(sampled).keys() == load_file(plain).keys()
-    for name, tensor in load_file(plain).items():
-        assert torch.equal(load_file(sampled)[name], tensor), name
+    assert sampled.read_bytes() == plain.read_bytes()
     assert untimed(metrics(tmp_path / "sampled")) == untimed(metrics(tmp_path / "plain"))
     assert made(tmp_path / "sampled") == ["red.step000000.mp4", *NAMES]
     records = metrics(tmp_path / "sampled", "preview")
@@ -184,6 +183,37 @@ def test_a_file_asks_for_samples(tmp_path: Path, data: Data, monkeypatch: pytest
     run(tmp_path / "one", settings(max_train_steps=5), data=data, previews=plan(tmp_path, SPEC))
     assert made(tmp_path / "one") == ["red.step000003.mp4"]
     assert not ask.exists()
+
+
+def test_a_request_for_another_training_is_dropped(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that lies there from before, and one that comes when the last step is done."""
+    ask, real = tmp_path / "one/train/sample-now", Trainer._read_back
+
+    def asks_late(trainer: Trainer, queued: Any) -> Any:
+        if queued.step == 2:
+            ask.touch()
+        return real(trainer, queued)
+
+    run(tmp_path / "one", settings(max_train_steps=1), data=data, previews=plan(tmp_path, SPEC))
+    ask.touch()
+    monkeypatch.setattr(Trainer, "_read_back", asks_late)
+    run(tmp_path / "one", settings(max_train_steps=3), data=data, previews=plan(tmp_path, SPEC))
+    assert made(tmp_path / "one") == []
+    assert not ask.exists()
+    assert "no step was left" in caplog.text
+
+
+@pytest.mark.parametrize("prompts", [True, False])
+def test_it_tells_whether_it_can_make_samples(tmp_path: Path, data: Data, prompts: bool) -> None:
+    ask = tmp_path / "one/train/sample-now"
+    ask.parent.mkdir(parents=True)
+    ask.touch()
+    run(tmp_path / "one", settings(max_train_steps=2), data=data, previews=plan(tmp_path, SPEC) if prompts else None)
+    assert [record["samples_on_request"] for record in metrics(tmp_path / "one", "start")] == [prompts]
+    assert made(tmp_path / "one") == []
+    assert not ask.exists(), "no later training finds it"
 
 
 def test_a_problem_is_a_warning_and_the_training_continues(tmp_path: Path, data: Data) -> None:

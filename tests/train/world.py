@@ -128,15 +128,14 @@ def settings(task: str = "t2v", **train: Any) -> Settings:
     )
 
 
+_NOT_IN_SPECS = (Affects.SPEED, Affects.WATCHING, Affects.STEP, Affects.APART, Affects.PUBLISHING)
+
+
 def spec_of(config: Settings) -> dict[str, Any]:
     every = config.dump()["train"]
-    train = {
-        name: value
-        for name, value in every.items()
-        if affects(TrainSettings, name) not in (Affects.STEP, Affects.APART, Affects.PUBLISHING)
-    }
+    train = {name: value for name, value in every.items() if affects(TrainSettings, name) not in _NOT_IN_SPECS}
     if config.train.validation.patience is not None:
-        train["validation"] = every["validation"]
+        train["validation"] = {name: value for name, value in every["validation"].items() if name != "keep_best"}
     train["batches_per_step"] = config.train.batches_per_step
     return {"train": train, "task": config.task, "dataset": {"digest": "d", "size": 6}, "dit": "tiny"}
 

@@ -202,7 +202,10 @@ async def test_entries_of_lists_come_and_go(tmp_path: Path) -> None:
 async def test_what_reruns_and_what_it_takes_follow_the_text_that_is_not_saved(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(findings, "ASKING_S", 0.01)
     app = dashboard(tmp_path)
-    jobs = (planned(1, "train", "learning_rate changed: 0.001 -> 0.0002"), planned(2, "convert", "train ran again"))
+    reason = (
+        "learning_rate changed: 0.001 -> 0.0002, so it is another training; to go on set train.continue_from: latest"
+    )
+    jobs = (planned(1, "train", reason), planned(2, "convert", "train ran again"))
     app.files.plan = Rerun(jobs)  # type: ignore[attr-defined]
     app.files.estimate = Estimate((EstimateLine("train", int(21.4 * GIB), 7200.0, "20 blocks swapped"),))  # type: ignore[attr-defined]
     async with app.run_test(size=(120, 40)) as pilot:
@@ -220,7 +223,7 @@ async def test_what_reruns_and_what_it_takes_follow_the_text_that_is_not_saved(t
         assert "Estimate 21 GiB" in text_of(app)
         await pilot.press("t")
         await pilot.pause()
-        assert "learning_rate changed: 0.001 -> 0.0002" in text_of(app)
+        assert reason in text_of(app), "whole, below the jobs"
         await pilot.press("t")
         await pilot.pause()
         assert "2:00:00" in text_of(app)

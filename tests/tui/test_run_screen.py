@@ -32,7 +32,7 @@ from tests.tui.watched import (
 from tui.app import Dashboard
 from tui.data.history import Orphan
 from tui.data.jobs import JobState
-from tui.data.rerun import Rerun
+from tui.data.rerun import DueStage, Rerun
 from tui.dialogs.confirm import Confirm
 from tui.dialogs.start import StartDialog
 from tui.messages import JobsSeen, OpenLog, RunSeen
@@ -40,6 +40,7 @@ from tui.project_files import RunView, TailView
 from tui.widgets.chart import Chart
 from tui.widgets.failure_panel import FailurePanel
 from tui.widgets.jobs_table import JobsTable
+from tui.widgets.plan_view import PlanView
 from tui.widgets.rows import Rows
 
 
@@ -215,6 +216,37 @@ async def test_the_start_dialog_uses_the_room_it_has(tmp_path: Path, size: tuple
         if size[1] > 50:
             assert "clip 8: short" in text_of(app)
             assert "because of it" in text_of(app)
+
+
+LONG = (
+    "train.learning_rate 0.0001 -> 0.0002",
+    "the training of 1,600 steps is kept in train-ab12cd34; to continue from it instead set train.continue_from: "
+    "latest, train.reset_optimizer: true and a greater train.max_train_steps",
+)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_long_reasons_stand_whole_below_the_jobs(tmp_path: Path, size: tuple[int, int]) -> None:
+    app = dashboard(tmp_path)
+    others = [planned(number, "sample_video", "Training the LoRA") for number in range(30)]
+    train = DueStage("train", "Training the LoRA", LONG)
+    app.files.plan = Rerun((planned(1, "encode_texts", "3 new captions"), train, *others))  # type: ignore[attr-defined]
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        await pilot.press("s")
+        await settle(pilot)
+        below = [line.partition("▌")[2].partition("│")[0] for line in text_of(app).splitlines() if "▌" in line]
+        shown = " ".join(" ".join(below).split())
+        assert shown == " ".join(LONG), "the job with the longest reasons is the first to be explained"
+        app.screen.query_one(PlanView).table.focus()
+        await pilot.press("home")
+        await settle(pilot)
+        assert "train.continue_from: latest" not in text_of(app)
+        assert text_of(app).count("3 new captions") == 2, "in the line, and below"
+        app.files.plan = Rerun((planned(1, "encode_texts", "3 new captions"),))  # type: ignore[attr-defined]
+        await pilot.press("d")
+        await settle(pilot)
+        assert text_of(app).count("3 new captions") == 1, "what fits into its line is not said twice"
 
 
 async def test_stop_asks_first_and_again_kills(tmp_path: Path, orders: list[tuple[Any, ...]]) -> None:

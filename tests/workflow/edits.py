@@ -148,6 +148,24 @@ def go_on_and_lose_all_but_the_lora(project: QuickProject) -> None:
     shutil.rmtree(project.root / "results/specs")
 
 
+def prompts_file(project: QuickProject, text: str) -> None:
+    (project.root / "prompts.txt").write_text(text)
+    project.set(sample={"prompts_file": "prompts.txt"})
+
+
+def change_prompts_file(project: QuickProject) -> None:
+    """Of three lines, one is edited, and the order is another."""
+    prompts_file(project, "a green hexagon\na blue square\na pink line\n")
+    assert project.snakemake().code == 0
+    prompts_file(project, "a blue square\na red line\n\n# and\na green hexagon\n")
+
+
+def add_a_seed(project: QuickProject) -> None:
+    project.set_prompts({**ONE, "seeds": [1, 2]})
+    assert project.snakemake().code == 0
+    project.set_prompts({**ONE, "seeds": [3, 2, 1]})
+
+
 def sets(**sections: object) -> Callable[[QuickProject], None]:
     return lambda project: project.set(**sections)
 
@@ -182,6 +200,10 @@ EDITS = [
     edit("a prompt added", prompts(ONE, TWO), SAMPLE, texts=1),
     edit("a prompt edited", prompts({**ONE, "prompt": "a green square"}), SAMPLE, texts=1),
     edit("a prompt's seed", prompts({**ONE, "seed": 5}), SAMPLE),
+    edit("a prompts file", lambda p: prompts_file(p, "a blue square\n"), SAMPLE, texts=1),
+    edit("lines of a prompts file", change_prompts_file, SAMPLE, texts=1),
+    edit("several seeds", prompts({**ONE, "seeds": [1, 2]}), {"stage shard": 1}),
+    edit("a seed more", add_a_seed, SAMPLE),
     edit("a prompt's frame rate", prompts({**ONE, "fps": 12}), {"stage decode": 1}),
     edit("no prompt any more", prompts()),
     edit("a format added", sets(convert={"formats": ["comfyui"]}), {"export": 1}),

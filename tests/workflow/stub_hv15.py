@@ -38,6 +38,7 @@ def main(words: list[str]) -> None:
         "stage lora": keep,
         "stage denoise": write_latents,
         "stage decode": write_video,
+        "stage shard": write_shard,
         "stage sheet": write_sheet,
         "export": export,
         "stage grid": write_grid,
@@ -185,21 +186,55 @@ def write_state(training: Path, record: TrainingRecord, step: int) -> Path:
 
 
 def write_latents(words: list[str], options: dict[str, str]) -> str:
-    wanted = wanted_of(options)
+    spec = json.loads(Path(options["spec"]).read_text())
+    wanted = spec["wanted"]
+    assert not failing(spec["details"]["sample"]["name"]), "the test wants this sample to fail"
     assert ("lora" in options) == (wanted["trained"] is not None)
     write_safetensors(Path(options["out"]), {"hv15.made_from": json.dumps(wanted)})
     return ""
 
 
 def write_video(words: list[str], options: dict[str, str]) -> str:
+    make_video(wanted_of(options), Path(options["latents"]), Path(options["out"]))
+    return ""
+
+
+def make_video(wanted: dict[str, Any], latents: Path, out: Path) -> None:
     import numpy as np
 
     from hv15.data.encode import write_video as write
 
-    wanted = wanted_of(options)
-    assert metadata_of(Path(options["latents"]))["hv15.made_from"] == json.dumps(wanted["latents"])
-    write(Path(options["out"]), np.zeros((1, 16, 16, 3), np.uint8), metadata={"hv15.made_from": json.dumps(wanted)})
-    return ""
+    assert metadata_of(latents)["hv15.made_from"] == json.dumps(wanted["latents"])
+    write(out, np.zeros((1, 16, 16, 3), np.uint8), metadata={"hv15.made_from": json.dumps(wanted)})
+
+
+def write_shard(words: list[str], options: dict[str, str]) -> str:
+    """The files of all samples but those that the test wants to fail; with `stop`, those of the first sample alone."""
+    from hv15.records.paths import ProjectPaths
+    from hv15.records.shard import parts_of
+    from hv15.records.spec import Spec
+
+    parts = parts_of(Spec.read(Path(options["spec"])))
+    outs = {part.product: ProjectPaths().before_taken(part.product) for part in parts}
+    first = parts[0].details["sample"]
+    for part in parts:
+        if Path("stop").exists() and part.details["sample"] != first:
+            sys.exit("the test wants it to be stopped")
+        if failing(part.details["sample"]["name"]) or outs[part.product].exists():
+            continue
+        if "latents" in part.inputs:
+            latents = outs.get(part.inputs["latents"], part.inputs["latents"])
+            make_video(part.wanted, latents, outs[part.product])
+        else:
+            assert ("lora" in part.inputs) == (part.wanted["trained"] is not None)
+            assert all(file.exists() for file in part.inputs.values())
+            write_safetensors(outs[part.product], {"hv15.made_from": json.dumps(part.wanted)})
+    Path(options["out"]).write_text("{}")
+    return str(len({part.details["sample"]["name"] for part in parts}))
+
+
+def failing(sample: str) -> bool:
+    return Path(f"fail-{sample}").exists()
 
 
 def write_sheet(words: list[str], options: dict[str, str]) -> str:

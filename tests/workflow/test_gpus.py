@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -11,6 +12,7 @@ import pytest
 
 from hv15.project import Project
 from hv15.workflow import WorkflowProject
+from hv15.workflow.parallel_jobs import sampling_jobs
 from tests.workflow.quick import QuickProject
 from tests.workflow.stub_hv15 import MEET_S
 
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from snakemake.io import Wildcards
     from snakemake.workflow import Workflow
 
-JOBS = {"encode latents": 2, "encode texts": 2, "train": 1, "stage denoise": 2, "stage decode": 2}
+JOBS = {"encode latents": 2, "encode texts": 2, "train": 1}
+ALONE = JOBS | {"stage denoise": 2, "stage decode": 2}
+TOGETHER = JOBS | {"stage shard": 1}
 
 
 @pytest.fixture
@@ -33,10 +37,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QuickProject:
     return project
 
 
-def times(project: QuickProject) -> list[tuple[str, float, float]]:
+def times(project: QuickProject, jobs: dict[str, int]) -> list[tuple[str, float, float]]:
     """GPU, begin and end of each job."""
     lines = [line.split(maxsplit=3) for line in (project.root / "gpus.log").read_text().splitlines()]
-    assert {name: [words[3] for words in lines].count(name) for name in JOBS} == JOBS
+    counted = Counter(words[3] for words in lines)
+    assert {name: counted[name] for name in (*ALONE, *TOGETHER) if counted[name]} == jobs
     return [(gpu[-1], float(begin), float(end)) for gpu, begin, end, _ in lines]
 
 
@@ -48,7 +53,7 @@ def at_once(jobs: list[tuple[str, float, float]]) -> list[tuple[str, str]]:
 def test_jobs_run_side_by_side_each_on_its_gpu(project: QuickProject) -> None:
     outcome = project.snakemake()
     assert outcome.code == 0, outcome.output
-    pairs = at_once(times(project))
+    pairs = at_once(times(project, ALONE))
     assert len(pairs) >= 2, "of shards, and of samples"
     assert {frozenset(pair) for pair in pairs} == {frozenset("ab")}
 
@@ -57,7 +62,7 @@ def test_one_after_the_other_if_that_is_asked_for(project: QuickProject, monkeyp
     monkeypatch.setenv(MEET_S, "0.2")
     outcome = project.snakemake("--resources", "gpu=1")
     assert outcome.code == 0, outcome.output
-    assert at_once(times(project)) == []
+    assert at_once(times(project, TOGETHER)) == []
 
 
 class Sent:
@@ -98,3 +103,35 @@ def test_a_job_that_divides_its_videos_asks_for_several_gpus(
     workflow = cast("Workflow", Sent(elsewhere=elsewhere))
     opened = WorkflowProject(Project(project.root / "config.yaml"), workflow)
     assert opened.gpus(section)(cast("Wildcards", None)) == expected
+
+
+@pytest.mark.parametrize(
+    ("workflow", "settings", "expected"),
+    [
+        (Sent(elsewhere=False, gpu=2, _cores=16), {}, 2),
+        (Sent(elsewhere=False, gpu=4, _cores=16), {"sample": {"context_parallel": 2}}, 2),
+        (Sent(elsewhere=False, gpu=1, _cores=16), {"sample": {"context_parallel": 2}}, 1),
+        (Sent(elsewhere=False, gpu=8, _cores=3), {}, 3),
+        (Sent(elsewhere=False, gpu=8, _cores=3), {"runtime": {"device": "cpu"}}, 1),
+        (Sent(elsewhere=True, _nodes=5), {}, 5),
+        (Sent(elsewhere=True, _nodes=5, gpu=4), {}, 4),
+        (Sent(elsewhere=True), {}, 0),
+    ],
+)
+def test_how_many_jobs_sample_at_the_same_time(
+    project: QuickProject, workflow: Sent, settings: dict[str, object], expected: int
+) -> None:
+    project.set(**settings)
+    opened = Project(project.root / "config.yaml")
+    assert sampling_jobs(cast("Workflow", workflow), opened.settings) == expected
+
+
+def test_only_here_a_job_that_takes_what_was_made_needs_no_gpu(project: QuickProject) -> None:
+    for elsewhere, expected in ((False, 0), (True, 1)):
+        workflow = Sent(elsewhere=elsewhere, gpu=1, _cores=1, _nodes=1)
+        workflow.is_main_process = True
+        opened = WorkflowProject(Project(project.root / "config.yaml"), cast("Workflow", workflow))
+        wildcards = cast("Wildcards", {"name": "one"})
+        assert opened.gpu_of("sample_video.{name}")(wildcards) == expected
+        assert opened.gpus("sample", "sample_latents.{name}")(wildcards) == expected
+        assert opened.gpus("sample")(wildcards) == 1

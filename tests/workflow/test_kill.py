@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hv15.records.outputs import LATENTS, VIDEO
 from tests.workflow.conftest import make_project
-from tests.workflow.project import REPOSITORY, ProjectFolder, environment
+from tests.workflow.project import REPOSITORY, ProjectFolder, environment, tiny_models
 
 pytestmark = pytest.mark.slow
 
@@ -37,10 +38,10 @@ def prepared(root: Path, demo_models: Path, demo_clips: Path) -> ProjectFolder:
     return project
 
 
-def start(project: ProjectFolder, ready: Callable[[], bool]) -> subprocess.Popen[bytes]:
+def start(project: ProjectFolder, ready: Callable[[], bool], target: str = LORA) -> subprocess.Popen[bytes]:
     """Start Snakemake in a process group of its own, as a terminal does, and wait for a condition."""
     process = subprocess.Popen(
-        project.command(target=LORA),
+        project.command(target=target),
         cwd=REPOSITORY,
         env=environment(),
         stdout=subprocess.DEVNULL,
@@ -55,9 +56,9 @@ def start(project: ProjectFolder, ready: Callable[[], bool]) -> subprocess.Popen
     return process
 
 
-def kill_when(project: ProjectFolder, ready: Callable[[], bool]) -> None:
+def kill_when(project: ProjectFolder, ready: Callable[[], bool], target: str = LORA) -> None:
     """Kill the whole process tree with SIGKILL in the middle."""
-    process = start(project, ready)
+    process = start(project, ready, target)
     tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for each in tree:
         if each.is_running():
@@ -111,3 +112,32 @@ def test_stopped_by_ctrl_c_while_training(
     outcome = project.snakemake(target=LORA)
     assert outcome.code == 0, outcome.output
     assert (project.root / LORA).read_bytes() == undisturbed
+
+
+def test_killed_while_sampling(tmp_path: Path, demo_models: Path) -> None:
+    """What a job of several samples has finished is not made again, and is the same as without the disturbance."""
+    names = ("one", "two", "three")
+    size = {"video_size": [64, 64], "video_length": 5, "infer_steps": 100, "guidance_scale": 1.0}
+    prompts = [{"name": name, "prompt": f"{name} circles"} for name in names]
+    projects = {kind: ProjectFolder(tmp_path / kind) for kind in ("killed", "undisturbed")}
+    for project in projects.values():
+        project.root.mkdir()
+        project.write({"models": tiny_models(demo_models), "sample": {**size, "prompts": prompts}})
+    project = projects["killed"]
+    untaken = project.root / "results/samples/.untaken/samples"
+    kill_when(project, lambda: (untaken / "one.latents.safetensors").exists(), target="samples")
+    assert not (project.root / "results/samples/three.mp4").exists()
+    made = (untaken / "one.latents.safetensors").read_bytes()
+    assert project.snakemake("--unlock", target="samples").code == 0
+    outcome = project.snakemake(target="samples")
+    assert outcome.code == 0, outcome.output
+    log = (project.root / "results/logs/sample_shard.0.log").read_text()
+    assert "denoise one" not in log
+    assert "denoise three 100%" in log
+    assert projects["undisturbed"].snakemake(target="samples").code == 0
+    files = {kind: project.root / "results/samples" for kind, project in projects.items()}
+    assert (files["killed"] / "one.latents.safetensors").read_bytes() == made
+    for name in names:
+        for output in (LATENTS, VIDEO):
+            one, other = (folder / f"{name}{output.suffix}" for folder in files.values())
+            assert one.read_bytes() == other.read_bytes(), f"{name}{output.suffix}"

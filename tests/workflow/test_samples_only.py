@@ -8,7 +8,7 @@ from typing import Any
 from tests.workflow.project import ProjectFolder, tiny_models
 
 SIZE = {"video_size": [64, 64], "video_length": 5, "infer_steps": 1, "guidance_scale": 1.0}
-RUN = {"sample_latents": 2, "sample_video": 2}
+RUN = {"sample_shard": 1, "sample_latents": 2, "sample_video": 2}
 
 
 def prompts(first: str) -> dict[str, Any]:

@@ -188,7 +188,7 @@ def test_a_failed_training_is_tried_again_beside_new_encodings(prepared: QuickPr
     (project.root / "fail").unlink()
     project.set_prompts(ONE, TWO)
     outcome = project.snakemake()
-    assert (outcome.jobs["train"], outcome.texts, outcome.jobs["stage decode"]) == (1, 1, 2), outcome.output
+    assert (outcome.jobs["train"], outcome.texts, outcome.jobs["stage shard"]) == (1, 1, 1), outcome.output
 
 
 def test_a_clip_of_the_validation_is_encoded_and_trains_nothing(prepared: QuickProject, tmp_path: Path) -> None:
@@ -254,14 +254,14 @@ def test_a_step_is_published_and_the_last_one_comes_back(prepared: QuickProject,
     assert (outcome.code, outcome.jobs["stage lora"], outcome.jobs["stage denoise"]) == (0, 0, 1), outcome.output
     project.set(train={"publish_step": None})
     outcome = project.snakemake()
-    assert (outcome.code, outcome.jobs["train"], outcome.jobs["stage denoise"]) == (0, 0, 2), outcome.output
+    assert (outcome.code, outcome.jobs["train"], outcome.jobs["stage shard"]) == (0, 0, 1), outcome.output
     assert (results / "lora.safetensors").read_bytes() == last
 
 
 def test_samples_of_checkpoints_are_made_once(prepared: QuickProject, tmp_path: Path) -> None:
     project = prepared.copied(tmp_path / "project", everything=True)
     outcome = project.snakemake(target="checkpoint_grid")
-    of_steps = {"stage lora": 1, "stage denoise": 2, "stage decode": 2, "stage grid": 1}
+    of_steps = {"stage lora": 1, "stage shard": 1, "stage grid": 1}
     assert (outcome.code, outcome.jobs) == (0, of_steps), outcome.output
     project.forget()
     assert "Nothing to be done" in project.snakemake("-n", target="checkpoint_grid").output

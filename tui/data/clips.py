@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 """Red, green and blue: [H, W, 3], or of several frames [N, H, W, 3]."""
 
+STILL = 12
+"""The frame that stands for a video: half a second after its beginning."""
 MOST_FRAMES = 1000
 MOST_BYTES = 64 << 20
 """The most memory of a clip; of a longer one only every second frame is kept, or every fourth, ..."""
@@ -89,6 +91,15 @@ def still(path: Path, index: int) -> Image.Image:
         raise UserError.at(path, "shows nothing", hint="it may be incomplete: wait, or make it again")
     picture = Image.fromarray(shown.to_ndarray(format="rgb24"))
     return picture.rotate(shown.rotation, expand=True) if shown.rotation else picture
+
+
+def small_still(path: Path, width: int, height: int) -> Pixels:
+    """Return one frame from near the beginning, uint8 [H, W, 3], in at most `width` x `height` pixels.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    return _small(still(path, STILL), max(1, width), max(1, height))
 
 
 def _video(path: Path, width: int, height: int, cancel: threading.Event | None) -> DecodedClip:

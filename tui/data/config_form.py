@@ -94,7 +94,8 @@ def form(
         literals: how numbers are written in it.
         problems: what is wrong with a setting, by its location, which may lie inside a value.
     """
-    return tuple(_sections(Settings, data, (), "Project", "What the LoRA is for.", False, _Sources(literals, problems)))
+    sources = _Sources(literals, problems)
+    return tuple(_sections(Settings, data, (), "Project", "What the LoRA is for.", False, None, sources))
 
 
 @dataclass(frozen=True)
@@ -109,24 +110,33 @@ class _Sources:
 
 
 def _sections(
-    model: type[Section], data: Json, at: Location, title: str, text: str, is_entry: bool, sources: _Sources
+    model: type[Section],
+    data: Json,
+    at: Location,
+    title: str,
+    text: str,
+    is_entry: bool,
+    mark: Affects | None,
+    sources: _Sources,
 ) -> Iterator[FormSection]:
+    """Yield a section and those in it; `mark` is that of all its settings (`FieldInfo.mark_below`)."""
     values = data if isinstance(data, dict) else {}
     own: list[FormField] = []
     below: list[Iterator[FormSection]] = []
-    for info in own_fields(model):
+    for info in own_fields(model, mark=mark):
         name = info.path
         section: type[Section] | None = section_of(model.model_fields[name].annotation)
         value, place = values.get(name), (*at, name)
         if section is None or isinstance(value, str):  # a string: the path of a dataset TOML
             own.append(_field(model, info, place, name in values, value, sources))
         elif _is_one(model, name):
-            below.append(_sections(section, value, place, dotted(place), info.doc, False, sources))
+            below.append(_sections(section, value, place, dotted(place), info.doc, False, info.mark_below, sources))
         else:
             entries = value if isinstance(value, list) else []
             for number, entry in enumerate(entries):
                 inner = (*place, number)
-                below.append(_sections(section, entry, inner, dotted(inner), info.doc, True, sources))
+                title_of = dotted(inner)
+                below.append(_sections(section, entry, inner, title_of, info.doc, True, info.mark_below, sources))
     if own:
         yield FormSection(at, title, text, tuple(own), is_entry)
     for each in below:

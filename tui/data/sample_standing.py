@@ -39,7 +39,7 @@ class StandingReader:
 
     def __init__(self, config: Path) -> None:
         self._root = config.parent
-        self._asked = _Watched(config, _Asked.of)
+        self._asked = _Watched(config, _Asked.of, lambda asked: asked.prompts_file)
         self._trainings: dict[str, tuple[_Watched[str], _Watched[str]]] = {}
         self._steps: dict[tuple[str, int], _Watched[str]] = {}
 
@@ -51,6 +51,12 @@ class StandingReader:
         for finished, begun in self._trainings.values():
             changed |= finished.refresh() | begun.refresh()
         return changed
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """The texts of the samples that the config asks for, by name, with those without the LoRA (`.base`)."""
+        found = self._asked.value.prompts if self._asked.value is not None else {}
+        return {name: text for name, text in found.items() if name != ProjectPaths().contact_sheet.stem}
 
     def of(
         self, experiment: str, name: str, prompt: str, trained: str | None, step: int | None = None
@@ -98,21 +104,32 @@ class StandingReader:
 
 
 class _Watched(Generic[Value]):
-    """The value read from one file; None as long as it is missing or unusable."""
+    """The value read from one file; None as long as it is missing or unusable.
 
-    def __init__(self, path: Path, read: Callable[[Path], Value]) -> None:
-        self._path, self._read = path, read
+    Args:
+        beside: returns another file on which a value depends, if there is one.
+    """
+
+    def __init__(
+        self, path: Path, read: Callable[[Path], Value], beside: Callable[[Value], Path | None] = lambda _: None
+    ) -> None:
+        self._path, self._read, self._find_beside = path, read, beside
         self._stamp: Stamp | None = None
+        self._beside: Path | None = None
+        self._stamp_beside: Stamp | None = None
         self.value: Value | None = None
 
     def refresh(self) -> bool:
         seen, before = stamp(self._path), self.value
-        if seen != self._stamp:
-            self._stamp = seen
+        seen_beside = stamp(self._beside) if self._beside is not None else None
+        if (seen, seen_beside) != (self._stamp, self._stamp_beside):
+            self._stamp, self._stamp_beside = seen, seen_beside
             try:
                 self.value = self._read(self._path) if seen is not None else None
             except (KeyError, OSError, RecordError, UserError):
                 self.value = None
+            if self.value is not None and (beside := self._find_beside(self.value)) != self._beside:
+                self._beside, self._stamp_beside = beside, stamp(beside) if beside is not None else None
         return self.value != before
 
 
@@ -123,18 +140,26 @@ class _Asked:
     prompts: dict[str, str]
     """The texts of its samples, by name; "" for the sheet that compares them."""
     publish_step: int | None
+    prompts_file: Path | None = None
+    """Where others of these prompts stand."""
 
     @classmethod
     def of(cls, config: Path) -> _Asked:
         settings = load_config(config)
-        return cls(_prompts(settings.sample), earlier_step(settings.train, settings.train.publish_step))
+        step = earlier_step(settings.train, settings.train.publish_step)
+        return cls(_prompts(settings.sample), step, settings.prompts_file)
 
 
 def _prompts(sample: SampleSettings) -> dict[str, str]:
-    texts = {prompt.name: prompt.prompt for prompt in sample.prompts}
-    compared = [prompt for prompt in sample.prompts if first_set(prompt.with_base, sample.with_base)]
+    texts: dict[str, str] = {}
+    compared: dict[str, str] = {}
+    for prompt in sample.prompts:
+        for name in sample.seeds_of(prompt):
+            texts[name] = prompt.prompt
+            if first_set(prompt.with_base, sample.with_base):
+                compared[name + BASE_SUFFIX] = prompt.prompt
     sheet = {ProjectPaths().contact_sheet.stem: ""} if compared else {}
-    return texts | sheet | {prompt.name + BASE_SUFFIX: prompt.prompt for prompt in compared}
+    return texts | sheet | compared
 
 
 def _finished(trained: Path) -> str:

@@ -1,4 +1,4 @@
-"""The samples of a project by prompt and step: final videos, those of checkpoints, previews, those of experiments."""
+"""The samples of a project by prompt and step: final ones, of checkpoints, previews, of experiments, made again."""
 
 from __future__ import annotations
 
@@ -18,20 +18,31 @@ from hv15.records.paths import ProjectPaths
 from tui.data.clips import DecodedClip, load_clip, still
 from tui.data.sample_standing import SampleStanding, StandingReader
 
-__all__ = ["DecodedClip", "Sample", "SamplesReader", "ShownSettings", "load_clip", "still"]
+__all__ = ["DecodedClip", "Sample", "SamplesReader", "ShownSettings", "UsedFile", "load_clip", "still"]
 
-Kind = Literal["final", "preview", "checkpoint", "base"]
-_Place = Literal["samples", "previews"] | int
-"""The folder of a sample: that of samples, of previews, or of the LoRA after a step."""
+Kind = Literal["final", "preview", "checkpoint", "base", "again"]
+_Place = Literal["samples", "previews", "again"] | int
+"""The folder of a sample: that of samples, of previews, of those made again, or of the LoRA after a step."""
 
 _STEP = re.compile(r"(?P<name>.*?)[-_.]?step[-_]?(?P<step>\d+)", re.IGNORECASE)
 _BASE = ".base"
+_OF_COMMAND = re.compile(r"-seed\d+-[0-9a-f]{8}$")
+"""What `hv15 sample` appends to the words of a prompt."""
 VIDEOS, IMAGES = (".mp4", ".webm", ".mkv", ".gif"), (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
+class UsedFile:
+    """A LoRA or an image that a sample was made with."""
+
+    path: str
+    """As the sample records it: absolute, or from the project folder."""
+    multiplier: float = 1.0
+
+
+@dataclass(frozen=True)
 class ShownSettings:
-    """The settings of a sample that are shown."""
+    """The settings of a sample that are shown, or that another one is made with."""
 
     prompt: str = ""
     negative_prompt: str = ""
@@ -39,6 +50,16 @@ class ShownSettings:
     steps: int | None = None
     guidance_scale: float | None = None
     flow_shift: float | None = None
+    height: int | None = None
+    width: int | None = None
+    frames: int | None = None
+    fps: float | None = None
+    lora_multiplier: float | None = None
+    """The strength of the trained LoRA."""
+    image: UsedFile | None = None
+    """The first frame."""
+    loras: tuple[UsedFile, ...] = ()
+    """Those besides the trained one."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +73,8 @@ class Sample:
     step: int | None
     """After so many steps of training; None for the finished LoRA."""
     kind: Kind
-    """`checkpoint`: with a LoRA that the training has kept, as the final ones are made; `base`: without the LoRA."""
+    """`checkpoint`: with a LoRA that the training has kept, as the final ones are made; `base`: without the LoRA;
+    `again`: asked for by hand, with other settings."""
     experiment: str
     """"" for the project itself."""
     path: Path
@@ -100,10 +122,20 @@ class SamplesReader:
         changed = otherwise or found.keys() != self._known.keys()
         self._known = found
         if changed:
-            self.samples = tuple(self._placed(sample) for sample in sorted(found.values(), key=_order))
+            self.samples = tuple(sorted(map(self._placed, found.values()), key=_order))
         return changed
 
+    @property
+    def asked(self) -> dict[str, bool]:
+        """The names of the samples that the config asks for -> whether also without the LoRA."""
+        names = self._standings.asked
+        return {name: name + _BASE in names for name in names if not name.endswith(_BASE)}
+
     def _placed(self, sample: Sample) -> Sample:
+        if sample.kind == "again":
+            text = sample.settings.prompt
+            named = (name for name, prompt in self._standings.asked.items() if prompt == text)
+            return replace(sample, prompt_name=next(named, _OF_COMMAND.sub("", sample.name)))
         name = sample.prompt_name if sample.kind == "preview" else sample.name
         step = sample.step if sample.kind == "checkpoint" else None
         standing = self._standings.of(sample.experiment, name, sample.settings.prompt, sample.trained, step)
@@ -114,6 +146,7 @@ class SamplesReader:
         for paths in ProjectPaths(self.root).with_samples():
             yield from ((path, paths, "samples") for path in _media_in(paths.samples))
             yield from ((path, paths, "previews") for path in _media_in(paths.previews))
+            yield from ((path, paths, "again") for path in _media_in(paths.again))
             for step, folder in paths.sampled_checkpoints().items():
                 yield from ((path, paths, step) for path in _media_in(folder))
 
@@ -162,6 +195,8 @@ def _sample(path: Path, experiment: str, place: _Place, status: os.stat_result) 
 def _kind(name: str, place: _Place) -> Kind:
     if place == "previews":
         return "preview"
+    if place == "again":
+        return "again"
     if place != "samples":
         return "checkpoint"
     return "base" if name.endswith(_BASE) else "final"
@@ -196,4 +231,5 @@ def _lora_of(made_from: JsonObject) -> tuple[str | None, float | None]:
 
 def _order(sample: Sample) -> tuple[str, str, int, float, str]:
     place = -1.0 if sample.kind == "base" else float("inf") if sample.step is None else float(sample.step)
-    return sample.prompt_name, sample.experiment, 0 if sample.kind == "base" else 1, place, sample.name
+    rank = {"base": 0, "again": 2}.get(sample.kind, 1)
+    return sample.prompt_name, sample.experiment, rank, place, sample.name

@@ -20,7 +20,7 @@ from hv15.records.checks import Check, CheckState
 from hv15.records.paths import ProjectPaths
 from hv15.terminal_text import visible
 from tui.data.rerun import Rerun
-from tui.widgets.plan_table import PlanTable
+from tui.widgets.plan_view import PlanView
 from tui.workers import run_beside
 
 
@@ -62,8 +62,8 @@ class StartDialog(ModalScreen[list[str] | None]):
     can be named as the target, such as samples, or {ProjectPaths().samples / "NAME.mp4"}."""
 
     DEFAULT_CSS = """
-    StartDialog PlanTable { height: 1fr; margin-top: 1; }
-    StartDialog PlanTable.-unknown { display: none; }
+    StartDialog PlanView { height: 1fr; margin-top: 1; }
+    StartDialog PlanView.-unknown { display: none; }
     StartDialog Input { width: 1fr; }
     StartDialog .target { height: 1; }
     StartDialog .target Label { color: $faint; padding-right: 1; }
@@ -100,7 +100,7 @@ class StartDialog(ModalScreen[list[str] | None]):
                 yield Static(id="plan-summary")
             with VerticalScroll(can_focus=False, classes="checks"):
                 yield Static(id="plan-checks")
-            yield PlanTable(id="plan")
+            yield PlanView(id="plan")
             with Horizontal(classes="dialog-answers"):
                 if self._start:
                     yield Button(
@@ -109,7 +109,7 @@ class StartDialog(ModalScreen[list[str] | None]):
                 yield Button(Content.assemble("Cancel ", ("(esc)", "dim")), id="cancel", compact=True)
 
     def on_mount(self) -> None:
-        (self.query_one("#start") if self._start else self.query_one(PlanTable)).focus()
+        (self.query_one("#start") if self._start else self.query_one(PlanView).table).focus()
         self.action_plan()
         run_beside(self, self._check, "plan-checks")
 
@@ -133,9 +133,9 @@ class StartDialog(ModalScreen[list[str] | None]):
         run_beside(self, partial(self._plan, self.targets), "plan", exclusive=True)
 
     async def _plan(self, targets: list[str]) -> None:
-        table = self.query_one(PlanTable)
-        table.set_rows([])
-        table.empty = ""
+        plan = self.query_one(PlanView)
+        plan.set_rows([])
+        plan.table.empty = ""
         self._say(Content.styled("asking Snakemake what would run …", "$faint"))
         if self._running_plans is not None:
             self._running_plans.cancel()
@@ -149,13 +149,12 @@ class StartDialog(ModalScreen[list[str] | None]):
             self._say(Content.assemble(("✗ it cannot start: ", "bold $error"), rerun.error))
             return
         self._say(Content.styled(rerun.summary, "bold"))
-        table.set_rows(rerun.stages)
+        plan.set_rows(rerun.stages)
 
     def _offer(self, possible: bool) -> None:
         """Offer the start, or use its space to show why it is not possible."""
         self._refused = not possible
-        table = self.query_one(PlanTable)
-        table.set_class(not possible, "-unknown")
+        self.query_one(PlanView).set_class(not possible, "-unknown")
         self.query_one(".summary").set_class(not possible, "-alone")
         for button in self.query("#start"):
             if not possible and button.has_focus:

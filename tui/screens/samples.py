@@ -1,9 +1,10 @@
-"""Samples: what the LoRA makes, by prompt and step, played in the terminal, two side by side if wanted."""
+"""Samples: what the LoRA makes of the prompts, as a list or as a table, played in the terminal, two side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from textual import on
@@ -14,13 +15,24 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
+from hv15.records.rules import Rule
+from hv15.runs.followed_file import end_of
+from hv15.runs.record import RunFolder
 from hv15.terminal_text import clean, visible
+from tui.data.again import Again, AgainFields
+from tui.data.jobs import JobState
+from tui.data.lora_names import loras_of_project, name_of_loras
+from tui.data.sample_matrix import SampleMatrix, by_lora, by_step
 from tui.data.samples import Sample, SamplesReader
+from tui.dialogs.again import AgainDialog
+from tui.messages import JobsSeen
 from tui.screens.base import DashboardScreen
 from tui.units import size
 from tui.watcher import WatchedSource
 from tui.widgets.rows import Rows
 from tui.widgets.sample_list import SampleList, SampleRow, sample_rows, sample_title, standing_words
+from tui.widgets.sample_table import SampleTable
+from tui.widgets.sampling_line import SamplingLine
 from tui.widgets.still import StillDialog
 from tui.widgets.video import Playable, Player
 
@@ -30,19 +42,38 @@ class SamplesSeen(Message):
     """A sample appeared, changed or was removed."""
 
     samples: tuple[Sample, ...]
+    asked: dict[str, bool]
+    """The samples that the config asks for -> whether also without the LoRA."""
+
+
+@dataclass
+class SamplingSaid(Message):
+    """The command that samples again has printed another line."""
+
+    line: str
+
+
+VIEWS = ("list", "steps", "LoRAs")
+"""What t goes through."""
+NONE_YET = (
+    "no samples yet: a run makes those of sample.prompts in the config (s on the screen Run), and a training some on "
+    "its way (train.preview_every_n_steps, or p on the screen Run)"
+)
 
 
 class SamplesScreen(DashboardScreen):
     """The list of samples beside the player."""
 
     NAME: ClassVar[str] = "samples"
-    READS: ClassVar[frozenset[str]] = frozenset({"samples"})
+    READS: ClassVar[frozenset[str]] = frozenset({"samples", "sampling"})
     FIRST: ClassVar[str] = "#samples"
     CSS_PATH = "samples.tcss"
-    HELP = """What the training makes of the prompts. space plays, left and right move by a frame, b keeps a sample as B
-    beside the others on the same playhead, [ and ] go to the step before and after. v shows one frame as large as the
-    terminal can, c copies the path of the file. p publishes the LoRA of the step that is shown, or the last one again:
-    it writes train.publish_step into the config, and the next run makes what follows from it."""
+    HELP = """What the training makes of the prompts: as a list, or (t) as a table of prompts and steps, or of prompts
+    and LoRAs. space plays, left and right move by a frame, b keeps a sample as B beside the others on the same
+    playhead, [ and ] go to the step before and after. a makes the sample again with another seed, strength or size. v
+    shows one frame as large as the terminal can, c copies the path of the file. p publishes the LoRA of the step that
+    is shown, or the last one again: it writes train.publish_step into the config, and the next run makes what follows
+    from it."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "player('play')", "Play", id="samples-play", tooltip="play or pause"),
         Binding("left", "player('step', -1)", "Frame back", id="samples-left", show=False, tooltip="the frame before"),
@@ -64,6 +95,8 @@ class SamplesScreen(DashboardScreen):
             show=False,
             tooltip="the sample of the step after",
         ),
+        Binding("t", "view", "Table", id="samples-view", tooltip="a list, a table of steps, a table of LoRAs"),
+        Binding("a", "again", "Again", id="samples-again", tooltip="make this sample again with other settings"),
         Binding("v", "still", "View still", id="samples-still", tooltip="one frame, as large as the terminal can"),
         Binding("c", "copy", "Copy path", id="samples-copy", tooltip="copy the path of the file"),
         Binding(
@@ -75,55 +108,128 @@ class SamplesScreen(DashboardScreen):
         super().__init__()
         self._reader: SamplesReader | None = None
         self._samples: tuple[Sample, ...] = ()
+        self._asked: dict[str, bool] = {}
         self._pinned: Sample | None = None
+        self._view_number = 0
+        """Which of VIEWS is shown."""
+        self._expected: str | None = None
+        """The run whose samples are shown as soon as they are there."""
+        self._sampling: Path | None = None
+        """The log of the command that samples again, while it runs."""
 
     def body(self) -> Iterable[Widget]:
+        yield SamplingLine(id="sampling")
         with Horizontal(id="samples-columns"):
             yield SampleList(id="samples").add_class("pane")
+            with Vertical(id="samples-table-side"):
+                yield SampleTable(id="samples-table", classes="pane")
+                yield Static(id="table-facts")
             with Vertical(id="samples-right-side"):
                 yield Player(id="player")
                 yield Static(id="sample-facts")
 
     def on_mount(self) -> None:
         self.query_one("#samples").border_title = "Samples"
+        self.query_one(Player).nothing = self.query_one(SampleTable).empty = NONE_YET
         reader = self._reader = SamplesReader(self.dashboard.files.config)
 
-        def read() -> tuple[Sample, ...] | None:
-            return reader.samples if reader.refresh() else None
+        def read() -> tuple[tuple[Sample, ...], dict[str, bool]] | None:
+            return (reader.samples, reader.asked) if reader.refresh() else None
 
-        self.dashboard.watcher.sources["samples"] = WatchedSource(
-            "samples", read, SamplesSeen, interval_s=2.0, share=0.01
+        sources = self.dashboard.watcher.sources
+        sources["samples"] = WatchedSource(
+            "samples", read, lambda found: SamplesSeen(*found), interval_s=2.0, share=0.01
         )
+        sources["sampling"] = WatchedSource("sampling", self._read_sampling, SamplingSaid, share=0.02)
         self.query_one(Player).load()
+
+    # What is seen
 
     def on_samples_seen(self, message: SamplesSeen) -> None:
         before = {sample.path: (sample.mtime, sample.size) for sample in self._samples}
-        self._samples = message.samples
+        self._samples, self._asked = message.samples, message.asked
         if self._pinned is not None:
             pinned = self._pinned.path
             self._pinned = next((sample for sample in message.samples if sample.path == pinned), None)
-        entries = self.query_one(SampleList)
-        entries.set_rows(sample_rows(self._samples, self._pinned))
-        entries.border_subtitle = str(len(self._samples))
+        self._list()
+        self._show_new({each.path for each in self._samples} - before.keys())
         self._show()
         shown = {clip.path for clip in self.query_one(Player).clips}
         changed = {each.path for each in self._samples if before.get(each.path) not in (None, (each.mtime, each.size))}
         if shown & changed:
             self.query_one(Player).reload()
 
+    def _list(self) -> None:
+        """Show the samples in the list and in the table."""
+        entries = self.query_one(SampleList)
+        entries.set_rows(sample_rows(self._samples, self._pinned))
+        entries.border_subtitle = str(len(self._samples))
+        table = self.query_one(SampleTable)
+        table.pinned = self._pinned.path if self._pinned is not None else None
+        table.show(self._grid())
+
+    def _grid(self) -> SampleMatrix:
+        if VIEWS[self._view_number] == "LoRAs":
+            return by_lora(self._samples, self._asked, self.dashboard.files.root)
+        return by_step(self._samples, self._asked)
+
+    def on_jobs_seen(self, message: JobsSeen) -> None:
+        view = message.view
+        line = self.query_one(SamplingLine)
+        if line.show_jobs(view):
+            self.dashboard.watcher.refresh("samples")
+        self._sampling = self.dashboard.files.root / line.log_file if line.log_file else None
+        table = self.query_one(SampleTable)
+        working = [each for each in view.jobs if each.state is JobState.RUNNING and each.rule.startswith("sample_")]
+        names = {name for job in working for name in job.wildcards.values()}
+        if any(each.rule == Rule.SAMPLE_SHARD for each in working):  # it makes several, and does not tell which now
+            names |= self._asked.keys()
+        table.at_work = frozenset(names)
+        table.refresh()
+
+    def _read_sampling(self) -> str | None:
+        """Read the last line that the command has printed."""
+        log = self._sampling
+        data, _ = end_of(log, 4096) if log is not None else (b"", True)
+        lines = [line for line in data.splitlines() if line.strip()]
+        return clean(lines[-1]) if lines else None
+
+    def on_sampling_said(self, message: SamplingSaid) -> None:
+        self.query_one(SamplingLine).say(message.line)
+
     @property
     def _current(self) -> Sample | None:
+        if self._view_number:
+            return self.query_one(SampleTable).sample
         row = self.query_one(SampleList).current
         return row.sample if row is not None else None
 
+    def _go_to(self, sample: Sample) -> None:
+        """Put the cursor of the list and of the table on a sample."""
+        self.query_one(SampleList).move_to_key(sample.path)
+        self.query_one(SampleTable).go_to(sample.path)
+
     @on(Rows.Moved, "#samples")
     def _moved(self, message: Rows.Moved) -> None:
-        if isinstance(message.row, SampleRow):
+        if isinstance(message.row, SampleRow) and not self._view_number:
+            self._show()
+
+    @on(SampleTable.Moved)
+    def _table_moved(self) -> None:
+        if self._view_number:
             self._show()
 
     @on(Rows.Chosen, "#samples")
     def _chosen(self) -> None:
         self.action_player("play")
+
+    @on(SampleTable.Opened)
+    def _opened(self) -> None:
+        """Play the sample of a cell: where there is no room for both, instead of the table."""
+        self.add_class("-open")
+        player = self.query_one(Player)
+        player.focus()
+        player.action_play()
 
     def _show(self) -> None:
         """Play the sample under the cursor, with B beside it."""
@@ -134,7 +240,9 @@ class SamplesScreen(DashboardScreen):
         names = ("A · ", "B · ") if len(shown) == 2 else ("",)
         clips = [Playable(each.path, f"{name}{sample_title(each)}") for name, each in zip(names, shown, strict=False)]
         self.query_one(Player).load(*clips)
-        self.say("#sample-facts", self._facts(current) if current else "")
+        facts = self._facts(current) if current else Content("")
+        self.say("#sample-facts", facts)
+        self.say("#table-facts", facts)
 
     def _facts(self, sample: Sample) -> Content:
         root = self.dashboard.files.root
@@ -148,6 +256,7 @@ class SamplesScreen(DashboardScreen):
         )
         facts = [f"{name} {value}" for name, value in named if value is not None]
         facts += [f"with the moving average ({sample.ema_decay:g})"] if sample.ema_decay is not None else []
+        facts += [f"with {name_of_loras(sample, root)}"] if sample.kind == "again" or settings.loras else []
         texts = (("prompt ", settings.prompt), ("not    ", settings.negative_prompt))
         lines = [Content.assemble((name, "$faint"), clean(text.replace("\n", " "))) for name, text in texts if text]
         if words := standing_words(sample):
@@ -156,6 +265,34 @@ class SamplesScreen(DashboardScreen):
         lines.append(Content.styled(" · ".join([*facts, size(sample.size)]), "$faint"))
         return Content("\n").join(lines)
 
+    # The list and the tables
+
+    def action_view(self) -> None:
+        """Show the next of list, table of steps and table of LoRAs, on the same sample."""
+        self._turn_to((self._view_number + 1) % len(VIEWS))
+
+    def _turn_to(self, view: int) -> None:
+        current, self._view_number = self._current, view
+        self.set_class(self._view_number > 0, "-table")
+        self.remove_class("-open")
+        self.query_one("#samples-table").border_title = f"Samples: prompts and {VIEWS[self._view_number]}"
+        self._list()
+        if current is not None:
+            self._go_to(current)
+        self.query_one("#samples-table" if self._view_number else "#samples").focus()
+        self._show()
+
+    def action_leave_field(self) -> None:
+        """Go back from the player to the table."""
+        if self._view_number:
+            self.query_one(Player).pause()
+            self.remove_class("-open")
+            self.query_one(SampleTable).focus()
+        else:
+            super().action_leave_field()
+
+    # The player, and A beside B
+
     def action_player(self, action: str, *arguments: int) -> None:
         getattr(self.query_one(Player), f"action_{action}")(*arguments)
 
@@ -163,7 +300,7 @@ class SamplesScreen(DashboardScreen):
         current = self._current
         same = current is not None and self._pinned is not None and self._pinned.path == current.path
         self._pinned = None if same else current
-        self.query_one(SampleList).set_rows(sample_rows(self._samples, self._pinned))
+        self._list()
         self._show()
         if self._pinned is not None:
             self.notify("B stays on the right: move to another sample to compare; b again ends it", markup=False)
@@ -173,9 +310,9 @@ class SamplesScreen(DashboardScreen):
         current = self._current
         if self._pinned is not None and (moved := self._neighbour(self._pinned, direction)) is not None:
             self._pinned = moved
-            self.query_one(SampleList).set_rows(sample_rows(self._samples, self._pinned))
+            self._list()
         if current is not None and (moved := self._neighbour(current, direction)) is not None:
-            self.query_one(SampleList).move_to_key(moved.path)
+            self._go_to(moved)
         self._show()
 
     def _neighbour(self, sample: Sample, direction: int) -> Sample | None:
@@ -194,10 +331,46 @@ class SamplesScreen(DashboardScreen):
             player.pause()
             self.app.push_screen(StillDialog(current.path, player.index, sample_title(current)))
 
+    # Again, with other settings
+
+    def action_again(self) -> None:
+        """Ask for other settings of this sample, and make it with them."""
+        current, config = self._current, self.dashboard.files.config
+        if current is None or not current.settings.prompt:
+            self.notify("move to a sample that says what it was made from", markup=False)
+            return
+
+        def asked(again: Again) -> None:
+            self.app.push_screen(AgainDialog(again), lambda typed: self._make_again(again, typed))
+
+        self.in_thread("again", lambda: Again(current, config, loras_of_project(config.parent)), asked)
+
+    def _make_again(self, again: Again, typed: AgainFields | None) -> None:
+        if typed is None:
+            return
+
+        def started(run: RunFolder) -> None:
+            self._expected = run.id
+            self.notify("it is being made: x on the screen Run stops it", markup=False)
+            self.dashboard.watcher.refresh("run", "jobs")
+
+        self.in_thread("make-again", lambda: again.start(typed), started)
+
+    def _show_new(self, new: set[Path]) -> None:
+        """Move to a sample that was asked for here and has just appeared."""
+        made = [each for each in self._samples if each.path in new and each.kind == "again"]
+        if self._expected is not None and made:
+            self._expected = None
+            if VIEWS[self._view_number] == "steps":  # that table has none of them
+                self._turn_to(VIEWS.index("LoRAs"))
+            self._go_to(max(made, key=lambda each: each.mtime))
+
+    # The LoRA and the file of a sample
+
     def action_pick(self) -> None:
         """Write into the config that the LoRA of this sample's step is published."""
         current, config = self._current, self.dashboard.files.config
-        if current is None or current.kind == "base" or current.experiment:
+        if current is None or current.kind in ("base", "again") or current.experiment:
             self.notify("move to a sample of a step, or to a final one", markup=False)
             return
         step = current.step

@@ -13,18 +13,10 @@ from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Static
 
-from hv15.config.section import Affects
+from hv15.config.after_edit import after_edit
 from hv15.errors import UserError
 from hv15.terminal_text import original, visible
 from tui.data.config_form import FormField, FormSection
-
-_AFFECTS = {
-    Affects.SPEED: " · changes no result, reruns nothing",
-    Affects.PLACE: " · a place: reruns nothing",
-    Affects.FUTURE: " · the training continues",
-    Affects.LENGTH: " · a longer training continues, if its rate does not depend on the length",
-}
-"""What an edit causes, by the setting's mark."""
 
 
 class FieldEditor(Vertical):
@@ -79,13 +71,8 @@ class FieldEditor(Vertical):
             help_text.update(Content.assemble((row.title, "bold"), "  ", row.help, (more, "$faint")))
         else:
             default = "" if row.default in (..., None) else f", default {visible(row.default_text)}"
-            parts = [
-                Content.assemble(
-                    (row.path, "bold"),
-                    "  ",
-                    (row.type + default + (_AFFECTS[row.affects] if row.affects else ""), "$faint"),
-                )
-            ]
+            effect = f" · {words}" if (words := after_edit(row.affects)) else ""
+            parts = [Content.assemble((row.path, "bold"), "  ", (row.type + default + effect, "$faint"))]
             if row.problem:
                 parts.append(Content.styled(f"✗ {visible(row.problem)}", "bold $error"))
             parts.append(Content(row.help))

@@ -19,7 +19,7 @@ from tui.units import size
 from tui.widgets.diff_view import DiffView
 from tui.widgets.estimate_view import EstimateView
 from tui.widgets.pages import Pages
-from tui.widgets.plan_table import PlanTable
+from tui.widgets.plan_view import PlanView
 from tui.widgets.problem_list import ProblemList
 from tui.workers import run_beside
 
@@ -42,7 +42,7 @@ class Findings(Pages):
 
     def __init__(self, files: ProjectFiles, *, id: str | None = None, classes: str | None = None) -> None:
         self._problems = ProblemList(id="problems")
-        self._rerun, self._rerun_text = PlanTable(id="rerun"), Static(id="rerun-text")
+        self._rerun, self._rerun_text = PlanView(id="rerun"), Static(id="rerun-text")
         self._estimate, self._estimate_text = EstimateView(id="estimate"), Static(id="estimate-text")
         self._unsaved, self._against = DiffView(id="unsaved"), DiffView(id="against")
         super().__init__(
@@ -65,7 +65,7 @@ class Findings(Pages):
         self._problems.empty = "✓ nothing is wrong"
         self._unsaved.empty = "everything is saved"
         self._against.empty = "no run to compare with, or nothing differs"
-        self._rerun.empty = self._estimate.empty = ""
+        self._rerun.table.empty = self._estimate.empty = ""
 
     def show(self, view: ConfigView) -> None:
         """Show at once what is known of a text, and find out the rest if no other text follows soon."""

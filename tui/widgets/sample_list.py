@@ -56,12 +56,18 @@ def standing_words(sample: Sample) -> str:
     return _OUTDATED[sample.standing][1] if sample.standing in _OUTDATED else ""
 
 
+def standing_word(sample: Sample) -> str:
+    """The same in a word, for a list."""
+    return _OUTDATED[sample.standing][0] if sample.standing in _OUTDATED else ""
+
+
 def sample_title(sample: Sample) -> str:
     """The title above a sample's picture."""
     step = "base" if sample.kind == "base" else step_words(sample) if sample.step is not None else ""
     checkpoint = "checkpoint" if sample.kind == "checkpoint" else ""
+    again = f"again, seed {sample.settings.seed}" if sample.kind == "again" else ""
     average = "average" if sample.ema_decay is not None else ""
-    state = " · ".join(filter(None, (step, checkpoint, average, standing_words(sample)))) or "final"
+    state = " · ".join(filter(None, (step, checkpoint, again, average, standing_words(sample)))) or "final"
     of = f" · {sample.experiment}" if sample.experiment else ""
     return visible(f"{sample.prompt_name} · {state}{of}")
 

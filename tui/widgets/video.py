@@ -142,6 +142,8 @@ class Player(Vertical, can_focus=True):
         super().__init__(id=id)
         self.views = [VideoView(), VideoView()]
         self.clips: list[Playable] = []
+        self.nothing = "nothing to play yet"
+        """What is said as long as there is no clip."""
         self.playing = False
         self.rate = FASTEST
         self._clock = clock
@@ -180,7 +182,7 @@ class Player(Vertical, can_focus=True):
             view.display = True
         if not self.clips:
             self.views[0].clip = None
-            self.views[0].show(None, "nothing to play yet")
+            self.views[0].show(None, self.nothing)
             self.views[0].border_title = None
         self.call_after_refresh(self._read)
 

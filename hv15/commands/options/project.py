@@ -78,6 +78,9 @@ class Show(Command):
     name: ClassVar[str] = "show"
     file: Annotated[Path, Argument("a file that hv15 made, or any checkpoint or LoRA", positional=True)]
     as_config: Annotated[bool, Argument("print a config.yaml that reproduces it", flags=("--config",))] = False
+    segment: Annotated[
+        int | None, Argument("with --config: of the trainings that made it one after the other, this one (the last)")
+    ] = None
 
     def run(self) -> None:
         from hv15.commands.project import show

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from hv15.arguments import Argument, Entry, Group
+from hv15.choices import EnlargedResolution
 from hv15.commands.options.base import SettingsCommand
+from hv15.commands.options.reach import FactorRange, read_blocks, read_steps
+from hv15.commands.options.seeds import read_seed
 from hv15.environment import CONFIG_VARIABLE
 from hv15.out_of_memory import StageName
 from hv15.records.outputs import OutputType
@@ -99,17 +102,73 @@ class Sample(SettingsCommand):
     stage: ClassVar[StageName | None] = "denoise"
     prompts: Annotated[
         tuple[str, ...],
-        Argument("what the video shows; nothing in it is an option", positional=True, metavar="PROMPT", several="+"),
-    ]
+        Argument("what the video shows; nothing in it is an option", positional=True, metavar="PROMPT", several="*"),
+    ] = ()
     project: Annotated[
         Path,
         Argument("a project's folder or config file (here)", flags=("--project", "--config"), variable=CONFIG_VARIABLE),
     ] = Path()
+    latents: Annotated[
+        tuple[Path, ...],
+        Argument(
+            "instead of prompts: kept latents files to decode, for which only the VAE is loaded",
+            flags=("--latents", "--latent_path"),
+            metavar="FILE",
+            several="+",
+        ),
+    ] = ()
+    prompts_file: Annotated[
+        Path | None, Argument("a file of prompts: .yaml, .jsonl, or .txt with one a line; see sample.prompts_file")
+    ] = None
+    interactive: Annotated[
+        bool, Argument("read prompts line by line, with all models kept in memory", flags=("-i", "--interactive"))
+    ] = False
     out: Annotated[Path, Argument("the folder of the results", flags=("-o", "--out"))] = Path("out")
     lora: Annotated[
         tuple[str, ...], Argument("LoRAs, each at a strength (1)", metavar="FILE[:STRENGTH]", several="+")
     ] = ()
-    seed: Annotated[tuple[int, ...], Argument("a video of each prompt for each seed", several="+")] = ()
+    include: Annotated[
+        tuple[str, ...],
+        Argument(
+            "the LoRAs act only on layers whose names contain a match of one of these regular expressions",
+            flags=("--include", "--include_patterns"),
+            metavar="PATTERN",
+            several="+",
+        ),
+    ] = ()
+    exclude: Annotated[
+        tuple[str, ...],
+        Argument("and not on these", flags=("--exclude", "--exclude_patterns"), metavar="PATTERN", several="+"),
+    ] = ()
+    lora_blocks: Annotated[
+        tuple[FactorRange, ...],
+        Argument(
+            "factors on the LoRAs' strength in blocks: 0-19:0.5", metavar="RANGE:FACTOR", several="+", read=read_blocks
+        ),
+    ] = ()
+    lora_steps: Annotated[
+        tuple[FactorRange, ...],
+        Argument("in parts of the steps: 0.5-1:0", metavar="RANGE:FACTOR", several="+", read=read_steps),
+    ] = ()
+    seed: Annotated[
+        tuple[int, ...],
+        Argument("a video of each prompt for each seed; `random` draws one", several="+", read=read_seed),
+    ] = ()
+    compare: Annotated[
+        tuple[str, ...],
+        Argument("LoRAs, each used in a column of its own of a sheet", metavar="FILE[:STRENGTH]", several="+"),
+    ] = ()
+    checkpoint: Annotated[
+        tuple[int, ...],
+        Argument("kept steps of the project's training, in the same way", metavar="STEP", several="+"),
+    ] = ()
+    strength: Annotated[
+        tuple[float, ...],
+        Argument("factors for the strength of the compared LoRAs, or of all; 0 leaves them out", several="+"),
+    ] = ()
+    sheet: Annotated[
+        bool, Argument("also draw all samples side by side, as a picture and a video; done if something is compared")
+    ] = False
     size: Annotated[
         tuple[str, ...],
         Argument("a resolution with an aspect ratio, such as 720p 16:9, or height and width in pixels", several="+"),
@@ -122,6 +181,13 @@ class Sample(SettingsCommand):
     image: Annotated[Path | None, Argument("the first frame (i2v)")] = None
     fps: Annotated[float | None, Argument("frames per second of the file")] = None
     output_type: Annotated[OutputType | None, Argument("as sample.output_type")] = None
+    no_metadata: Annotated[
+        bool,
+        Argument(
+            "write nothing into videos and images about how they were made",
+            flags=("--no-metadata", "--no_metadata"),
+        ),
+    ] = False
     dit: Annotated[Path | None, Argument("the transformer, instead of the project's")] = None
     vae: Annotated[Path | None, Argument("the VAE")] = None
     text_encoder: Annotated[Path | None, Argument("Qwen2.5-VL")] = None
@@ -137,6 +203,53 @@ class Sample(SettingsCommand):
         from hv15.commands.sample import sample
 
         return sample(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upsample(SettingsCommand):
+    """Enlarge a finished video by super resolution, from 480p to 720p or from 720p to 1080p.
+
+    A file of hv15 tells its prompt, seed and first image. Models and memory options are those of a project; without
+    one, of the model files that are given.
+    """
+
+    name: ClassVar[str] = "upsample"
+    file: Annotated[Path, Argument("a .latents.safetensors file, which loses nothing, or a video", positional=True)]
+    project: Annotated[
+        Path,
+        Argument("a project's folder or config file (here)", flags=("--project", "--config"), variable=CONFIG_VARIABLE),
+    ] = Path()
+    out: Annotated[
+        Path | None, Argument("the result: .mp4, .latents.safetensors, ... (NAME.sr.mp4)", flags=("-o", "--out"))
+    ] = None
+    to: Annotated[EnlargedResolution | None, Argument("the resolution (as sample.sr)")] = None
+    size: Annotated[
+        tuple[str, ...], Argument("height and width in pixels (the official size for that of the file)", several="+")
+    ] = ()
+    prompt: Annotated[str | None, Argument("what the video shows (as the file says)")] = None
+    image: Annotated[Path | None, Argument("its first image, for i2v (as the file says)")] = None
+    seed: Annotated[int | None, Argument("of the noise (as the file says)")] = None
+    steps: Annotated[int | None, Argument("denoising steps (6 for 720p, 8 for 1080p)")] = None
+    shift: Annotated[float | None, Argument("flow shift (2)")] = None
+    lora: Annotated[
+        tuple[str, ...], Argument("LoRAs for super resolution itself", metavar="FILE[:STRENGTH]", several="+")
+    ] = ()
+    sr_dit: Annotated[Path | None, Argument("the transformer of super resolution, instead of the project's")] = None
+    upsampler: Annotated[Path | None, Argument("its latent upsampler")] = None
+    vae: Annotated[Path | None, Argument("the VAE")] = None
+    text_encoder: Annotated[Path | None, Argument("Qwen2.5-VL")] = None
+    tokenizer: Annotated[Path | None, Argument("its tokenizer")] = None
+    glyph_encoder: Annotated[Path | None, Argument("ByT5")] = None
+    image_encoder: Annotated[Path | None, Argument("SigLIP (i2v)")] = None
+    settings: Annotated[
+        tuple[str, ...],
+        Argument("any other setting, such as sample.quantize=fp8", flags=("--set",), metavar="NAME=VALUE", several="+"),
+    ] = ()
+
+    def run(self) -> int | None:
+        from hv15.commands.upsample import upsample
+
+        return upsample(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +305,21 @@ class SampleDecode(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampleShard(SettingsCommand):
+    """Make several samples, as the planner has divided them; each model is loaded once."""
+
+    name: ClassVar[str] = "shard"
+    stage: ClassVar[StageName | None] = "denoise"
+    spec: Annotated[Path, Argument("which samples, as the planner writes it")]
+    out: Annotated[Path, Argument("the list of what failed; the samples wait beside it for their own jobs")]
+
+    def run(self) -> int | None:
+        from hv15.commands.sample_shard import make
+
+        return make(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleSheet(SettingsCommand):
     """All samples in one picture, and what the LoRA changed."""
 
@@ -239,10 +367,11 @@ STAGE_COMMANDS: tuple[Entry, ...] = (
     Report,
     Train,
     Sample,
+    Upsample,
     Group(
         "stage",
-        "one part of a sample: encode an i2v image, denoise, decode; or the LoRA after a step",
-        (SampleCondition, SampleDenoise, SampleDecode, SampleSheet, SampleGrid, StepLoRA),
+        "one part of a sample: encode an i2v image, denoise, decode; several at once; the LoRA after a step",
+        (SampleCondition, SampleDenoise, SampleDecode, SampleShard, SampleSheet, SampleGrid, StepLoRA),
         metavar="STEP",
     ),
 )

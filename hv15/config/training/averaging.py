@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hv15.config.section import SPEED, UNLESS_DEFAULT, Section
+from hv15.config.section import PAST, SPEED, UNLESS_DEFAULT, Section
 
 
 class AveragingSettings(Section):
     """The moving average of the LoRA."""
 
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, json_schema_extra=UNLESS_DEFAULT)
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, json_schema_extra=PAST | UNLESS_DEFAULT)
     """Also keep an average of the LoRA over its last steps (EMA), which is often smoother than the LoRA itself, as
     results/lora.ema.safetensors and beside each copy. It spans about 1 / (1 - ema_decay) steps: 0.99 or 0.995 for a
     thousand steps, 0.999 for ten thousand. 0 turns it off."""

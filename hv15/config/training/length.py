@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from pydantic import Field, model_validator
 
-from hv15.config.section import LENGTH, SPEED, STEP, Conflict, Few, Many, Section, Seed
+from hv15.config.section import LENGTH, PAST, SPEED, STEP, Conflict, Few, Many, Section, Seed
 
 
 class LengthSettings(Section):
     """Length of the training and of its steps."""
 
-    seed: Seed = 42
+    seed: Seed = Field(42, json_schema_extra=PAST)
     """Seed of all random draws: order, noise, timesteps, dropout, LoRA weights. The same seed gives the same LoRA."""
 
     max_train_steps: Many | None = Field(1600, json_schema_extra=LENGTH)

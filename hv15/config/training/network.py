@@ -3,39 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated
 
 from pydantic import Field, PositiveFloat, field_validator
 
 from hv15.choices import LayerPreset, NetworkType
 from hv15.config.loras import LoraSettings
 from hv15.config.ordered import Ordered, check_pattern
-from hv15.config.section import UNLESS_DEFAULT, Conflict, DropoutRate, Few, PathText, Section, only_with
+from hv15.config.section import (
+    NETWORK,
+    PAST,
+    UNLESS_DEFAULT,
+    Block,
+    Conflict,
+    DropoutRate,
+    Few,
+    PathText,
+    Section,
+    only_with,
+)
 
-_LOKR = {**UNLESS_DEFAULT, **only_with(network_type=("lokr",))}
-Block = Annotated[int, Field(ge=0, le=1000)]
+_LOKR = NETWORK | UNLESS_DEFAULT | only_with(network_type=("lokr",))
 
 
 class NetworkSettings(Section):
     """The LoRA: its kind, its size, its layers, its dropout."""
 
-    network_type: NetworkType = Field("lora", json_schema_extra=UNLESS_DEFAULT)
+    network_type: NetworkType = Field("lora", json_schema_extra=NETWORK | UNLESS_DEFAULT)
     """`lora`: two thin matrices per layer. `dora`: a LoRA that also scales each row of the weight, as ComfyUI does.
     `loha`: the elementwise product of two LoRAs, with up to the square of the rank: twice the file, a fifth more
     arithmetic. `lokr`: a Kronecker product, with the smallest file."""
 
-    network_dim: Few = 32
+    network_dim: Few = Field(32, json_schema_extra=NETWORK)
     """Rank of the LoRA. 8-16 for a style or a small dataset, 32-64 for characters and motion. The file's size is
     proportional to it."""
 
-    network_alpha: PositiveFloat = 32.0
+    network_alpha: PositiveFloat = Field(32.0, json_schema_extra=NETWORK)
     """Strength of the LoRA: its output is scaled by network_alpha / network_dim."""
 
-    network_dim_patterns: Ordered[Few] = Field(default_factory=dict, json_schema_extra=UNLESS_DEFAULT)
+    network_dim_patterns: Ordered[Few] = Field(default_factory=dict, json_schema_extra=NETWORK | UNLESS_DEFAULT)
     """Other ranks for some layers: regular expressions with a rank each, e.g. {img_attn: 64, _mod: 8}. A layer has the
     rank of the first expression that is found in its name, else `network_dim`."""
 
-    network_alpha_patterns: Ordered[PositiveFloat] = Field(default_factory=dict, json_schema_extra=UNLESS_DEFAULT)
+    network_alpha_patterns: Ordered[PositiveFloat] = Field(
+        default_factory=dict, json_schema_extra=NETWORK | UNLESS_DEFAULT
+    )
     """Other alphas for some layers, as `network_dim_patterns`."""
 
     lokr_factor: int = Field(-1, ge=-1, json_schema_extra=_LOKR)
@@ -46,37 +57,37 @@ class NetworkSettings(Section):
     """For `lokr`: the larger matrix is whole instead of the product of two, so that rank and alpha have no effect. A
     layer also has a whole one if the rank is at least half its larger side."""
 
-    network_dropout: DropoutRate = 0.0
+    network_dropout: DropoutRate = Field(0.0, json_schema_extra=PAST)
     """Fraction of the values between the LoRA's two matrices that is zeroed in training, against overfitting. For
     `lora` and `dora`."""
 
-    rank_dropout: DropoutRate = 0.0
+    rank_dropout: DropoutRate = Field(0.0, json_schema_extra=PAST)
     """Fraction of the LoRA's ranks that is zeroed in training; of the rows of its output for `loha` and `lokr`."""
 
-    module_dropout: DropoutRate = 0.0
+    module_dropout: DropoutRate = Field(0.0, json_schema_extra=PAST)
     """Probability that a layer is used without its LoRA in a training step."""
 
-    layers: LayerPreset = Field("all", json_schema_extra=UNLESS_DEFAULT)
+    layers: LayerPreset = Field("all", json_schema_extra=NETWORK | UNLESS_DEFAULT)
     """Layers that get a LoRA: `all` 14 of each block, those of `attention`, those of the `mlp`, or all but those that
     compute the modulation from the noise level (`no_modulation`)."""
 
-    layer_blocks: tuple[Block, Block] | None = Field(None, json_schema_extra=UNLESS_DEFAULT)
+    layer_blocks: tuple[Block, Block] | None = Field(None, json_schema_extra=NETWORK | UNLESS_DEFAULT)
     """[first, last] block that gets a LoRA, counted from 0 to 53; all if not set."""
 
-    include_patterns: tuple[str, ...] = ()
+    include_patterns: tuple[str, ...] = Field((), json_schema_extra=NETWORK)
     """Regular expressions. If there are any, only layers whose names contain a match get a LoRA, e.g. img_attn."""
 
-    exclude_patterns: tuple[str, ...] = ()
+    exclude_patterns: tuple[str, ...] = Field((), json_schema_extra=NETWORK)
     """Regular expressions. Layers whose names contain a match get no LoRA, e.g. _mod; overrides include_patterns."""
 
-    network_weights: PathText | None = None
+    network_weights: PathText | None = Field(None, json_schema_extra=NETWORK)
     """A LoRA file to start from, instead of a new one."""
 
-    dim_from_weights: bool = Field(False, json_schema_extra=UNLESS_DEFAULT)
+    dim_from_weights: bool = Field(False, json_schema_extra=NETWORK | UNLESS_DEFAULT)
     """Train the layers of the file in `network_weights`, each with its rank and alpha there, instead of those that the
     settings name."""
 
-    base_weights: tuple[LoraSettings, ...] = Field((), json_schema_extra=UNLESS_DEFAULT)
+    base_weights: tuple[LoraSettings, ...] = Field((), json_schema_extra=PAST | UNLESS_DEFAULT)
     """LoRAs that act while training and are not trained, such as an adapter for training on a distilled checkpoint: a
     list of {path, multiplier}. The base's weights stay as they are, quantised or not. Add them to `sample.loras` if
     they should act on the samples, too."""

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator, mo
 
 from hv15.config.ordered import Ordered, check_pattern, joined
 from hv15.config.problems import nearest
-from hv15.config.section import Conflict, Section
+from hv15.config.section import PAST, Conflict, Section
 
 OptimizerName = Literal[
     "AdamW",
@@ -58,12 +58,12 @@ _MOST_FACTOR = 100
 class OptimizerSettings(Section):
     """The optimizer and its learning rate."""
 
-    learning_rate: NonNegativeFloat = 1e-4
+    learning_rate: NonNegativeFloat = Field(1e-4, json_schema_extra=PAST)
     """Peak learning rate. 1e-4 suits LoRA on this model with AdamW8bit or Muon; halve it if the loss jumps. 0 trains
     nothing, for comparison. `Prodigy` and `ProdigyPlusScheduleFree` find the rate themselves and multiply it by this
     one, which is then 1 by default."""
 
-    optimizer_type: OptimizerType = "AdamW8bit"
+    optimizer_type: OptimizerType = Field("AdamW8bit", json_schema_extra=PAST)
     """`AdamW8bit`: AdamW with its state in 8 bits. `PagedAdamW8bit`: the same, and its state moves to the machine's
     memory when the GPU is full. `AdamW`: the same in 32 bits. `Muon`: as in the official training. `Adafactor`: its
     state needs the least memory. `Lion`: half of AdamW's state, a third of its rate. `CAME`: Adafactor with
@@ -72,21 +72,21 @@ class OptimizerSettings(Section):
     `ProdigyPlusScheduleFree` does both. Upper and lower case make no difference. Or the path of an optimizer class that
     is installed, such as pytorch_optimizer.SOAP: its module is imported, so it must be one that you trust."""
 
-    optimizer_args: dict[str, OptimizerValue] = Field(default_factory=dict)
+    optimizer_args: dict[str, OptimizerValue] = Field(default_factory=dict, json_schema_extra=PAST)
     """Other arguments of the optimizer by name, e.g. {weight_decay: 0.01, betas: [0.9, 0.99]}."""
 
-    loraplus_lr_ratio: PositiveFloat | None = None
+    loraplus_lr_ratio: PositiveFloat | None = Field(None, json_schema_extra=PAST)
     """LoRA+: the learning rate of the LoRA's up matrices is that of its down matrices times this number. Its paper
     suggests 16 with a lower learning_rate; 4 is a mild choice."""
 
-    learning_rate_patterns: Ordered[NonNegativeFloat | str] = Field(default_factory=dict)
+    learning_rate_patterns: Ordered[NonNegativeFloat | str] = Field(default_factory=dict, json_schema_extra=PAST)
     """Other learning rates for some layers: regular expression -> rate, or a factor on learning_rate, such as 0.5x.
     The first one that is found in a layer's name counts, e.g. {txt_: 0.5x, img_mlp: 2e-5}."""
 
-    max_grad_norm: NonNegativeFloat = 1.0
+    max_grad_norm: NonNegativeFloat = Field(1.0, json_schema_extra=PAST)
     """Gradients are scaled down to this norm; 0 turns it off."""
 
-    scale_weight_norms: PositiveFloat | None = None
+    scale_weight_norms: PositiveFloat | None = Field(None, json_schema_extra=PAST)
     """Keep the change of each layer's weights (up x down x alpha / rank) below this Frobenius norm: after each step,
     larger ones are scaled down. Against overfitting; 1 is a usual value."""
 

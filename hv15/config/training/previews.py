@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from hv15.config.section import SPEED, Few, Frames, Many, PixelSize, Section
+from hv15.config.section import WATCHING, Few, Frames, Many, PixelSize, Section
 
 
 class PreviewSize(Section):
@@ -23,20 +23,20 @@ class PreviewSize(Section):
 class PreviewSettings(Section):
     """Samples that are made while training. They change nothing in the LoRA."""
 
-    preview_every_n_steps: Many | None = Field(None, json_schema_extra=SPEED)
+    preview_every_n_steps: Many | None = Field(None, json_schema_extra=WATCHING)
     """Make samples every so many steps, with the LoRA as it is then. Each takes as long as the final sample."""
 
-    preview_every_n_epochs: Many | None = Field(None, json_schema_extra=SPEED)
+    preview_every_n_epochs: Many | None = Field(None, json_schema_extra=WATCHING)
     """Make samples every so many epochs."""
 
-    preview_at_first: bool = Field(False, json_schema_extra=SPEED)
+    preview_at_first: bool = Field(False, json_schema_extra=WATCHING)
     """Also make samples before the first step."""
 
-    previews: tuple[str, ...] = Field((), json_schema_extra=SPEED)
+    previews: tuple[str, ...] = Field((), json_schema_extra=WATCHING)
     """Names of the prompts in `sample.prompts` that are sampled while training; all if not set."""
 
-    preview_average: bool = Field(False, json_schema_extra=SPEED)
+    preview_average: bool = Field(False, json_schema_extra=WATCHING)
     """Sample with the moving average of the LoRA (`ema_decay`) instead of the LoRA itself."""
 
-    preview: PreviewSize = Field(PreviewSize(), json_schema_extra=SPEED)
+    preview: PreviewSize = Field(PreviewSize(), json_schema_extra=WATCHING)
     """Smaller or quicker than the final samples."""

@@ -7,25 +7,25 @@ from typing import Literal
 
 from pydantic import Field
 
-from hv15.config.section import FUTURE, PUBLISHING, SPEED, Conflict, Many, Section
+from hv15.config.section import FUTURE, PUBLISHING, WATCHING, Conflict, Many, Section
 
 
 class SavingSettings(Section):
     """What is saved while training."""
 
-    save_every_n_epochs: Many | None = Field(None, json_schema_extra=SPEED)
+    save_every_n_epochs: Many | None = Field(None, json_schema_extra=WATCHING)
     """Keep a copy of the LoRA every so many epochs."""
 
-    save_every_n_steps: Many | None = Field(None, json_schema_extra=SPEED)
+    save_every_n_steps: Many | None = Field(None, json_schema_extra=WATCHING)
     """Keep a copy of the LoRA every so many steps."""
 
-    save_last_n_epochs: Many | None = Field(None, json_schema_extra=SPEED)
+    save_last_n_epochs: Many | None = Field(None, json_schema_extra=WATCHING)
     """Of the copies made by epochs, keep only the last so many; all if not set."""
 
-    save_last_n_steps: Many | None = Field(None, json_schema_extra=SPEED)
+    save_last_n_steps: Many | None = Field(None, json_schema_extra=WATCHING)
     """Of the copies made by steps, keep only the last so many; all if not set."""
 
-    state_every_n_steps: Many = Field(250, json_schema_extra=SPEED)
+    state_every_n_steps: Many = Field(250, json_schema_extra=WATCHING)
     """Save the whole state, from which a killed training resumes, every so many steps. The last two are kept."""
 
     save_precision: Literal["float32", "bfloat16"] = Field("float32", json_schema_extra=FUTURE)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator
 
-from hv15.config.section import Conflict, Few, Many, demands, only_with
+from hv15.config.section import PAST, Conflict, Few, Many, demands, only_with
 from hv15.config.training.optimizer import OptimizerSettings
 
 LRScheduler = Literal[
@@ -21,7 +21,7 @@ LRScheduler = Literal[
     "warmup_stable_decay",
     "rex",
 ]
-_ENDS_ABOVE_0: tuple[LRScheduler, ...] = ("cosine_with_min_lr", "polynomial", "warmup_stable_decay", "rex")
+_ENDS_ABOVE_0 = PAST | only_with(lr_scheduler=("cosine_with_min_lr", "polynomial", "warmup_stable_decay", "rex"))
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -29,35 +29,39 @@ Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 class ScheduleSettings(OptimizerSettings):
     """The learning rate from step to step."""
 
-    lr_scheduler: LRScheduler = "constant"
+    lr_scheduler: LRScheduler = Field("constant", json_schema_extra=PAST)
     """The learning rate after the warm-up. `constant`. `cosine`, `linear`: falls to 0 along a cosine or a line.
     `cosine_with_restarts`: several cosines, each from the peak to 0. `cosine_with_min_lr`: a cosine that ends above 0.
     `polynomial`: a power of the part that is left. `inverse_sqrt`: falls as 1 / sqrt(step), without an end.
     `warmup_stable_decay`: constant, and a cosine in the last lr_decay_steps. `rex`: stays high for long, then falls
     fast."""
 
-    lr_warmup_steps: int | float = 0
+    lr_warmup_steps: int | float = Field(0, json_schema_extra=PAST)
     """Number of steps in which the learning rate rises from 0; a number below 1 is a fraction of the whole training
     (0.05 = 5 %)."""
 
-    lr_scheduler_num_cycles: Few = Field(1, json_schema_extra=only_with(lr_scheduler=("cosine_with_restarts",)))
+    lr_scheduler_num_cycles: Few = Field(1, json_schema_extra=PAST | only_with(lr_scheduler=("cosine_with_restarts",)))
     """For `cosine_with_restarts`: the number of cosines."""
 
-    lr_scheduler_power: PositiveFloat = Field(1.0, json_schema_extra=only_with(lr_scheduler=("polynomial",)))
+    lr_scheduler_power: PositiveFloat = Field(1.0, json_schema_extra=PAST | only_with(lr_scheduler=("polynomial",)))
     """For `polynomial`: the power. 1 is a line, 2 falls fast at first."""
 
-    lr_scheduler_min_lr_ratio: Ratio | None = Field(None, json_schema_extra=only_with(lr_scheduler=_ENDS_ABOVE_0))
+    lr_scheduler_min_lr_ratio: Ratio | None = Field(None, json_schema_extra=_ENDS_ABOVE_0)
     """For `cosine_with_min_lr`, `polynomial`, `warmup_stable_decay` and `rex`: the learning rate at the end, as a
     fraction of the peak."""
 
-    lr_scheduler_min_lr: NonNegativeFloat | None = Field(None, json_schema_extra=only_with(lr_scheduler=_ENDS_ABOVE_0))
+    lr_scheduler_min_lr: NonNegativeFloat | None = Field(None, json_schema_extra=_ENDS_ABOVE_0)
     """The same as a learning rate, instead of lr_scheduler_min_lr_ratio."""
 
-    lr_decay_steps: int | float | None = Field(None, json_schema_extra=only_with(lr_scheduler=("warmup_stable_decay",)))
+    lr_decay_steps: int | float | None = Field(
+        None, json_schema_extra=PAST | only_with(lr_scheduler=("warmup_stable_decay",))
+    )
     """For `warmup_stable_decay`: the number of steps at the end in which the learning rate falls; a number below 1 is a
     fraction of the whole training."""
 
-    lr_scheduler_timescale: Many | None = Field(None, json_schema_extra=only_with(lr_scheduler=("inverse_sqrt",)))
+    lr_scheduler_timescale: Many | None = Field(
+        None, json_schema_extra=PAST | only_with(lr_scheduler=("inverse_sqrt",))
+    )
     """For `inverse_sqrt`: the rate is the peak / sqrt(1 + (steps after the warm-up) / this number). If not set, as long
     as the warm-up, or 10000 without one."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat
 
-from hv15.config.section import Conflict, Section, only_with
+from hv15.config.section import PAST, Conflict, Section, only_with
 from hv15.noise.distributions import (
     Beta,
     Distribution,
@@ -38,7 +38,7 @@ LITTLE_NOISE = (5.36, 1.0)
 class TimestepSettings(Section):
     """The distribution of noise levels (sigma) in training."""
 
-    timestep_sampling: TimestepSampling = "shift"
+    timestep_sampling: TimestepSampling = Field("shift", json_schema_extra=PAST)
     """Distribution of noise levels (sigma); docs/noise-levels.md compares them. `shift`: a sigmoid of a normal
     variable, shifted by `discrete_flow_shift`. `sigmoid`: the same without the shift. `uniform`: all levels equally.
     `logit_normal`: a sigmoid of a normal variable with `logit_mean` and `logit_std`, then shifted, as in the official
@@ -49,19 +49,21 @@ class TimestepSettings(Section):
 
     discrete_flow_shift: PositiveFloat = Field(
         3.0,
-        json_schema_extra=only_with(timestep_sampling=("shift", "logit_normal", "mode", "qinglong", "beta", "sigma")),
+        json_schema_extra=PAST
+        | only_with(timestep_sampling=("shift", "logit_normal", "mode", "qinglong", "beta", "sigma")),
     )
     """Moves sampled sigmas towards noise: s*t / (1 + (s-1)*t). Official training uses 3, sampling 5 to 9 (by
     checkpoint). Higher values train more on layout and motion, lower values more on detail."""
 
     sigmoid_scale: PositiveFloat = Field(
-        1.0, json_schema_extra=only_with(timestep_sampling=("shift", "sigmoid", "qinglong"))
+        1.0, json_schema_extra=PAST | only_with(timestep_sampling=("shift", "sigmoid", "qinglong"))
     )
     """Spread of `shift` and `sigmoid`: above 1 for more extreme noise levels, below 1 for more medium ones."""
 
     logit_mean: float = Field(
         0.0,
-        json_schema_extra=only_with(
+        json_schema_extra=PAST
+        | only_with(
             {"timestep_sampling": ("logit_normal", "logsnr", "qinglong")}, {"weighting_scheme": ("logit_normal",)}
         ),
     )
@@ -70,7 +72,8 @@ class TimestepSettings(Section):
 
     logit_std: PositiveFloat = Field(
         1.0,
-        json_schema_extra=only_with(
+        json_schema_extra=PAST
+        | only_with(
             {"timestep_sampling": ("logit_normal", "logsnr", "qinglong")}, {"weighting_scheme": ("logit_normal",)}
         ),
     )
@@ -80,28 +83,28 @@ class TimestepSettings(Section):
         1.29,
         gt=-1.0,
         le=1.75,
-        json_schema_extra=only_with({"timestep_sampling": ("mode",)}, {"weighting_scheme": ("mode",)}),
+        json_schema_extra=PAST | only_with({"timestep_sampling": ("mode",)}, {"weighting_scheme": ("mode",)}),
     )
     """Shape of `mode`, in sampling and weighting: above 0 for more medium noise levels, below 0 for more extreme ones;
     0 is uniform."""
 
-    beta_alpha: BetaShape = Field(2.0, json_schema_extra=only_with(timestep_sampling=("beta",)))
+    beta_alpha: BetaShape = Field(2.0, json_schema_extra=PAST | only_with(timestep_sampling=("beta",)))
     """First parameter of `beta`: larger values are towards noise."""
 
-    beta_beta: BetaShape = Field(2.0, json_schema_extra=only_with(timestep_sampling=("beta",)))
+    beta_beta: BetaShape = Field(2.0, json_schema_extra=PAST | only_with(timestep_sampling=("beta",)))
     """Second parameter of `beta`: larger values are towards data."""
 
-    min_timestep: Timestep = 0.0
+    min_timestep: Timestep = Field(0.0, json_schema_extra=PAST)
     """Lowest timestep that is trained (0 = no noise). Increase it to leave fine detail unchanged."""
 
-    max_timestep: Timestep = 1000.0
+    max_timestep: Timestep = Field(1000.0, json_schema_extra=PAST)
     """Highest timestep that is trained (1000 = pure noise). Lower it to leave the layout unchanged."""
 
-    preserve_distribution_shape: bool = False
+    preserve_distribution_shape: bool = Field(False, json_schema_extra=PAST)
     """With `min_timestep` or `max_timestep`: false squeezes the whole distribution into the range, true cuts the range
     out of it, so that the noise levels within are as frequent, relative to each other, as without the range."""
 
-    num_timestep_buckets: Annotated[int, Field(ge=2, le=4096)] | None = None
+    num_timestep_buckets: Annotated[int, Field(ge=2, le=4096)] | None = Field(None, json_schema_extra=PAST)
     """Divides the distribution into so many equally probable parts, and draws from each once in every so many samples,
     in random order: all noise levels get their share even in short trainings. 4 to 10 are usual."""
 

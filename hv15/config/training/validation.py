@@ -9,44 +9,48 @@ from typing import Annotated
 from pydantic import Field
 
 from hv15.config.datasets import DatasetSettings
-from hv15.config.section import APART, SPEED, Conflict, Many, Section
+from hv15.config.section import APART, MEASURING, PAST, WATCHING, Conflict, Many, Section
 from hv15.records.metrics import QUANTILE_COUNT
 
 _PART_OF_TIME = 0.01
 """What validations take at most, of the time of a training, where their distance is not set."""
 
 
+class MeasuredDataset(DatasetSettings):
+    """A dataset that is not trained on; it has the settings of the others."""
+
+
 class ValidationSettings(Section):
     """The loss on clips that are not trained on, and on as many that are: while the first falls, the training learns
     what holds for other clips too."""
 
-    fraction: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    fraction: Annotated[float, Field(ge=0.0, le=0.5)] = Field(0.0, json_schema_extra=PAST)
     """This part of the files is not trained on, e.g. 0.1. Which ones follows from their content, so they stay the same
     when others are added; at least one. 0 turns it off."""
 
-    datasets: tuple[DatasetSettings, ...] = ()
+    datasets: tuple[MeasuredDataset, ...] = Field((), json_schema_extra=MEASURING)
     """Instead of `fraction`: datasets of their own, which are never trained on."""
 
-    every_n_steps: Many | None = Field(None, json_schema_extra=SPEED)
+    every_n_steps: Many | None = Field(None, json_schema_extra=MEASURING)
     """Measure every so many steps. If neither this nor `every_n_epochs` is set: so often that it takes less than 1 % of
     the time."""
 
-    every_n_epochs: Many | None = Field(None, json_schema_extra=SPEED)
+    every_n_epochs: Many | None = Field(None, json_schema_extra=MEASURING)
     """Measure every so many epochs instead."""
 
-    at_first: bool = Field(False, json_schema_extra=SPEED)
+    at_first: bool = Field(False, json_schema_extra=MEASURING)
     """Also measure before the first step."""
 
-    samples: Annotated[int, Field(ge=1, le=10_000)] = Field(QUANTILE_COUNT, json_schema_extra=SPEED)
+    samples: Annotated[int, Field(ge=1, le=10_000)] = Field(QUANTILE_COUNT, json_schema_extra=MEASURING)
     """How many pairs of a clip and a noise level are measured, of the clips that are not trained on, and as many of
     those that are. The levels are the nine quantiles 0.1 to 0.9 of the training's own noise levels, so multiples of 9
     have each as often. A pair takes a third of a training step's time; one of image-to-video and text-to-video, twice
     that."""
 
-    keep_best: bool = Field(False, json_schema_extra=SPEED)
+    keep_best: bool = Field(False, json_schema_extra=WATCHING)
     """Keep a copy of the LoRA with the lowest loss so far, results/train/checkpoints/best.safetensors."""
 
-    patience: Many | None = None
+    patience: Many | None = Field(None, json_schema_extra=PAST)
     """End the training when the loss was not lower than before in so many measurements, one after the other. The LoRA
     then depends on how often and on what is measured: with this, an edit of that is another training."""
 

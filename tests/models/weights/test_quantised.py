@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, get_args
 
 import pytest
@@ -22,7 +23,7 @@ from hv15.models.weights.quantised import (
     quantise,
     replace_linears,
 )
-from hv15.models.weights.quantised.fp8 import Fp8Linear
+from hv15.models.weights.quantised.fp8 import Fp8Linear, codes_product
 from hv15.models.weights.quantised.integers import check_nf4
 
 pytestmark = pytest.mark.numeric
@@ -209,8 +210,8 @@ def test_the_fast_product_rounds_tokens_and_rows_to_fp8():
     assert (found - expected).norm() / expected.norm() < 1e-3
 
 
-def test_the_fast_product_is_torchs(monkeypatch: pytest.MonkeyPatch):
-    """`torch._scaled_mm` gets what it needs on a GPU: row-major and column-major factors, fp32 scales, no bias."""
+def test_a_gpu_gets_what_torchs_product_needs(monkeypatch: pytest.MonkeyPatch):
+    """Row-major and column-major factors, fp32 scales, no bias; shown on tensors without values."""
     seen = []
     real = torch._scaled_mm
 
@@ -220,7 +221,8 @@ def test_the_fast_product_is_torchs(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(torch, "_scaled_mm", product)
     weight, bias = weights()
-    quantise(weight, bias, "fp8_fast")(torch.randn(2, 7, 160).bfloat16())
+    layer = quantise(weight, bias, "fp8_fast").to("meta")
+    assert layer(torch.randn(2, 7, 160, device="meta").bfloat16()).shape == (2, 7, 192)
     ((a, b, options),) = seen
     assert a.dtype == b.dtype == torch.float8_e4m3fn
     assert (a.shape, b.shape) == ((14, 160), (160, 192))
@@ -229,6 +231,18 @@ def test_the_fast_product_is_torchs(monkeypatch: pytest.MonkeyPatch):
     assert options["out_dtype"] == torch.bfloat16
     assert isinstance(scale := options["scale_a"], Tensor)
     assert (scale.dtype, scale.numel()) == (torch.float32, 1)
+
+
+@pytest.mark.skipif("ONEDNN_MAX_CPU_ISA" in os.environ, reason="oneDNN has no such product with fewer instructions")
+def test_the_product_on_a_processor_is_torchs():
+    draw = torch.Generator().manual_seed(1)
+    tokens, codes = (torch.randn(rows, 160, generator=draw).to(torch.float8_e4m3fn) for rows in (14, 192))
+    scale = torch.full((), 1 / 448)
+    expected = torch._scaled_mm(tokens, codes.t(), scale_a=scale, scale_b=scale, out_dtype=torch.float32)
+    found = codes_product(tokens, codes, torch.float32)
+    # Each of 160 sums rounds once, in whatever order.
+    size = tokens.double().abs() @ codes.double().abs().t() / 448**2
+    assert bool(((found - expected).abs() <= 160 * 2.0**-23 * size).all())
 
 
 # -- the gradient ---------------------------------------------------------------------------------------------------

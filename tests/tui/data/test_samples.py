@@ -302,3 +302,23 @@ def test_the_contact_sheet_belongs_to_samples_that_are_compared(
     reader = StandingReader(tmp_path / "config.yaml")
     reader.refresh()
     assert reader.of("", "contact_sheet", "", None) is standing
+
+
+def test_prompts_of_a_file_beside_the_config(tmp_path: Path) -> None:
+    config = touch(
+        tmp_path, "config.yaml", "models: {source: demo}\nsample: {seeds: [1, 2], prompts_file: more.yaml}\n"
+    )
+    touch(tmp_path, "more.yaml", "- {name: cat, prompt: a cat}\n")
+    reader = StandingReader(config)
+    assert reader.refresh()
+    assert reader.asked == {"cat.seed1": "a cat", "cat.seed2": "a cat"}
+    assert not reader.refresh()
+    touch(tmp_path, "more.yaml", "- {name: dog, prompt: a dog, seed: 5}\n")
+    assert reader.refresh()
+    assert reader.asked == {"dog": "a dog"}
+    assert reader.of("", "cat.seed1", "a cat", None) is SampleStanding.NOT_IN_CONFIG
+    touch(tmp_path, "more.yaml", "- [")
+    assert reader.refresh()
+    touch(tmp_path, "more.yaml", "- {name: pig, prompt: a pig, seed: 5}\n")
+    assert reader.refresh()
+    assert reader.asked == {"pig": "a pig"}

@@ -93,8 +93,8 @@ def test_segments(tmp_path: Path) -> None:
     first: JsonObject = {"from_step": 0, "to_step": 2, "config": config(learning_rate=1e-3), "made_from": {}}
     last = TrainingRecord({"train": {"continue_from": origin}}, config(learning_rate=1e-4), (first,))
     assert facts(tmp_path, last).segments == (
-        "after step 0: new",
-        "after step 2: from the state ab12cd34 after step 2; train.learning_rate 0.001 -> 0.0001",
+        "1. after step 0: new",
+        "2. after step 2: from the state ab12cd34 after step 2; train.learning_rate 0.001 -> 0.0001",
     )
     assert facts(tmp_path, record()).segments == ()
 

@@ -90,8 +90,8 @@ def scaled_codes(values: Tensor, block: int) -> tuple[Tensor, Tensor]:
 def scaled_product(x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """Compute x (..., in) @ (codes * scale)^T + bias with both factors in fp8, summed in fp32; in the dtype of x.
 
-    The tensor-wise form of `torch._scaled_mm` runs on every device with fp8 units. The scales of tokens and rows are
-    multiplied into its output in place; its own two scales keep the sums within the range of float16.
+    The scales of tokens and rows are multiplied into the product's output in place; its own scale keeps the sums within
+    the range of float16.
 
     Args:
         codes: float8 [out, in].
@@ -104,12 +104,24 @@ def scaled_product(x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None)
     tokens = x.reshape(-1, x.shape[-1])  # (tokens, in)
     absmax = tokens.abs().amax(-1, keepdim=True).float().clamp_(min=torch.finfo(torch.float32).tiny * E4M3_MAX)
     tokens = (tokens * (E4M3_MAX / absmax)).clamp_(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
-    one = torch.full((), 1 / E4M3_MAX, dtype=torch.float32, device=x.device)
-    product = torch._scaled_mm(tokens, codes.t(), scale_a=one, scale_b=one, out_dtype=x.dtype)  # (tokens, out)
+    product = codes_product(tokens, codes, x.dtype)  # (tokens, out)
     product.mul_(absmax).mul_(scale.t() * E4M3_MAX)
     if bias is not None:
         product.add_(bias)
     return product.unflatten(0, x.shape[:-1])
+
+
+def codes_product(tokens: Tensor, codes: Tensor, dtype: torch.dtype) -> Tensor:
+    """Compute tokens (tokens, in) @ codes (out, in)^T / 448^2 of e4m3 numbers: (tokens, out) in `dtype`.
+
+    The tensor-wise form of `torch._scaled_mm` runs on every device with fp8 units. On a processor it depends on the
+    instructions that oneDNN finds, and fails with some of them; there, fp32 numbers of the same values are multiplied.
+    """
+    unit = 1 / E4M3_MAX
+    if tokens.device.type == "cpu":
+        return (tokens.float() @ codes.float().t()).mul_(unit * unit).to(dtype)
+    scale = torch.full((), unit, dtype=torch.float32, device=tokens.device)
+    return torch._scaled_mm(tokens, codes.t(), scale_a=scale, scale_b=scale, out_dtype=dtype)
 
 
 def check_fp8_product(device: torch.device) -> None:

@@ -1,0 +1,213 @@
+"""The parts of samples: first images, latents, what is decoded. Any number of each, with each model loaded once."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hv15.commands.notes import denoising_notes, log_notes
+from hv15.data.captions import caption_key
+from hv15.errors import UserError
+from hv15.gpus import take_gpu
+from hv15.out_of_memory import memory_advice
+from hv15.project import Project
+from hv15.project.metadata import product_metadata
+from hv15.records.json_values import JsonObject
+from hv15.records.metadata import SAMPLE
+from hv15.sample.loras import loras_of
+from hv15.sample.prompts import SampleSpec
+from hv15.sample.provenance import provenance, read_made_from
+
+if TYPE_CHECKING:
+    from hv15.lora.weighted import WeightedLoRA
+    from hv15.sample.running import RunningPreviews
+    from hv15.sample.sampler import Sampler
+
+log = logging.getLogger(__name__)
+
+Failed = Callable[[Path, UserError], None]
+"""Gets the file that cannot be made, and why; the others are made. Without it, the first error ends the work."""
+
+
+@dataclass(frozen=True)
+class ImageWork:
+    """A first image to encode."""
+
+    spec: SampleSpec
+    made_from: JsonObject
+    """What the file depends on, from the stage's spec."""
+    out: Path
+
+
+@dataclass(frozen=True)
+class LatentsWork:
+    """A sample to denoise."""
+
+    spec: SampleSpec
+    made_from: JsonObject
+    out: Path
+    lora: Path | None = None
+    """The trained LoRA; None samples without it."""
+    condition: Path | None = None
+    """The encoded first image, for i2v."""
+    shown: Path | None = None
+    """The folder of its previews while it is denoised; None: that of `out`."""
+
+
+@dataclass(frozen=True)
+class DecodingWork:
+    """Latents to decode."""
+
+    spec: SampleSpec
+    made_from: JsonObject
+    out: Path
+    latents: Path
+    tells: bool = True
+    """Whether the result says how it was made."""
+
+
+def encode_images(project: Project, works: Iterable[ImageWork], failed: Failed | None = None) -> None:
+    """Encode first images. The VAE and the image encoder are loaded once, one after the other.
+
+    Raises:
+        UserError: a model cannot be used; or an image, if nothing is told of it by `failed`.
+    """
+    from hv15.sample.condition import FirstFrameEncoder, first_images
+    from hv15.sample.files import write_tensors
+
+    frames = []
+    for work in works:
+        with _told(work.out, failed):
+            frames.append((work, first_images(work.spec, project.root)))
+    if not frames:
+        return
+    settings = project.settings
+    take_gpu(settings.runtime.device)
+    encoder = FirstFrameEncoder(
+        project.models.path("vae"),
+        project.models.path("image_encoder"),
+        frames[0][0].spec.dtype,
+        device=settings.runtime.device,
+        patch_conv=settings.sample.vae_enable_patch_conv,
+    )
+    for (work, _), tensors in zip(frames, encoder.encode([frame for _, frame in frames]), strict=True):
+        write_tensors(work.out, tensors, provenance(work.spec, work.made_from, ()))
+
+
+def denoise(project: Project, works: Iterable[LatentsWork], failed: Failed | None = None) -> None:
+    """Denoise samples and write their latents. The transformer is loaded once.
+
+    Raises:
+        UserError: the transformer cannot be used; or what a sample needs, if nothing is told of it by `failed`.
+    """
+    from hv15.commands.running import running_previews
+    from hv15.sample.sampler import loaded_sampler
+
+    ready, notes = list[ReadySample](), list[str]()
+    for work in works:
+        with _told(work.out, failed):
+            ready.append(prepared(project, work))  # before a model is loaded, as it finds changed LoRAs
+            used = [project.root / lora.path for lora in work.spec.loras if lora.multiplier]
+            notes += denoising_notes(project, [work.spec], used)
+    if not ready:
+        return
+    log_notes(log, project, notes)
+    settings, first = project.settings, ready[0].work.spec
+    take_gpu(settings.runtime.device)
+    section = settings.sample.model_copy(update={"quantize": first.quantize})
+    dit = project.models.path("dit")
+    previews = running_previews(project)
+    with loaded_sampler(dit, section, first.dtype, settings.runtime.device) as sampler:
+        for each in ready:
+            with _told(each.work.out, failed), memory_advice("denoise"):
+                write_latents(project, sampler, each, previews)
+
+
+def decode(project: Project, works: Sequence[DecodingWork], failed: Failed | None = None) -> None:
+    """Decode latents and write videos or images. The VAE is loaded once.
+
+    Raises:
+        UserError: the VAE cannot be used; or what is to be decoded, if nothing is told of it by `failed`.
+    """
+    from hv15.sample.decode import SampleDecoder
+
+    if not works:
+        return
+    settings = project.settings
+    take_gpu(settings.runtime.device)
+    gc.collect()  # what is left of a transformer may hold itself in memory
+    vae = SampleDecoder(
+        project.models.path("vae"),
+        works[0].spec.dtype,
+        device=settings.runtime.device,
+        patch_conv=settings.sample.vae_enable_patch_conv,
+    )
+    for work in works:
+        with _told(work.out, failed), memory_advice("decode"):
+            vae.decode(work.latents, work.out, work.spec, made_from=work.made_from, tells=work.tells)
+
+
+@dataclass(frozen=True)
+class ReadySample:
+    """A sample to denoise, with its LoRAs and what its file will say about itself."""
+
+    work: LatentsWork
+    loras: list[WeightedLoRA]
+    metadata: dict[str, str]
+
+
+def prepared(project: Project, work: LatentsWork) -> ReadySample:
+    """Return a sample that is ready to be denoised.
+
+    Raises:
+        UserError: a LoRA is missing or has changed.
+    """
+    loras = loras_of(work.spec, project.root, work.lora)
+    return ReadySample(work, loras, provenance(work.spec, work.made_from, loras))
+
+
+def write_latents(
+    project: Project, sampler: Sampler, ready: ReadySample, previews: RunningPreviews | None = None
+) -> None:
+    """Denoise a sample and write its latents; `previews` shows what it becomes meanwhile.
+
+    Raises:
+        UserError: something that it needs is missing or cannot be used, or the file cannot be written.
+    """
+    from hv15.models.latents import unscale
+    from hv15.sample.files import write_tensors
+    from hv15.sample.sampling import read_condition
+
+    work, spec, store = ready.work, ready.work.spec, project.texts.store
+    text = store.read(caption_key(spec.prompt))
+    negative = store.read(caption_key(spec.negative_prompt)) if spec.guided else None
+    condition = read_condition(spec, work.condition)
+    with nullcontext() if previews is None else previews.of(spec, work.shown or work.out.parent) as watcher:
+        latents = sampler.latents(spec, ready.loras, text, negative, *condition, watcher=watcher)
+    if sampler.writes:
+        write_tensors(work.out, {"latents": unscale(latents)[0]}, ready.metadata)
+
+
+@contextmanager
+def _told(out: Path, failed: Failed | None) -> Iterator[None]:
+    """Tell of an error instead of raising it, if there is anybody to tell."""
+    try:
+        yield
+    except UserError as error:
+        if failed is None:
+            raise
+        failed(out, error)
+
+
+def is_made(file: Path, spec: SampleSpec, made_from: JsonObject) -> bool:
+    """Whether a file of a sample is whole and says that it is this sample and was made from the same."""
+    try:
+        metadata = product_metadata(file)
+    except (OSError, UserError):
+        return False
+    return read_made_from(metadata) == made_from and metadata.get(SAMPLE) == spec.to_text()

@@ -1,0 +1,304 @@
+"""`hv15 upsample`: enlarges a finished video by super resolution. Each model is loaded once, one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hv15.choices import ENLARGING_ROLES, Role, Task, roles_of
+from hv15.commands.encode import text_encoder
+from hv15.commands.logs import log_to_stderr
+from hv15.commands.options.stages import Upsample
+from hv15.config.section import check_size
+from hv15.data.captions import caption_key
+from hv15.errors import UserError
+from hv15.gpus import take_gpu
+from hv15.models.facts import describe
+from hv15.models.weights.fingerprint import model_fingerprint
+from hv15.out_of_memory import is_out_of_memory
+from hv15.project import Project
+from hv15.project.metadata import product_metadata
+from hv15.project.request import SampleRequest, open_project
+from hv15.ranks import is_first_rank, run_on_ranks
+from hv15.records.json_values import JsonObject
+from hv15.records.metadata import ENLARGED
+from hv15.records.outputs import LATENTS, VIDEO, output_of
+from hv15.sample.loras import loras_of
+from hv15.sample.plan import plan_enlarged
+from hv15.sample.prompts import Enlarged, ImageFile, SampleSpec
+from hv15.sample.provenance import provenance, read_made_from
+from hv15.sample.resolutions import enlarged_size, is_official_size, parse_size
+from hv15.terminal_text import one_line
+
+if TYPE_CHECKING:
+    from hv15.sample.small_video import SmallVideo
+
+log = logging.getLogger(__name__)
+
+
+def upsample(options: Upsample) -> int | None:
+    """Enlarge a video, unless that is done already; return an exit code if other processes did it.
+
+    Raises:
+        UserError: the file, a model or something that was asked for cannot be used.
+    """
+    from hv15.sample.small_video import look, origin
+
+    file, out = options.file, _result(options)
+    before = origin(file)
+    project = _open(options, before)
+    settings = project.settings
+    log_to_stderr(settings.runtime.log_level)
+    video = look(file, project.models.super_resolution.low)
+    spec = _plan(project, options, video, before)
+    if _is_made(project, spec, out):
+        print(f"{one_line(str(out))}: already there", file=sys.stderr)
+        return None
+    code = run_on_ranks(settings.sample.context_parallel, settings.runtime.device, settings.sample.asks_for_gpus)
+    if code is not None:
+        return code
+    if is_first_rank():
+        _say(project, video, spec)
+    _fetch_models(project)
+    try:
+        _make(project, video, spec, out, before)
+    except Exception as error:
+        if isinstance(error, UserError) or not is_out_of_memory(error):
+            raise
+        words = (str(error) or "none is left on this machine").splitlines()[0]
+        raise UserError(
+            f"out of memory in super resolution: {words}",
+            hint="set sample.blocks_to_swap, sample.quantize: fp8 or sample.vae_sample_size: 128, or choose a smaller "
+            "--size; what is finished is kept",
+        ) from error
+    if is_first_rank():
+        print(one_line(str(out)), file=sys.stderr)
+    return None
+
+
+def _result(options: Upsample) -> Path:
+    """The file to write.
+
+    Raises:
+        UserError: its name does not tell what it is to be.
+    """
+    if options.out is None:
+        return options.file.parent / f"{_stem(options.file)}.sr{VIDEO.suffix}"
+    if output_of(options.out) is None:
+        raise UserError.at(
+            options.out,
+            "does not say what to write",
+            hint="use a name that ends in .mp4, .latents.safetensors or .frames",
+        )
+    return options.out
+
+
+def _stem(file: Path) -> str:
+    """The name of the sample in a file."""
+    name = file.name.removesuffix(LATENTS.suffix)
+    return name if name != file.name else file.stem
+
+
+def _open(options: Upsample, before: SampleSpec | None) -> Project:
+    """Open the project, or one of the files that were given, for one sample of the video's prompt.
+
+    Raises:
+        UserError: there is neither a project nor models, no prompt is known, or something that was asked for is wrong.
+    """
+    prompt = options.prompt or (before.prompt if before is not None else "")
+    if not prompt.strip():
+        raise UserError.at(options.file, "does not tell the video's prompt", hint="describe the video with --prompt")
+    image = options.image
+    if image is None and before is not None and before.image is not None:
+        image = options.config.parent / before.image.path
+    seed = options.seed if options.seed is not None else before.seed if before is not None else None
+    task: Task = "t2v" if image is None else "i2v"
+    request = SampleRequest(
+        prompts=[prompt],
+        seeds=() if seed is None else (seed,),
+        loras=options.lora,
+        image=image,
+        sample={"sr": options.to},
+        models=_models(options),
+        settings=options.settings,
+    )
+    overrides = {**options.overrides, "task": task}
+    project = open_project(options.config, overrides, request)
+    if project.settings.sample.sr == "off":
+        project = open_project(options.config, overrides, replace(request, sample={"sr": "auto"}))
+    return project
+
+
+def _models(options: Upsample) -> Mapping[Role, Path]:
+    files: dict[Role, Path | None] = {
+        "sr_dit": options.sr_dit,
+        "upsampler": options.upsampler,
+        "vae": options.vae,
+        "text_encoder": options.text_encoder,
+        "tokenizer": options.tokenizer,
+        "glyph_encoder": options.glyph_encoder,
+        "image_encoder": options.image_encoder,
+    }
+    given = {role: path for role, path in files.items() if path is not None}
+    if "sr_dit" in given and not options.config.exists():
+        given["dit"] = given["sr_dit"]  # every config names a transformer; the one of t2v or i2v is not used here
+    return given
+
+
+def _roles(project: Project) -> list[Role]:
+    """The models that are used."""
+    return [*(role for role in roles_of(project.settings.task) if role != "dit"), *ENLARGING_ROLES]
+
+
+def _plan(project: Project, options: Upsample, video: SmallVideo, before: SampleSpec | None) -> SampleSpec:
+    """Return the sample that enlarges the video.
+
+    Raises:
+        UserError: a model or an image is missing, the image has changed, or the size cannot be used.
+    """
+    (small,) = project.samples.values()
+    if options.image is None and small.image is not None and before is not None and before.image is not None:
+        _check_image(small.image, before.image)
+    models, chosen = project.models, project.models.super_resolution
+    size = enlarged_size(video.height, video.width, chosen.resolution)
+    if options.size:
+        size = parse_size(options.size)
+        try:
+            size = check_size(size[0]), check_size(size[1])
+        except ValueError as error:
+            raise UserError(f"--size {' '.join(options.size)}: {error}", hint="use multiples of 16") from error
+    enlarges = Enlarged(chosen.resolution, video.height, video.width, model_fingerprint(video.path))
+    spec = plan_enlarged(
+        replace(small, name=f"{_stem(video.path)}.sr", frames=video.frames, fps=video.fps),
+        chosen,
+        {role: models.identity(role) for role in _roles(project)},
+        enlarges,
+        size,
+        steps=options.steps,
+        flow_shift=options.shift,
+    )
+    project.save_caches()
+    return spec
+
+
+def _check_image(found: ImageFile, before: ImageFile) -> None:
+    """Check that the first image is the one that the small video was made from.
+
+    Raises:
+        UserError: it is another.
+    """
+    if found.fingerprint != before.fingerprint:
+        raise UserError.at(
+            found.path, "changed since the video was made from it", hint="name the first image with --image"
+        )
+
+
+def _is_made(project: Project, spec: SampleSpec, out: Path) -> bool:
+    """Whether the result is there and says that it was made from the same."""
+    text = project.texts.settings_digest
+    wanted = spec.denoising(None, text) if output_of(out) is LATENTS else spec.decoding(None, text)
+    return _made_from(out) == wanted
+
+
+def _made_from(file: Path) -> JsonObject | None:
+    """What a file says that it was made from; None if it is missing or torn."""
+    try:
+        return read_made_from(product_metadata(file))
+    except (UserError, OSError):
+        return None
+
+
+def _say(project: Project, video: SmallVideo, spec: SampleSpec) -> None:
+    """Log what is done, and what differs from the official program."""
+    chosen = project.models.super_resolution
+    sizes = f"{video.width}x{video.height} to {spec.width}x{spec.height} pixels, {video.frames} frames"
+    log.info("super resolution to %s: %s, %d steps", chosen.resolution, sizes, spec.steps)
+    if video.change:
+        log.warning("note: %s: %s", video.path, video.change)
+    official = is_official_size(video.height, video.width, chosen.low)
+    if not official or (spec.height, spec.width) != enlarged_size(video.height, video.width, chosen.resolution):
+        log.warning(
+            "note: %s is not an official pair of sizes for %s: the models were not made for it, and the official "
+            "program refuses it",
+            sizes.partition(" pixels")[0],
+            chosen.name,
+        )
+
+
+def _fetch_models(project: Project) -> None:
+    """Download the models that are used, if the config says so, and check that all are there.
+
+    Raises:
+        UserError: a file is missing, or cannot be downloaded.
+    """
+    from hv15.models.hub import download, hub_files
+
+    roles = _roles(project)
+    if project.settings.models.source == "hub":
+        files = hub_files(project.settings)
+        download(project.settings, [target for role in roles for target in files[role].targets])
+    project.models.check(roles)
+    log.info("%s: %s", project.models.path("sr_dit"), describe(project.models.path("sr_dit")))
+
+
+def _make(project: Project, video: SmallVideo, spec: SampleSpec, out: Path, before: SampleSpec | None) -> None:
+    """Encode, enlarge, denoise and decode. The latents are kept until they are decoded, so a stopped run resumes."""
+    from hv15.sample.decode import SampleDecoder
+
+    settings, text = project.settings, project.texts.settings_digest
+    folder = out.parent / ".unfinished"
+    latents = out if output_of(out) is LATENTS else folder / f"{spec.name}{LATENTS.suffix}"
+    take_gpu(settings.runtime.device)
+    if _made_from(latents) != spec.denoising(None, text):
+        _denoise(project, video, spec, latents, before)
+    if not is_first_rank() or latents == out:
+        return
+    decoder = SampleDecoder(
+        project.models.path("vae"),
+        spec.dtype,
+        device=settings.runtime.device,
+        patch_conv=settings.sample.vae_enable_patch_conv,
+    )
+    decoder.decode(latents, out, spec, made_from=spec.decoding(None, text))
+    latents.unlink()
+    with contextlib.suppress(OSError):  # another run's files are in it
+        folder.rmdir()
+
+
+def _denoise(project: Project, video: SmallVideo, spec: SampleSpec, output: Path, before: SampleSpec | None) -> None:
+    """Make the large video's latents and write them."""
+    from hv15.models.latents import scale, unscale
+    from hv15.precision import pick_device
+    from hv15.sample.condition import FirstFrameEncoder, first_images
+    from hv15.sample.files import write_tensors
+    from hv15.sample.sampler import loaded_sampler
+    from hv15.sample.small_video import small_latents
+    from hv15.sample.super_resolution import upsampled
+
+    settings, models, text = project.settings, project.models, project.texts.settings_digest
+    device, patch_conv = settings.runtime.device, settings.sample.vae_enable_patch_conv
+    loras = loras_of(spec, project.root, None)
+    metadata = provenance(spec, spec.denoising(None, text), loras)  # before a model is loaded: it finds changed LoRAs
+    if before is not None:
+        metadata[ENLARGED] = before.to_text()
+    encoder = text_encoder(project)
+    for shard in range(project.texts.shards):
+        encoder.run(shard)
+    states = project.texts.store.read(caption_key(spec.prompt))
+    first, vision = None, None
+    if spec.image is not None:
+        images, files = first_images(spec, project.root), (models.path("vae"), models.path("image_encoder"))
+        (encoded,) = FirstFrameEncoder(*files, spec.dtype, device=device, patch_conv=patch_conv).encode([images])
+        first, vision = encoded["latents"], encoded["vision"]
+    small = small_latents(video, models.path("vae"), spec, device=device, patch_conv=patch_conv)
+    rows, columns = spec.latent_size[1:]
+    low = upsampled(scale(small), rows, columns, models.path("upsampler"), pick_device(device))
+    with loaded_sampler(models.path("sr_dit"), settings.sample, spec.dtype, device, super_resolution=True) as sampler:
+        latents = sampler.latents(spec, loras, states, None, first, vision, low)
+        if sampler.writes:
+            write_tensors(output, {"latents": unscale(latents)[0]}, metadata)

@@ -1,0 +1,114 @@
+"""The samples of a project as a table: of prompts and steps of the training, or of prompts and LoRAs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tui.data.lora_names import NO_LORA, THIS_LORA, name_of_loras
+from tui.data.samples import Sample
+
+FINAL = "final"
+"""The column of the finished LoRA."""
+BEFORE, BETWEEN, AFTER = -1, 0, 1
+"""Where a column stands: before all steps, among them, after them."""
+
+Place = tuple[int, int]
+"""Row and column."""
+
+
+@dataclass(frozen=True)
+class SampleMatrix:
+    """The rows are prompts; a cell may hold several samples, the newest first."""
+
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    cells: Mapping[Place, tuple[Sample, ...]] = field(default_factory=dict)
+    asked: frozenset[Place] = frozenset()
+    """The cells that the config asks for, whether they are there or not."""
+
+    def place_of(self, path: Path) -> tuple[Place, int] | None:
+        """Return the cell of a file, and which of its samples it is; None if it is in none."""
+        for place, samples in self.cells.items():
+            for number, sample in enumerate(samples):
+                if sample.path == path:
+                    return place, number
+        return None
+
+
+def by_step(samples: Iterable[Sample], asked: Mapping[str, bool]) -> SampleMatrix:
+    """Return prompts and steps: without the LoRA, after each step that was sampled, with the finished LoRA.
+
+    Args:
+        asked: the names of the samples that the config asks for -> whether also without the LoRA.
+    """
+
+    def column(sample: Sample) -> tuple[int, int, str] | None:
+        if sample.kind == "again":
+            return None
+        if sample.kind == "base":
+            return BEFORE, 0, NO_LORA
+        return (AFTER, 0, FINAL) if sample.step is None else (BETWEEN, sample.step, f"step {sample.step:,}")
+
+    last = (AFTER, 0, FINAL)
+    return _grid(samples, asked, _row_with_experiment, column, last)
+
+
+def by_lora(samples: Iterable[Sample], asked: Mapping[str, bool], root: Path) -> SampleMatrix:
+    """Return prompts and LoRAs: none, the project's, those of experiments and others, each at its strength.
+
+    Args:
+        asked: as for `by_step`.
+        root: the project folder, by which a LoRA's file is known.
+    """
+
+    def column(sample: Sample) -> tuple[int, int, str] | None:
+        if sample.step is not None:
+            return None
+        name = name_of_loras(sample, root)
+        rank = 0 if name == NO_LORA else 1 if name == THIS_LORA else 2 if name.startswith(THIS_LORA) else 3
+        return BETWEEN, rank, name
+
+    return _grid(samples, asked, lambda sample: sample.prompt_name, column, (BETWEEN, 1, THIS_LORA), first=0)
+
+
+def _row_with_experiment(sample: Sample) -> str:
+    return f"{sample.prompt_name} · {sample.experiment}" if sample.experiment else sample.prompt_name
+
+
+def _grid(
+    samples: Iterable[Sample],
+    asked: Mapping[str, bool],
+    row_of: Callable[[Sample], str],
+    column_of: Callable[[Sample], tuple[int, int, str] | None],
+    finished: tuple[int, int, str],
+    *,
+    first: int = BEFORE,
+) -> SampleMatrix:
+    """Sort samples into rows (as in the config, then others by name) and columns (by their first parts).
+
+    Args:
+        finished: the column of the samples that the config asks for with the LoRA.
+        first: where the column of those without a LoRA stands.
+    """
+    placed = [(row_of(sample), key, sample) for sample in samples if (key := column_of(sample)) is not None]
+    base = (first, 0, NO_LORA)
+    keys = {key for _, key, _ in placed}
+    keys |= {finished} if asked else set()
+    keys |= {base} if any(asked.values()) else set()
+    columns = sorted(keys)
+    others = sorted({row for row, _, _ in placed} - asked.keys())
+    rows = [*asked, *others]
+    row_numbers, column_numbers = _numbers(rows), _numbers(columns)
+    cells: dict[Place, tuple[Sample, ...]] = {}
+    for row, key, sample in sorted(placed, key=lambda each: -each[2].mtime):
+        place = row_numbers[row], column_numbers[key]
+        cells[place] = (*cells.get(place, ()), sample)
+    wanted = {(row_numbers[name], column_numbers[finished]) for name in asked}
+    wanted |= {(row_numbers[name], column_numbers[base]) for name, compared in asked.items() if compared}
+    return SampleMatrix(tuple(rows), tuple(title for _, _, title in columns), cells, frozenset(wanted))
+
+
+def _numbers(names: Sequence[Hashable]) -> dict[Hashable, int]:
+    return {name: number for number, name in enumerate(names)}
