@@ -59,8 +59,10 @@ class RunningPreview:
         return not self._failed and step % self.every == 0 and step < self.spec.steps
 
     def show(self, step: int, clean: Tensor) -> None:
-        """Write the preview of scaled latents [1, C, F', h, w]. A problem is logged, and no more is written: it must not
-        end a sample."""
+        """Write the preview of scaled latents [1, C, F', h, w].
+
+        A problem is logged, and no more is written: it must not end a sample.
+        """
         try:
             metadata = {SAMPLE: self.spec.to_text(), SAMPLE_STEP: str(step)}
             write_video(self.file, small_video(self.colors, clean), self.spec.fps / FRAMES_PER_CELL, metadata)
