@@ -56,13 +56,14 @@ def decoded_parts(vae: VAE, latents: Tensor, tiling: Tiling, folder: Path) -> It
         ValueError: the tiles do not begin at latents.
         OSError: the disk is full.
     """
-    grid = tiling.grid(vae, *latents.shape[-2:])
+    height, width = latents.shape[-2:]
+    grid = tiling.grid(vae, height, width)
     if grid is None:
         yield from vae.decode_chunks(latents)
         return
     with Spool(folder) as spool:
         if tiling.seamless:
-            yield from _seamless(vae, latents, list(windows(vae.decoder, *latents.shape[-2:], grid.tile)), spool)
+            yield from _seamless(vae, latents, list(windows(vae.decoder, height, width, grid.tile)), spool)
         else:
             yield from _blended(vae, latents, grid, spool)
 

@@ -65,16 +65,20 @@ def _tiles(vae: VAE, latent: Latent, grid: TileGrid) -> Cost:
 
 
 def _windows(vae: VAE, latent: Latent, parts: Sequence[SeamlessTile]) -> Cost:
-    """Return what all seamless tiles take, after the narrow end."""
-    largest = max(parts, key=lambda part: part.computed)
+    """Return what all seamless tiles take, after the narrow end.
+
+    They see narrow frames [1, widest, F', rows, columns].
+    """
+    largest = max(parts, key=_area)
     widest = vae.config.block_out_channels[-1]
 
     def read(frames: slice) -> Tensor:
         return torch.empty(1, widest, frames.stop - frames.start, *largest.size, dtype=vae.dtype, device="meta")
 
-    tile = _chunks(
-        vae, latent, largest.computed, lambda latents: window_chunks(vae, largest, read, latents.shape[2]), by_frames
-    )
+    def produce(latents: Tensor) -> Iterator[Tensor]:
+        return window_chunks(vae, largest, read, latents.shape[2])
+
+    tile = _chunks(vae, latent, largest.computed, produce, by_frames)
     return _repeated(tile, largest.computed, [part.computed for part in parts])
 
 
@@ -118,6 +122,10 @@ def _joining(
         _as_bytes(join(torch.empty(*shape, *size, dtype=vae.dtype, device="meta") for size in sizes))
     one = Cost.of(meter)
     return Cost(one.parts, scaled_work(one.work, sum(parts) / max(parts)))
+
+
+def _area(part: SeamlessTile) -> int:
+    return part.computed[0] * part.computed[1]
 
 
 def _as_bytes(pixels: Tensor) -> None:
