@@ -70,10 +70,10 @@ def _windows(vae: VAE, latent: Latent, parts: Sequence[SeamlessTile]) -> Cost:
     They see narrow frames [1, widest, F', rows, columns].
     """
     largest = max(parts, key=_area)
-    widest = vae.config.block_out_channels[-1]
+    widest, (rows, columns) = vae.config.block_out_channels[-1], largest.size
 
     def read(frames: slice) -> Tensor:
-        return torch.empty(1, widest, frames.stop - frames.start, *largest.size, dtype=vae.dtype, device="meta")
+        return torch.empty(1, widest, frames.stop - frames.start, rows, columns, dtype=vae.dtype, device="meta")
 
     def produce(latents: Tensor) -> Iterator[Tensor]:
         return window_chunks(vae, largest, read, latents.shape[2])
