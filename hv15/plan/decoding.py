@@ -72,8 +72,9 @@ def _windows(vae: VAE, latent: Latent, parts: Sequence[SeamlessTile]) -> Cost:
     largest = max(parts, key=_area)
     widest, (rows, columns) = vae.config.block_out_channels[-1], largest.size
 
-    def read(frames: slice) -> Tensor:
-        return torch.empty(1, widest, frames.stop - frames.start, rows, columns, dtype=vae.dtype, device="meta")
+    def read(frames: slice[int, int, None]) -> Tensor:
+        count: int = frames.stop - frames.start
+        return torch.empty(1, widest, count, rows, columns, dtype=vae.dtype, device="meta")
 
     def produce(latents: Tensor) -> Iterator[Tensor]:
         return window_chunks(vae, largest, read, latents.shape[2])
