@@ -4,8 +4,8 @@
 
 Guided steps (two passes) at the real width, fp32, first with conditions that were prepared before, then with
 conditions as they are; in turns, medians of the processor's time, and the ratio. Few blocks are run: the second table
-counts the operations of the whole model without data (`hv15.plan.meter`), so that it shows the share that is saved
-there, at usual sizes.
+counts the operations and kernels of the whole model without data (`hv15.plan.meter`), so that it shows the share that
+is saved there, at usual sizes.
 """
 
 from __future__ import annotations
@@ -64,17 +64,17 @@ def timed(config: DiTConfig, grid: list[int], text_tokens: int, rounds: int, *, 
 
 
 @torch.no_grad()
-def counted(grid: tuple[int, int, int], text_tokens: int, *, i2v: bool) -> tuple[int, int]:
-    """Return the operations of a pass of the whole model, and those of them that are prepared."""
+def counted(grid: tuple[int, int, int], text_tokens: int, *, i2v: bool) -> tuple[int, float, float]:
+    """Return the operations of a pass of the whole model, and which part of them, and of the kernels, is prepared."""
     with torch.device("meta"):
         dit = DiT(DiTConfig()).to(torch.bfloat16).requires_grad_(False)
         x, time = torch.empty(1, dit.config.in_channels, *grid, dtype=torch.bfloat16), torch.empty(1)
         cond = condition(dit.config, text_tokens, i2v=i2v).to("meta", torch.bfloat16)
     with Meter("meta") as meter:
         prepared = dit.prepare(cond)
-        once = meter.flops
+        once, kernels = meter.flops, meter.launches
         dit(x, time, prepared)
-    return meter.flops, once
+    return meter.flops, once / meter.flops, kernels / meter.launches
 
 
 def main() -> None:
@@ -82,21 +82,22 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=2)
     parser.add_argument("--grid", type=int, nargs=3, default=[1, 16, 16], metavar=("FRAMES", "ROWS", "COLUMNS"))
     parser.add_argument("--text-tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=9, help="0: only count")
     given = parser.parse_args()
-    print(f"{given.blocks} blocks, latent {given.grid}, {given.text_tokens} text tokens, fp32, processor's time")
-    for name, i2v in (("t2v", False), ("i2v", True)):
+    if given.rounds:
+        print(f"{given.blocks} blocks, latent {given.grid}, {given.text_tokens} text tokens, fp32, processor's time")
+    for name, i2v in (("t2v", False), ("i2v", True)) if given.rounds else ():
         config = replace(DiTConfig(), num_blocks=given.blocks)
         prepared, anew = timed(config, given.grid, given.text_tokens, given.rounds, i2v=i2v)
-        print(
-            f"{name:6} prepared {prepared:7.3f} s   in each step {anew:7.3f} s   ratio {prepared / anew:.3f}",
-            flush=True,
-        )
+        row = f"{name:6} prepared {prepared:7.3f} s   in each step {anew:7.3f} s"
+        print(f"{row}   ratio {prepared / anew:.3f}", flush=True)
     print("the whole model, operations of a pass")
     for size, grid in SIZES.items():
         for name, i2v in (("t2v", False), ("i2v", True)):
-            whole, once = counted(grid, given.text_tokens, i2v=i2v)
-            print(f"{size:22}{name:6}{whole / 1e12:8.1f} TFLOP, {once / whole:7.2%} of it once")
+            whole, once, kernels = counted(grid, given.text_tokens, i2v=i2v)
+            print(
+                f"{size:22}{name:6}{whole / 1e12:8.1f} TFLOP; once: {once:6.3%} of them, {kernels:5.1%} of the kernels"
+            )
 
 
 if __name__ == "__main__":

@@ -156,6 +156,28 @@ def _speed_checks(project: Project, config: DiTConfig) -> Iterator[Check]:
                 check_weight_format(section.quantize, device)
         except UserError as error:
             yield machine_note(name, error, (name,))
+    yield from _sage_checks(project, config)
+
+
+def _sage_checks(project: Project, config: DiTConfig) -> Iterator[Check]:
+    """The blocks whose attention is sage's."""
+    from hv15.models.attention import check_blocks, pick_block_attention
+    from hv15.precision import pick_device, pick_dtype
+
+    sample, setting = project.settings.sample, ("sample", "sage_blocks")
+    if sample.sage_blocks is None:
+        return
+    try:
+        check_blocks(sample.sage_blocks, config.num_blocks)
+    except UserError as error:
+        yield failed("sample", error, setting)
+        return
+    device = pick_device(project.settings.runtime.device)
+    dtype = pick_dtype(sample.dtype, device)
+    try:
+        pick_block_attention(sample.sage_blocks, config.num_blocks, split=False, device=device, dtype=dtype)
+    except UserError as error:
+        yield machine_note("sample", error, setting)
 
 
 def _dit_on_meta(project: Project, path: Path) -> DiT:

@@ -18,12 +18,15 @@ MOST_ROWS = 16
 """Rows of a sheet; more make a second one."""
 
 
-def draw_sheets(project: Project, table: Table, out: Path, shown: Callable[[SampleSpec], Path]) -> Iterator[Path]:
+def draw_sheets(
+    project: Project, table: Table, out: Path, shown: Callable[[SampleSpec], Path], *, tells: bool = True
+) -> Iterator[Path]:
     """Draw all samples of a table, and yield the files; those that are there already are not drawn again.
 
     Args:
         out: the folder of the sheets.
         shown: returns the file of a sample that people look at.
+        tells: whether the files say what they were made from. If not, their names do.
 
     Raises:
         UserError: nothing can be looked at, or a sample is missing or damaged.
@@ -38,7 +41,7 @@ def draw_sheets(project: Project, table: Table, out: Path, shown: Callable[[Samp
     name = f"sheet-{short(_made_from(project, seen.columns, seen.rows))[:8]}"
     for number, rows in enumerate(pages):
         place = out / (name if len(pages) == 1 else f"{name}-{number + 1}")
-        yield from _draw(seen.columns, rows, place, shown, _made_from(project, seen.columns, rows))
+        yield from _draw(seen.columns, rows, place, shown, _made_from(project, seen.columns, rows), tells=tells)
 
 
 def _made_from(project: Project, columns: tuple[str, ...], rows: tuple[ComparedRow, ...]) -> JsonObject:
@@ -54,6 +57,8 @@ def _draw(
     place: Path,
     shown: Callable[[SampleSpec], Path],
     made_from: JsonObject,
+    *,
+    tells: bool,
 ) -> Iterator[Path]:
     """Draw one sheet, without a suffix in its name, as a picture and as a video."""
     from hv15.data.encode import write_image, write_video
@@ -61,10 +66,10 @@ def _draw(
     from hv15.sample.provenance import made_from_metadata
 
     picture, video = place.with_suffix(".png"), place.with_suffix(".mp4")
-    if not all(product_made_from(file) == made_from for file in (picture, video)):
+    if not all(product_made_from(file) == made_from if tells else file.exists() for file in (picture, video)):
         scale = film_scale([(row.samples[0].height, row.samples[0].width) for row in rows], len(columns))
         lines = [read_line(row.title, map(shown, row.samples), row.samples[0].fps, scale) for row in rows]
-        metadata = made_from_metadata(made_from)
+        metadata = made_from_metadata(made_from) if tells else {}
         write_image(picture, draw_grid(lines, columns), metadata)
         film, fps = draw_film(lines, columns)
         write_video(video, film, fps, metadata)

@@ -159,14 +159,17 @@ class ResidentModels:
         write_latents(project, sampler, ready)
 
     def _loaded_sampler(self, project: Project, spec: SampleSpec) -> Sampler:
+        from hv15.plan.guidance import batch_need
         from hv15.sample.sampler import loaded_sampler
 
         sample, device = project.settings.sample, project.settings.runtime.device
-        settings = sample.model_dump(mode="json", include={*TransformerSettings.model_fields, "cuda_graphs"})
+        settings = sample.model_dump(
+            mode="json", include={*TransformerSettings.model_fields, "cuda_graphs", "sage_blocks"}
+        )
         key = digest([project.models.identity("dit"), settings, spec.dtype, device])
-        path = project.models.path("dit")
+        path, need = project.models.path("dit"), batch_need(project.settings)
         return self._sampler.get(
-            key, lambda stack: stack.enter_context(loaded_sampler(path, sample, spec.dtype, device))
+            key, lambda stack: stack.enter_context(loaded_sampler(path, sample, spec.dtype, device, need=need))
         )
 
     def _decode(self, project: Project, spec: SampleSpec, parts: Parts) -> None:

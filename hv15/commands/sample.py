@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from hv15.choices import Role
@@ -78,7 +79,8 @@ def sample(options: Sample) -> int | None:
         if options.sheet or compared.is_table:
             from hv15.commands.comparison import draw_sheets
 
-            for file in draw_sheets(project, table, options.out, lambda spec: files_of(spec, options.out)[0]):
+            shown = partial(_shown, options.out)
+            for file in draw_sheets(project, table, options.out, shown, tells=tells):
                 print(one_line(str(file)), file=sys.stderr)
     return None
 
@@ -122,6 +124,10 @@ def sample_request(options: Sample) -> SampleRequest:
 def files_of(spec: SampleSpec, out: Path) -> list[Path]:
     """The files of a sample in the output folder."""
     return [file_of(spec, output, out) for output in OUTPUT_TYPES[spec.output_type]]
+
+
+def _shown(out: Path, spec: SampleSpec) -> Path:
+    return files_of(spec, out)[0]
 
 
 def file_of(spec: SampleSpec, output: SampleOutput, out: Path) -> Path:

@@ -66,6 +66,7 @@ def denoise(options: SampleDenoise) -> int | None:
         UserError: a model, a LoRA or an encoded text cannot be used, or the config has no such sample.
     """
     from hv15.commands.running import running_previews
+    from hv15.plan.guidance import batch_need
     from hv15.sample.sampler import sample_latents
 
     project = Project(options.config, options.overrides)
@@ -99,6 +100,7 @@ def denoise(options: SampleDenoise) -> int | None:
             root=project.root,
             device=device,
             settings=settings,
+            need=batch_need(project.settings),
             watcher=watcher,
         )
     return None

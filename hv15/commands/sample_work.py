@@ -19,6 +19,7 @@ from hv15.project import Project
 from hv15.project.metadata import product_metadata
 from hv15.records.json_values import JsonObject
 from hv15.records.metadata import SAMPLE
+from hv15.sample.guidance_batch import made_by
 from hv15.sample.loras import loras_of
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import provenance, read_made_from
@@ -106,6 +107,7 @@ def denoise(project: Project, works: Iterable[LatentsWork], failed: Failed | Non
         UserError: the transformer cannot be used; or what a sample needs, if nothing is told of it by `failed`.
     """
     from hv15.commands.running import running_previews
+    from hv15.plan.guidance import batch_need
     from hv15.sample.sampler import loaded_sampler
 
     ready, notes = list[ReadySample](), list[str]()
@@ -119,10 +121,10 @@ def denoise(project: Project, works: Iterable[LatentsWork], failed: Failed | Non
     log_notes(log, project, notes)
     settings, first = project.settings, ready[0].work.spec
     take_gpu(settings.runtime.device)
-    section = settings.sample.model_copy(update={"quantize": first.quantize})
-    dit = project.models.path("dit")
+    section = settings.sample.model_copy(update={"quantize": first.quantize, "sage_blocks": first.sage_blocks})
+    dit, device, need = project.models.path("dit"), settings.runtime.device, batch_need(settings)
     previews = running_previews(project)
-    with loaded_sampler(dit, section, first.dtype, settings.runtime.device) as sampler:
+    with loaded_sampler(dit, section, first.dtype, device, need=need) as sampler:
         for each in ready:
             with _told(each.work.out, failed), memory_advice("denoise"):
                 write_latents(project, sampler, each, previews)
@@ -187,10 +189,11 @@ def write_latents(
     text = store.read(caption_key(spec.prompt))
     negative = store.read(caption_key(spec.negative_prompt)) if spec.guided else None
     condition = read_condition(spec, work.condition)
+    spec = sampler.settled(spec, ready.loras, text, negative)
     with nullcontext() if previews is None else previews.of(spec, work.shown or work.out.parent) as watcher:
         latents = sampler.latents(spec, ready.loras, text, negative, *condition, watcher=watcher)
     if sampler.writes:
-        write_tensors(work.out, {"latents": unscale(latents)[0]}, ready.metadata)
+        write_tensors(work.out, {"latents": unscale(latents)[0]}, ready.metadata | {SAMPLE: spec.to_text()})
 
 
 @contextmanager
@@ -210,4 +213,5 @@ def is_made(file: Path, spec: SampleSpec, made_from: JsonObject) -> bool:
         metadata = product_metadata(file)
     except (OSError, UserError):
         return False
-    return read_made_from(metadata) == made_from and metadata.get(SAMPLE) == spec.to_text()
+    texts = {each.to_text() for each in made_by(spec)}
+    return read_made_from(metadata) == made_from and metadata.get(SAMPLE) in texts

@@ -24,6 +24,7 @@ AFTER_EDIT: Mapping[Affects, str] = MappingProxyType(
         Affects.MEASURING: "a change continues the training; with train.validation.patience it starts it anew",
         Affects.SPEED: "a change affects no result, and a training continues",
         Affects.PUBLISHING: "a change trains nothing",
+        Affects.SAMPLING: "a change trains nothing",
     }
 )
 """Of every mark but `APART`, whose settings have marks of their own."""

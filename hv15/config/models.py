@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from hv15.choices import ENLARGING_ROLES, QWEN, ROLES, Role, Task, VariantName, roles_of
-from hv15.config.section import PLACE, Conflict, PathText, Section
+from hv15.config.section import PLACE, SAMPLING, Conflict, PathText, Section
 
 
 class ModelSettings(Section):
@@ -35,11 +35,11 @@ class ModelSettings(Section):
     image_encoder: PathText | None = Field(None, json_schema_extra=PLACE)
     """SigLIP so400m patch14-384 for image-to-video: a .safetensors file or a Hugging Face folder. Only for task i2v."""
 
-    sr_dit: PathText | None = Field(None, json_schema_extra=PLACE)
+    sr_dit: PathText | None = Field(None, json_schema_extra=SAMPLING)
     """The transformer of super resolution, for `hv15 upsample`: transformer/720p_sr_distilled or 1080p_sr_distilled of
     the official repository, or a .safetensors file of it, such as ComfyUI's."""
 
-    upsampler: PathText | None = Field(None, json_schema_extra=PLACE)
+    upsampler: PathText | None = Field(None, json_schema_extra=SAMPLING)
     """The latent upsampler that belongs to `sr_dit`: upsampler/720p_sr_distilled or 1080p_sr_distilled of the official
     repository, or a .safetensors file of it, such as ComfyUI's."""
 

@@ -16,10 +16,11 @@ from pydantic import (
     model_validator,
 )
 
-from hv15.choices import Enlarging
+from hv15.choices import Enlarging, GuidanceBatch
 from hv15.config.loras import SampledLoraSettings
 from hv15.config.section import (
     SPEED,
+    Block,
     ComputeDtype,
     Conflict,
     Few,
@@ -195,6 +196,17 @@ class SampleSettings(TransformerSettings):
     zero_init_steps: Annotated[int, Field(ge=0, le=100)] = 0
     """This number of first steps changes nothing; CFG-Zero* uses 1 or 2 of 50."""
 
+    sage_blocks: tuple[Block, Block] | None = None
+    """[first, last] block, counted from 0 to 53, whose attention is sage's, which computes in 8 bits: faster, with a
+    small error. Needs the package sageattention and a GPU. The other blocks use `attn_mode`. It counts as a change of
+    the samples; `attn_mode: sage`, for all blocks, does not."""
+
+    guidance_batch: GuidanceBatch = "auto"
+    """How the two passes of a step with guidance are computed. `two_pass`: one after the other. `batched`: as one
+    batch, faster where one pass does not fill the GPU, with twice the activations. `auto`: on GPUs one batch for up to
+    8192 latent cells. `by_memory`: one batch if the free memory suffices for it by the plan; the log and the file say
+    what was done. The results are the same up to rounding."""
+
     sr: Enlarging = "off"
     """Super resolution, from 480p to 720p or from 720p to 1080p: which of the two `hv15 upsample` does. `auto`: what
     `models.upsampler` is for; with `models.source: hub`, what suits `models.variant`. `off` is as `auto` there, since
@@ -233,6 +245,11 @@ class SampleSettings(TransformerSettings):
         yield from check_tiles(self.vae_sample_size, self.vae_tile_overlap)
         if self.guidance_interval[0] > self.guidance_interval[1]:
             yield ("guidance_interval",), "expected [lowest, highest]"
+        if self.sage_blocks is not None:
+            if self.sage_blocks[0] > self.sage_blocks[1]:
+                yield ("sage_blocks",), f"found {list(self.sage_blocks)}, expected the first block before the last"
+            if self.attn_mode == "sage":
+                yield ("sage_blocks",), "has no effect with attn_mode: sage, which is for all blocks: keep one of them"
         yield from _wrong_seeds(self.seeds)
         seen: dict[str, int] = {}
         for index, prompt in enumerate(self.prompts):

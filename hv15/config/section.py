@@ -36,6 +36,7 @@ class Affects(StrEnum):
     LENGTH = "length"
     ORIGIN = "origin"
     PUBLISHING = "publishing"
+    SAMPLING = "sampling"
     APART = "apart"
     CAPTION = "caption"
     WEIGHT = "weight"
@@ -77,6 +78,9 @@ ORIGIN: JsonDict = {AFFECTS: Affects.ORIGIN}
 PUBLISHING: JsonDict = {AFFECTS: Affects.PUBLISHING}
 """Marks a setting that only chooses what is published of a training, and changes nothing in it. It is in the spec of
 what is published (`hv15.project.checkpoints`)."""
+
+SAMPLING: JsonDict = {AFFECTS: Affects.SAMPLING}
+"""Marks a place of files that only samples read; their content has its own fingerprint."""
 
 APART: JsonDict = {AFFECTS: Affects.APART}
 """Marks a section of a training that enters its spec in a way of its own (`hv15.project.training`)."""

@@ -199,7 +199,13 @@ PACKAGES = {
 
 
 def pick_attention(
-    mode: str, *, split: bool, device: torch.device | str, dtype: torch.dtype, training: bool
+    mode: str,
+    *,
+    split: bool,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    training: bool,
+    setting: str = "attn_mode",
 ) -> Attention:
     """Return the attention that a setting asks for.
 
@@ -209,6 +215,7 @@ def pick_attention(
         device: where it will run; the meta device, which planning uses, needs no package.
         dtype: of q, k and v.
         training: whether a backward pass is needed.
+        setting: what asks for it, for messages.
 
     Raises:
         UserError: the kernel's package is missing, or the kernel does not support the device, the dtype or training.
@@ -224,12 +231,46 @@ def pick_attention(
         )
     if mode == "sdpa" or device.type == "meta":
         return Attention(split=split)
-    if (obstacle := _obstacle(mode, device, dtype)) is not None:
+    if (obstacle := _obstacle(mode, device, dtype, setting)) is not None:
         raise obstacle
-    return Attention(*load_kernels(mode), split=split)
+    return Attention(*load_kernels(mode, setting), split=split)
 
 
-def load_kernels(mode: str) -> tuple[Kernel, PackedKernel | None]:
+def pick_block_attention(
+    blocks: tuple[int, int] | None, count: int, *, split: bool, device: torch.device | str, dtype: torch.dtype
+) -> dict[int, Attention]:
+    """Return, by block, the attention of those that do not use the transformer's: sage's, as `sample.sage_blocks` asks.
+
+    Args:
+        blocks: the first and the last of them, counted from 0; None: no block.
+        count: of the transformer's blocks.
+        split, dtype: see `pick_attention`.
+        device: as there; on the meta device, where plans run fewer blocks, all kernels are the same, so there are none.
+
+    Raises:
+        UserError: the transformer has no such blocks, or sage cannot be used here.
+    """
+    if blocks is None or torch.device(device).type == "meta":
+        return {}
+    check_blocks(blocks, count)
+    sage = pick_attention("sage", split=split, device=device, dtype=dtype, training=False, setting="sage_blocks")
+    return dict.fromkeys(range(blocks[0], blocks[1] + 1), sage)
+
+
+def check_blocks(blocks: tuple[int, int], count: int) -> None:
+    """Check that a transformer of `count` blocks has those from the first to the last of a range.
+
+    Raises:
+        UserError: it has not.
+    """
+    if blocks[1] >= count:
+        raise UserError(
+            f"sample.sage_blocks: {list(blocks)}, but the transformer's blocks are 0 to {count - 1}",
+            hint=f"end the range at {count - 1}, or remove sage_blocks",
+        )
+
+
+def load_kernels(mode: str, setting: str = "attn_mode") -> tuple[Kernel, PackedKernel | None]:
     """Import the package of a kernel; the second one is for packed samples, if there is one.
 
     Raises:
@@ -240,27 +281,32 @@ def load_kernels(mode: str) -> tuple[Kernel, PackedKernel | None]:
         module = import_module(package.module)
     except (ImportError, OSError) as error:  # OSError: a library of another CUDA version
         raise UserError(
-            f"attn_mode: {mode}: the package {package.module} cannot be imported: {error}",
-            hint=f"reinstall it for this version of torch ({package.install}), or use attn_mode: auto",
+            f"{setting}: {mode}: the package {package.module} cannot be imported: {error}",
+            hint=f"reinstall it for this version of torch ({package.install}), or {_instead(setting)}",
         ) from error
     return package.wrap(module), package.wrap_packed(module) if package.wrap_packed is not None else None
 
 
-def _obstacle(mode: str, device: torch.device, dtype: torch.dtype) -> UserError | None:
+def _obstacle(mode: str, device: torch.device, dtype: torch.dtype, setting: str = "attn_mode") -> UserError | None:
     """Return the reason why a kernel cannot be used here; None if it can."""
-    package, other = PACKAGES[mode], "use attn_mode: auto"
+    package, other = PACKAGES[mode], _instead(setting)
     if device.type != "cuda":
-        return UserError(f"attn_mode: {mode} runs only on GPUs, not on {device.type}", hint=other)
+        return UserError(f"{setting}: {mode} runs only on GPUs, not on {device.type}", hint=other)
     if not package.oldest <= torch.cuda.get_device_capability(device) <= package.newest:
-        return UserError(f"attn_mode: {mode} does not run on {torch.cuda.get_device_name(device)}", hint=other)
+        return UserError(f"{setting}: {mode} does not run on {torch.cuda.get_device_name(device)}", hint=other)
     if package.half_only and dtype not in (torch.float16, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
         return UserError(
-            f"attn_mode: {mode} takes bfloat16 or float16, not {name}", hint=f"{other}, or dtype: bfloat16"
+            f"{setting}: {mode} takes bfloat16 or float16, not {name}", hint=f"{other}, or dtype: bfloat16"
         )
     if find_spec(package.module.partition(".")[0]) is None:
         return UserError(
-            f"attn_mode: {mode} needs the package {package.module.partition('.')[0]}, which is not installed",
+            f"{setting}: {mode} needs the package {package.module.partition('.')[0]}, which is not installed",
             hint=f"install it ({package.install}), or {other}",
         )
     return None
+
+
+def _instead(setting: str) -> str:
+    """What to do where the kernel that a setting names cannot be used."""
+    return "use attn_mode: auto" if setting == "attn_mode" else f"remove {setting}"

@@ -60,6 +60,16 @@ class ContextParallel:
         """
         return cast("Tensor", _Gather.apply(x, self, tokens))
 
+    def least(self, value: int, device: torch.device) -> int:
+        """Return the smallest of all ranks' values, so that all can decide by it; they must all call it.
+
+        Args:
+            device: this rank's, through whose memory the values are exchanged.
+        """
+        values = torch.tensor(value, dtype=torch.int64, device=device)
+        dist.all_reduce(values, dist.ReduceOp.MIN, group=self.group)
+        return int(values.item())
+
     def attention(self, kernel: Attention, image_tokens: int, text_tokens: int) -> Attention:
         """Return attention for blocks that have only a share of the tokens.
 

@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,6 +42,8 @@ class DiT(Module):
     """Recompute each block in the backward pass instead of keeping its activations."""
     attention: Attention = ATTENTION
     """The attention that the blocks use."""
+    block_attention: Mapping[int, Attention] = MappingProxyType({})
+    """That of the blocks that use another one, by their numbers."""
     context_parallel: ContextParallel | None = None
     """The processes that compute each batch together, all of which call the model; None: this one alone."""
     block_hooks: tuple[BlockHook, ...] = ()
@@ -99,21 +103,22 @@ class DiT(Module):
         vec = self.time_in(timestep, self.dtype)  # (B, hidden)
         if self.time_r_in is not None:
             vec = vec + self.time_r_in(timestep_r, self.dtype)
-        x, attention, parallel = x.to(self.dtype), self.attention, self.context_parallel
+        x, parallel = x.to(self.dtype), self.context_parallel
         if parallel is not None:
             x, rope = parallel.share(x.flatten(2), 2)[..., None, None], parallel.share(rope, 0)
         img = self.img_in(x)  # (B, F*H*W, hidden)
         prepared = self.prepare(cond) if isinstance(cond, Condition) else cond
         txt, lengths = self.condition_tokens(prepared, timestep)  # (B, M, hidden)
+        attentions = [self.block_attention.get(index, self.attention) for index in range(len(self.double_blocks))]
         if parallel is not None:
-            attention = parallel.attention(attention, frames * height * width, txt.shape[1])
+            attentions = [parallel.attention(each, frames * height * width, txt.shape[1]) for each in attentions]
             txt = parallel.share(txt, 1)
 
         with ExitStack() as around:
             for hook in self.block_hooks:
                 around.enter_context(hook.around_blocks(recomputed=recompute))
             calls = []
-            for index, block in enumerate(self.double_blocks):
+            for index, (block, attention) in enumerate(zip(self.double_blocks, attentions, strict=True)):
                 assert isinstance(block, DoubleBlock)
                 calls.append(BlockCall(block, index, rope, lengths, attention, most_tokens, self.block_hooks))
             if self.step_cache is not None:

@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 
 from hv15.choices import TransformerSection
+from hv15.config.sample import SampleSettings
 from hv15.config.train import TrainSettings
 from hv15.config.transformer import TransformerSettings
 from hv15.models import pass_kernels
-from hv15.models.attention import pick_attention
+from hv15.models.attention import pick_attention, pick_block_attention
 from hv15.models.context_parallel import join
 from hv15.models.dit import DiT
 from hv15.models.dit_config import DiTConfig
@@ -98,8 +99,8 @@ def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) 
     """Apply the settings for attention, division among GPUs, block swap, checkpointing and compilation.
 
     Raises:
-        UserError: too many blocks to swap, the attention kernel is not available here, or the heads or the processes
-            cannot be divided for context parallelism.
+        UserError: too many blocks to swap, an attention kernel is not available here or asked for in blocks that there
+            are not, or the heads or the processes cannot be divided for context parallelism.
         ValueError: it is already set up.
     """
     if dit.block_hooks:
@@ -108,6 +109,14 @@ def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) 
     dit.attention = pick_attention(
         settings.attn_mode, split=settings.split_attn, device=device, dtype=dit.dtype, training=training
     )
+    if isinstance(settings, SampleSettings):
+        dit.block_attention = pick_block_attention(
+            settings.sage_blocks,
+            dit.config.num_blocks,
+            split=settings.split_attn,
+            device=device,
+            dtype=dit.dtype,
+        )
     section: TransformerSection = "train" if training else "sample"
     dit.context_parallel = join(settings.context_parallel, dit.config.num_heads, device, section)
     pass_kernels.ENABLED = settings.fused_kernels
@@ -129,7 +138,7 @@ def reset(dit: DiT) -> None:
     """Undo `set_up` and remove all hooks; blocks that are in CPU memory or divided among GPUs stay so."""
     for hook in dit.block_hooks:
         hook.remove()
-    for name in ("attention", "context_parallel", "gradient_checkpointing", "block_hooks"):
+    for name in ("attention", "block_attention", "context_parallel", "gradient_checkpointing", "block_hooks"):
         dit.__dict__.pop(name, None)
     dit.uncompile_blocks()
     pass_kernels.ENABLED = True

@@ -56,7 +56,13 @@ CANDIDATES: dict[StageName, list[Changes]] = {
         {"quantize": "fp8"},
         {"quantize": "nf4"},
     ],
-    "denoise": [{"split_attn": True}, {"blocks_to_swap": MOST_SWAPPED}, {"quantize": "fp8"}, {"quantize": "nf4"}],
+    "denoise": [
+        {"guidance_batch": "two_pass"},
+        {"split_attn": True},
+        {"blocks_to_swap": MOST_SWAPPED},
+        {"quantize": "fp8"},
+        {"quantize": "nf4"},
+    ],
     "decode": [{"vae_enable_patch_conv": True}, {"vae_sample_size": 256}, {"vae_sample_size": 128}],
 }
 """Changes in a stage's section, the cheapest first."""
@@ -125,6 +131,8 @@ def _saves_more(setting: str, value: Json, now: Json) -> bool:
             return _COMPRESSION[value] > _COMPRESSION[now]
         case "blocks_to_swap", int(), int():
             return value > now
+        case "guidance_batch", _, _:  # `auto` is one batch only where that is small
+            return now == "batched"
         case "latent_batch" | "text_batch", int(), int():
             return value < now
         case "vae_sample_size", int(), int():  # 0: without tiles

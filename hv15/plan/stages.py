@@ -45,7 +45,7 @@ MEMORY_SETTINGS: dict[StageName, tuple[str, ...]] = {
     "train": ("gradient_checkpointing", "gradient_checkpointing_cpu_offload", "blocks_to_swap", "quantize",
               "split_attn", "context_parallel", "num_processes", "shard_base", "network_dim", "optimizer_type",
               "dtype"),
-    "denoise": ("blocks_to_swap", "quantize", "split_attn", "context_parallel", "dtype"),
+    "denoise": ("blocks_to_swap", "quantize", "split_attn", "context_parallel", "guidance_batch", "dtype"),
     "decode": ("vae_sample_size", "vae_seamless_tiles", "vae_enable_patch_conv", "dtype"),
 }  # fmt: skip
 """The settings of a stage's section that determine its memory."""
@@ -283,16 +283,16 @@ class StagePlanner:
     def _denoise(self, settings: Settings) -> Cost:
         from hv15.plan.metered_steps import PassSize
         from hv15.plan.transformer import denoising
-        from hv15.sample.sampler import BATCHED_TOKENS
+        from hv15.sample.guidance_batch import batches
 
-        frames, rows, columns = self._largest_video.latent
+        latent = self._largest_video.latent
         return denoising(
             settings,
             self.sizes.dit,
             self._dtype(settings.sample.dtype),
-            PassSize(1, (frames, rows, columns), self.work.text_tokens, self.work.task == "i2v"),
+            PassSize(1, latent, self.work.text_tokens, self.work.task == "i2v"),
             guided=any(video.guided for video in self.work.videos),
-            batch_cfg=self.device.gpu and frames * rows * columns <= BATCHED_TOKENS,
+            batch_cfg=batches(settings.sample.guidance_batch, latent, gpu=self.device.gpu),
             gpu=self.device.gpu,
             known=self._resident,
         )

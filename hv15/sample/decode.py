@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -113,7 +114,8 @@ class _Latents(NamedTuple):
 
 def _read(path: Path, spec: SampleSpec | None, made_from: JsonObject | None) -> _Latents:
     values, spec_in_file, metadata = read_latents(path)
-    spec = spec or spec_in_file
+    # what guidance by memory came to is known only there
+    spec = replace(spec, guidance_batch=spec_in_file.guidance_batch) if spec else spec_in_file
     if tuple(values.shape[1:]) != spec.latent_size:
         raise UserError.at(
             path,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
-from hv15.choices import ENLARGING_ROLES, EnlargedResolution, StepCacheRule, Task
+from hv15.choices import ENLARGING_ROLES, EnlargedResolution, GuidanceBatch, StepCacheRule, Task
 from hv15.errors import UserError
 from hv15.grid import latent_size
 from hv15.lora.reach import EVERYWHERE, Reach
@@ -114,6 +114,10 @@ class SampleSpec:
     """The number of first steps that change nothing."""
     vae_seamless_tiles: bool = False
     """Whether the VAE's tiles have the numbers of the whole picture, instead of being blended."""
+    sage_blocks: tuple[int, int] | None = None
+    """The first and the last block whose attention is sage's, in 8 bits."""
+    guidance_batch: GuidanceBatch = "auto"
+    """Whether both branches of guidance are one batch, which changes rounding. Files say what was done."""
     enlarges: Enlarged | None = None
     """For a sample of super resolution; the size, steps and models are then its own."""
 

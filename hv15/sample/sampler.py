@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import prod
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,10 @@ from hv15.models.latents import unscale
 from hv15.models.ready import load_ready
 from hv15.precision import pick_device, pick_dtype
 from hv15.records.json_values import JsonObject
+from hv15.records.metadata import SAMPLE
 from hv15.sample.files import write_tensors
 from hv15.sample.graphs import replayed
+from hv15.sample.guidance_batch import Inputs, Need, batches, free_memory, settled
 from hv15.sample.loras import loras_of
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import provenance
@@ -31,22 +33,17 @@ if TYPE_CHECKING:
     from hv15.models import DiT
     from hv15.sample.running import SampleWatcher
 
-BATCHED_TOKENS = 8192
-"""Most latent cells for which both branches run as one batch; with more, one branch fills a GPU, and saves memory."""
-
 
 class Sampler:
     """Makes samples with one transformer. Each call gives what a new process would give.
 
     Args:
         dit: set up for `settings`, without LoRAs.
-        batch_cfg: whether both branches of the guidance run as one batch; None: if that is faster (few tokens, a GPU).
+        need: what counts the memory of one batch for `guidance_batch: by_memory`; None: that is two passes.
     """
 
-    def __init__(
-        self, dit: DiT, settings: SampleSettings, device: torch.device, *, batch_cfg: bool | None = None
-    ) -> None:
-        self._dit, self._settings, self._device, self._batch_cfg = dit, settings, device, batch_cfg
+    def __init__(self, dit: DiT, settings: SampleSettings, device: torch.device, *, need: Need | None = None) -> None:
+        self._dit, self._settings, self._device, self._need = dit, settings, device, need
         self._loras, self._applied = list[WeightedLoRA](), AppliedLoRAs()
         self._model = replayed(dit, settings, device)
         self.after_step: Callable[[int], None] | None = None
@@ -56,6 +53,30 @@ class Sampler:
     def writes(self) -> bool:
         """Whether this process has the results: of several ranks that compute one sample, the first."""
         return self._dit.context_parallel is None or self._dit.context_parallel.rank == 0
+
+    def settled(
+        self,
+        spec: SampleSpec,
+        loras: Sequence[WeightedLoRA],
+        text: Mapping[str, Tensor],
+        negative: Mapping[str, Tensor] | None,
+    ) -> SampleSpec:
+        """Return the spec with what `guidance_batch: by_memory` comes to with the memory that is free now.
+
+        `latents` does so as well. Its result says how they are made, for their metadata; arguments as there.
+        """
+        if self._need is None:
+            return replace(spec, guidance_batch="two_pass") if spec.guidance_batch == "by_memory" else spec
+        tokens = max(len(text["text"]) + len(text["glyphs"]), 0 if negative is None else len(negative["text"]))
+        files = sum(lora.path.stat().st_size for lora in loras if lora.multiplier)
+        return settled(spec, Inputs(self._dit.config, tokens, files), self._need, self._free_memory)
+
+    def _free_memory(self) -> int:
+        """Bytes that are free for a sample; of several ranks, where there is least, as all must do the same."""
+        free, parallel = free_memory(self._device), self._dit.context_parallel
+        if parallel is None:
+            return free
+        return parallel.least(free if self._device.type == "cuda" else free // parallel.size, self._device)
 
     def latents(
         self,
@@ -86,9 +107,7 @@ class Sampler:
         if first is not None and vision is not None:
             check_widths(self._dit.config, widths_of({"latents": first, "vision": vision}))
         self._use(loras)
-        batch_cfg = self._batch_cfg
-        if batch_cfg is None:
-            batch_cfg = self._device.type == "cuda" and prod(spec.latent_size) <= BATCHED_TOKENS
+        spec = self.settled(spec, loras, text, negative)
         return run(
             self._model,
             spec,
@@ -97,7 +116,7 @@ class Sampler:
             first,
             vision,
             device=self._device,
-            batch_cfg=batch_cfg,
+            batch_cfg=batches(spec.guidance_batch, spec.latent_size, gpu=self._device.type == "cuda"),
             after_step=self.after_step,
             low=low,
             loras=self._applied,
@@ -121,14 +140,14 @@ def loaded_sampler(
     dtype: str,
     device: str = "auto",
     *,
-    batch_cfg: bool | None = None,
+    need: Need | None = None,
     super_resolution: bool = False,
 ) -> Iterator[Sampler]:
     """Load the transformer, as one of several ranks if `settings.context_parallel` asks for them.
 
     Args:
         dtype: the number format in which it computes, as in a `SampleSpec`.
-        batch_cfg: see `Sampler`.
+        need: see `Sampler`.
         super_resolution: whether it is a transformer of super resolution.
 
     Raises:
@@ -138,7 +157,7 @@ def loaded_sampler(
         dit = load_ready(
             dit_path, settings, device=where, dtype=pick_dtype(dtype, where), super_resolution=super_resolution
         )
-        yield Sampler(dit, settings, where, batch_cfg=batch_cfg)
+        yield Sampler(dit, settings, where, need=need)
 
 
 def sample_latents(
@@ -154,7 +173,7 @@ def sample_latents(
     root: Path = Path(),
     device: str = "auto",
     settings: SampleSettings | None = None,
-    batch_cfg: bool | None = None,
+    need: Need | None = None,
     watcher: SampleWatcher | None = None,
 ) -> None:
     """Denoise one sample and write its latents (unscaled float32 [C, F', h, w]) with their provenance.
@@ -165,8 +184,8 @@ def sample_latents(
         condition: the file of `hv15.sample.condition.write_condition`, for i2v.
         made_from: what the latents depend on, from the stage's spec.
         root: the project folder, to which the spec's paths are relative.
-        settings: memory options and kernels of the transformer; the number format is the spec's.
-        batch_cfg: see `Sampler`.
+        settings: memory options and kernels of the transformer; number format and sage's blocks are the spec's.
+        need: see `Sampler`.
         watcher: see `Sampler.latents`.
 
     Raises:
@@ -175,8 +194,10 @@ def sample_latents(
     loras = loras_of(spec, root, lora)
     metadata = provenance(spec, made_from, loras)  # before a model is loaded, as it finds changed LoRAs
     first, vision = read_condition(spec, condition)
-    settings = (settings or SampleSettings()).model_copy(update={"quantize": spec.quantize})
-    with loaded_sampler(dit_path, settings, spec.dtype, device, batch_cfg=batch_cfg) as sampler:
+    of_spec = {"quantize": spec.quantize, "sage_blocks": spec.sage_blocks}
+    settings = (settings or SampleSettings()).model_copy(update=of_spec)
+    with loaded_sampler(dit_path, settings, spec.dtype, device, need=need) as sampler:
+        spec = sampler.settled(spec, loras, text, negative)
         latents = sampler.latents(spec, loras, text, negative, first, vision, watcher=watcher)
         if sampler.writes:
-            write_tensors(output, {"latents": unscale(latents)[0]}, metadata)
+            write_tensors(output, {"latents": unscale(latents)[0]}, metadata | {SAMPLE: spec.to_text()})

@@ -89,6 +89,13 @@ def test_check_finds_settings_that_the_transformer_or_this_machine_cannot_meet(p
     ):
         assert words in said.out, said.out
 
+    project.set(train={"attn_mode": "auto"}, sample={"attn_mode": "auto", "sage_blocks": [0, 500]})
+    said = project.hv15("check")
+    assert said.code == 2
+    assert "! sample         sample.sage_blocks: [0, 500], but the transformer's blocks are 0 to" in said.out
+    project.set(sample={"sage_blocks": [0, 1]})
+    assert "sample         note: on this machine: sage_blocks: sage runs only on GPUs" in project.does("check").out
+
 
 def test_check_notes_what_this_machine_lacks(project: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also before the models are there; the jobs would stop after everything is encoded."""

@@ -148,6 +148,20 @@ def test_merge(done: Workbench) -> None:
     torch.testing.assert_close(merged.get_parameter(f"{name}.weight").data, expected)
 
 
+def test_merge_only_some_layers(done: Workbench) -> None:
+    target, lora = done.root / "merged.safetensors", done.root / LORA
+    words = ("--include", "img_attn_q", "txt_mlp", "--exclude_patterns", "fc2", "--lora-blocks", "1-9:0")
+    done.does("merge", "--out", target, "--lora", lora, *words)
+    base, merged = load_dit(done.config["models"]["dit"]).state_dict(), load_dit(target).state_dict()
+    changed = {name for name in base if not torch.equal(base[name], merged[name])}
+    assert changed == {f"double_blocks.0.{part}.weight" for part in ("img_attn_q", "txt_mlp.fc1")}
+    with safe_open(target, framework="pt") as file:
+        (told,) = json.loads(file.metadata()["hv15.merged"])
+    assert told["strength_by"] == [{"blocks": [1, 9], "factor": 0.0}]
+    words = ("merge", "--out", done.root / "other.safetensors", "--lora", lora, "--include", "qkv")
+    done.refuses(*words, naming=("include_patterns: 'qkv' matches none of",))
+
+
 def test_a_merged_checkpoint_tells_what_it_was_made_from(done: Workbench) -> None:
     target, base = done.root / "merged.safetensors", Path(done.config["models"]["dit"])
     done.does("merge", "--out", target, "--lora", done.root / LORA, "--multiplier", "0.5")

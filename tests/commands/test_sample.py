@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,25 @@ def test_it_gives_what_the_workflow_gives(done: Workbench, tmp_path: Path) -> No
     (file,) = made(done.hv15("sample", spec.prompt, *size, *words))
     assert torch.equal(load_file(file)["latents"], wanted["latents"])
     assert "train.safetensors" in product_metadata(file)[LORAS]
+
+
+@pytest.mark.parametrize(("free", "choice"), [(10**12, "batched"), (1, "two_pass")])
+def test_guidance_by_memory_is_planned_and_told(
+    done: Workbench,
+    tmp_path: Path,
+    free: int,
+    choice: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What the plan counts is compared with the memory; the video says what was done, and is not made again."""
+    monkeypatch.setattr("hv15.sample.sampler.free_memory", lambda device: free)
+    asked = ("--guidance", "3", "--set", "sample.guidance_batch=by_memory", "-o", tmp_path / "out")
+    words = ("sample", "a red circle", *SMALL, *asked)
+    (file,) = made(done.hv15(*words))
+    assert spec_of(file).guidance_batch == choice
+    assert re.search(rf"guidance_batch: {choice}: .* as one batch needs \d+ KiB", caplog.text), "the plan's number"
+    assert "already there" in done.hv15(*words).err
 
 
 def test_each_model_is_loaded_once_and_what_is_there_is_kept(
@@ -281,6 +301,15 @@ def test_seeds_side_by_side(done: Workbench, tmp_path: Path) -> None:
     *samples, video = made(done.hv15(*words))
     lines = [read_line("a red circle", samples, 24.0, film_scale([(64, 64)], 2))]
     assert np.array_equal(read_image(video.with_suffix(".png")), draw_grid(lines, ["seed 1", "seed 2"]))
+
+
+def test_a_sheet_without_metadata_tells_nothing(done: Workbench, tmp_path: Path) -> None:
+    words = ("sample", "a red circle", *SMALL, "--seed", "1", "2", "--sheet", "--no-metadata", "-o", tmp_path / "out")
+    *_, video = made(done.hv15(*words))
+    assert product_metadata(video) == product_metadata(video.with_suffix(".png")) == {}
+    stamp = video.stat().st_mtime_ns
+    assert done.hv15(*words).code == 0
+    assert video.stat().st_mtime_ns == stamp
 
 
 def test_many_rows_make_several_sheets(done: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

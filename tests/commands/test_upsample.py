@@ -137,6 +137,16 @@ def test_a_stopped_run_keeps_what_is_denoised(bench: Workbench, monkeypatch: pyt
         assert made(bench.hv15("upsample", latents_of(bench))).is_file()
 
 
+def test_without_memory_it_says_what_helps(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr("hv15.sample.sampler.load_ready", full)
+    bench.refuses(
+        "upsample", latents_of(bench), naming=("out of memory in super resolution: CUDA", "sample.blocks_to_swap")
+    )
+
+
 def test_a_video_of_hv15_tells_its_prompt(bench: Workbench, tmp_path: Path) -> None:
     """It is encoded first; what compression lost, its latents have lost."""
     video, out = VIDEO.path(bench.paths, "one"), tmp_path / "big.latents.safetensors"

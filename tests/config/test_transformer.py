@@ -45,3 +45,24 @@ def test_only_quantisation_changes_what_is_made():
     assert digest_view(TrainSettings(**options)) == digest_view(plain)
     assert digest_view(TrainSettings(gradient_checkpointing_cpu_offload=True)) == digest_view(plain)
     assert digest_view(TrainSettings(quantize="fp8")) != digest_view(plain)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sage_blocks": [3, 1]}, r"found \[3, 1\], expected the first block before the last"),
+        ({"sage_blocks": [0, 3], "attn_mode": "sage"}, "no effect with attn_mode: sage"),
+        ({"sage_blocks": [-1, 3]}, "greater than or equal to 0"),
+        ({"sage_blocks": [3]}, "sage_blocks"),
+        ({"guidance_batch": "twice"}, "guidance_batch"),
+    ],
+)
+def test_what_sampling_cannot_do_is_refused(given, message):
+    with pytest.raises(ValidationError, match=message):
+        SampleSettings.model_validate(given)
+
+
+def test_only_sampling_has_sage_in_a_range_of_blocks():
+    assert SampleSettings.model_validate({"sage_blocks": [0, 53]}).sage_blocks == (0, 53)
+    with pytest.raises(ValidationError, match="sage_blocks"):
+        TrainSettings.model_validate({"sage_blocks": [0, 53]})

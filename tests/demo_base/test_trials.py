@@ -68,6 +68,9 @@ class Oracle:
         with torch.no_grad():
             self.latents = scale(sampler.vae.encode(pixels))
 
+    def prepare(self, cond: object) -> object:
+        return cond
+
     def __call__(self, x: torch.Tensor, timestep: torch.Tensor, cond: object) -> torch.Tensor:
         target = self.latents.repeat(len(x) // len(self.latents), 1, 1, 1, 1)
         return (x[:, :32] - target) / (timestep.view(-1, 1, 1, 1, 1) / 1000)

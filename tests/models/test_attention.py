@@ -285,7 +285,7 @@ def test_auto_takes_the_first_that_is_there_and_runs(
     for name in installed:
         install(monkeypatch, PACKAGES[name].module, **FUNCTIONS[name])
     loaded: list[str] = []
-    monkeypatch.setattr("hv15.models.attention.load_kernels", lambda name: loaded.append(name) or (sdpa, None))
+    monkeypatch.setattr("hv15.models.attention.load_kernels", lambda name, _: loaded.append(name) or (sdpa, None))
     pick_attention("auto", split=False, device=CUDA, dtype=dtype, training=True)
     assert loaded == ([] if expected == "sdpa" else [expected])
 

@@ -231,3 +231,14 @@ def test_a_plan_needs_no_other_process() -> None:
     assert computed == [(2, 45 + 7, 1, 8)]
     assert out.shape == (2, 14, 32)
     assert replace(parallel, rank=3).share(q, 1).shape[1] == 4
+
+
+def least() -> int:
+    parallel = join(2, 4, "cpu", "sample")
+    assert parallel is not None
+    return parallel.least(10**12 + (5, 3)[parallel.rank], torch.device("cpu"))
+
+
+def test_ranks_agree_on_the_smallest_value() -> None:
+    """As the free memory, by which all must decide alike."""
+    assert on_ranks(2, least) == [10**12 + 3] * 2

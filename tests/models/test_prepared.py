@@ -102,6 +102,25 @@ def test_a_sample_has_the_same_bits(task: str, batch_cfg: bool, interval: tuple[
 
 
 @pytest.mark.parametrize("batch_cfg", [False, True])
+def test_a_model_that_changes_between_steps_is_prepared_again(batch_cfg: bool) -> None:
+    """As by a LoRA on the text's projection whose strength depends on the step."""
+    cond, uncond, _ = branches("t2v")
+    noise, found = torch.randn(1, TINY.latent_channels, 3, 4, 5), list[Tensor]()
+    for wrap in (lambda dit: dit, Anew):
+        dit = golden_dit()
+
+        def begin_step(step: int, dit: DiT = dit) -> bool:
+            if step == 2:
+                dit.txt_in.input_embedder.weight.mul_(1.5)
+            return step == 2
+
+        options = {"batch_cfg": batch_cfg, "begin_step": begin_step}
+        found.append(denoise(wrap(dit), noise, cond, uncond, sigmas(4, 5.0), 6.0, **options))
+    assert torch.equal(*found)
+    assert not torch.allclose(found[0], denoise(golden_dit(), noise, cond, uncond, sigmas(4, 5.0), 6.0), atol=1e-3)
+
+
+@pytest.mark.parametrize("batch_cfg", [False, True])
 def test_each_part_is_computed_as_often_as_it_must_be(batch_cfg: bool) -> None:
     dit, steps, calls = golden_dit(), 5, Counter[str]()
     for name in (*ONCE, *EACH_STEP):

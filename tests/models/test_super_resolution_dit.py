@@ -97,6 +97,24 @@ def test_the_published_size(tmp_path: Path, layout: PublishedLayout, meanflow: b
     assert (facts.super_resolution, facts.meanflow, facts.layout) == (True, meanflow, layout)
 
 
+def test_the_published_size_in_fp8(tmp_path: Path) -> None:
+    """As ComfyUI's file is: with scales, and with the second time input in fp8, too."""
+    shapes = sparse_files.super_resolution_dit("F16", layout="comfyui")
+    for key, (_, shape) in list(shapes.items()):
+        if key.endswith(".weight") and len(shape) == 2 and key.startswith(("double_blocks.", "time_r_in.")):
+            shapes[key] = ("F8_E4M3", shape)
+            shapes[key.replace(".weight", ".scale_weight")] = ("F32", ())
+    shapes["scaled_fp8"] = ("F8_E4M3", (0,))
+    path = sparse_checkpoint(tmp_path / "hunyuanvideo1.5_720p_sr_distilled_fp8_scaled.safetensors", shapes)
+    dit = load_dit(path, device="meta", super_resolution=True)
+    assert dit.config == DiTConfig(low_resolution=True, meanflow=True)
+    assert sum(isinstance(layer, QuantisedLinear) for layer in dit.modules()) == 54 * 14
+    assert dit.time_r_in is not None
+    assert dit.time_r_in.mlp[0].weight.dtype == torch.float16
+    facts = describe(path)
+    assert (facts.quantisation, facts.super_resolution, facts.variant) == ("fp8_scaled", True, None)
+
+
 def test_the_header_alone_tells_the_kind(tmp_path: Path, folder: Path) -> None:
     save_dit(golden_dit(), base := tmp_path / "base.safetensors")
     assert load_dit(folder, super_resolution=True).config == TINY_SR

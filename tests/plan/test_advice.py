@@ -49,6 +49,22 @@ def test_the_fewest_blocks_that_make_it_fit(planner: StagePlanner):
     assert changed(planner, "sample", split_attn=True) > 12 * GIB
 
 
+def test_guidance_as_one_batch_is_planned_and_undone_first(planner: StagePlanner):
+    """Of 10,920 cells, `auto` makes two passes; by memory, one batch is made only where it fits."""
+    plain = planner.stage("denoise").needed
+    ways = {way: changed(planner, "sample", guidance_batch=way) for way in ("two_pass", "by_memory", "batched")}
+    assert ways["two_pass"] == ways["by_memory"] == plain < ways["batched"]
+    settings = planner.project.settings
+    batched = settings.model_copy(update={"sample": settings.sample.model_copy(update={"guidance_batch": "batched"})})
+    planner.project.settings, before = batched, settings
+    try:
+        found = advise(planner, "denoise", ways["batched"] - 1)
+    finally:
+        planner.project.settings = before
+    assert found is not None
+    assert found.changes == {"sample.guidance_batch": "two_pass"}
+
+
 def test_changes_together_where_one_is_not_enough(planner: StagePlanner):
     """Just below what swapping alone can reach."""
     alone = changed(planner, "sample", blocks_to_swap=51)
@@ -74,6 +90,9 @@ def test_what_no_setting_makes_fit(planner: StagePlanner):
         ("decode", {"vae_sample_size": 128}, {"vae_sample_size": 256}, False),
         ("decode", {"vae_sample_size": 0}, {"vae_sample_size": 256}, True),
         ("train", {"blocks_to_swap": 52}, {"blocks_to_swap": 51}, False),
+        ("denoise", {"guidance_batch": "batched"}, {"guidance_batch": "two_pass"}, True),
+        ("denoise", {"guidance_batch": "auto"}, {"guidance_batch": "two_pass"}, False),
+        ("denoise", {"guidance_batch": "by_memory"}, {"guidance_batch": "two_pass"}, False),
     ],
 )
 def test_nothing_weaker_than_what_is_set_is_proposed(

@@ -103,6 +103,13 @@ EDITS: dict[str, SettingEdit] = {
         )
         for role, path in FILES.items()
     },
+    **{
+        f"models.{role}": SettingEdit(
+            {"models": {role: "models/dit.safetensors"}},
+            {"task": "i2v", "models": {"source": "files", **FILES}, "sample": {"prompts": []}},
+        )
+        for role in ("sr_dit", "upsampler")
+    },
     **{f"datasets[].{name}": in_datasets(name) for name in OTHER},
     **{
         f"cache.{name}": SettingEdit(

@@ -32,7 +32,7 @@ FIELDS: dict[str, FieldInfo] = {
 PLAIN = {"video_directory": "second", "resolution": [64, 64], "target_frames": [5]}
 DONE, LENGTH = 4, 8
 CONTINUES = {
-    *(Affects.SPEED, Affects.WATCHING, Affects.MEASURING, Affects.PUBLISHING),
+    *(Affects.SPEED, Affects.WATCHING, Affects.MEASURING, Affects.PUBLISHING, Affects.SAMPLING),
     *(Affects.FUTURE, Affects.LENGTH),
 }
 TRAINS_NOTHING = CONTINUES - {Affects.FUTURE, Affects.LENGTH}

@@ -20,6 +20,7 @@ NAMED = {
     "checkpoint_sheet": "results/checkpoints/grid.png",
     "checkpoint_film": "results/checkpoints/grid.mp4",
     "again": "results/again",
+    "untaken": "results/samples/.untaken",
     "plan": "results/plan.txt",
     "checked_models": "results/models.json",
     "trained": "results/train.safetensors",

@@ -274,6 +274,8 @@ def test_every_field_of_a_sample_counts_or_is_named_as_one_that_does_not(spec: S
         "step_cache": StepCaching("deepcache", 0.2, 0.9, 4, 0.1),
         "guidance_interval": (0.0, 0.5),
         "cfg_zero_star": True,
+        "sage_blocks": (0, 3),
+        "guidance_batch": "batched",
         "enlarges": Enlarged("720p", 64, 64, "f3"),
     }
     silent = {"fps", "output_type", "vae_sample_size", "vae_tile_overlap", "vae_seamless_tiles", "name", "variant"}
@@ -285,12 +287,15 @@ def test_every_field_of_a_sample_counts_or_is_named_as_one_that_does_not(spec: S
 
 
 def test_settings_that_came_later_leave_former_samples_as_they_are(spec: SampleSpec) -> None:
-    later = {"step_cache", "guidance_interval", "cfg_zero_star", "zero_init_steps", "enlarges", "vae_seamless_tiles"}
+    later = {"step_cache", "guidance_interval", "cfg_zero_star", "zero_init_steps", "enlarges"}
+    later |= {"sage_blocks", "guidance_batch", "vae_seamless_tiles"}
     assert not later & spec.denoising(TRAINED, TEXT).keys()
     former = {name: value for name, value in spec.to_json().items() if name not in later}
     assert SampleSpec.from_json(former) == spec
     assert SampleSpec.from_json(spec.to_json()) == spec
-    cached = dataclasses.replace(spec, step_cache=StepCaching("deepcache", 0.2, 0.9, 4, 0.1))
+    cached = dataclasses.replace(
+        spec, step_cache=StepCaching("deepcache", 0.2, 0.9, 4, 0.1), sage_blocks=(0, 3), guidance_batch="by_memory"
+    )
     assert SampleSpec.from_json(cached.to_json()) == cached
 
 

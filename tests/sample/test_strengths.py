@@ -70,7 +70,8 @@ def by_hand(spec: SampleSpec, models: Sequence[DiT | Cached]) -> Tensor:
 
 
 def sampled(spec: SampleSpec, lora: Path, reach: Reach, *, multiplier: float = 0.8, batch_cfg: bool = False) -> Tensor:
-    sampler = Sampler(golden_dit(), SampleSettings(), CPU, batch_cfg=batch_cfg)
+    sampler = Sampler(golden_dit(), SampleSettings(), CPU)
+    spec = replace(spec, guidance_batch="batched" if batch_cfg else "two_pass")
     return sampler.latents(spec, [WeightedLoRA(lora, multiplier, reach=reach)], TEXT, NEGATIVE, None, None)
 
 

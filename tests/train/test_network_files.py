@@ -14,6 +14,7 @@ from hv15.errors import UserError
 from hv15.lora import LoRANetwork, convert, merge_lora, save_lora
 from hv15.lora.sizes import AdapterKind
 from hv15.lora.weighted import WeightedLoRA, apply_all
+from hv15.records.metadata import DORA_NORM
 from hv15.train.networks import make_network
 from tests.lora.samples import linears
 from tests.train.test_network_kinds import dequantised_dit, fp8_dit, velocity
@@ -85,6 +86,25 @@ def test_a_missing_or_unfit_base_lora_is_named(data: Any, tmp_path: Path) -> Non
     save_lora(tmp_path / "gone.safetensors", state, {})
     with pytest.raises(UserError, match=r"gone\.safetensors: .*2 of 2 changed layers are not in this model"):
         run(tmp_path / "a", config, data=data)
+
+
+@pytest.mark.parametrize("kind", [AdapterKind(), AdapterKind("dora")], ids=lambda kind: kind.type)
+def test_a_file_to_start_from_is_trained_on_beside_fp8_weights(data: Any, tmp_path: Path, kind: AdapterKind) -> None:
+    """With its ranks and layers, as on a plain model of the same numbers."""
+    names = [name for name in linears(tiny_dit()) if "img_mlp" in name or "1.txt_attn_k" in name]
+    ranks = {name: 1 + index for index, name in enumerate(names)}
+    start = random_network(kind, rank=ranks, alpha={name: float(rank) for name, rank in ranks.items()}).state_dict()
+    marks = {DORA_NORM: "base"} if kind.type == "dora" else {}
+    save_lora(tmp_path / "start.safetensors", start, marks)
+    options = {"network_weights": str(tmp_path / "start.safetensors"), "dim_from_weights": True, "max_train_steps": 2}
+    options["network_type"] = kind.type
+    beside = load_file(run(tmp_path / "fp8", settings(**options, quantize="fp8"), data=data, dit=fp8_dit()))
+    plain = load_file(run(tmp_path / "plain", settings(**options), data=data, dit=dequantised_dit()))
+    assert beside.keys() == plain.keys()
+    assert {name for name in beside if ".lora_" in name} == {name for name in start if ".lora_" in name}
+    for name, tensor in plain.items():
+        assert_close(beside[name], tensor, atol=2e-5, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+        assert tensor.ndim == 0 or name not in start or not torch.equal(tensor, start[name]), name
 
 
 @pytest.mark.parametrize("layout", ["kohya", "official"])

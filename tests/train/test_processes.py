@@ -79,6 +79,20 @@ def test_two_processes_train_what_one_accumulates(tmp_path: Path) -> None:
         assert untimed(metrics(tmp_path / "one", kind)) == untimed(metrics(tmp_path / "two", kind))
 
 
+def test_three_processes_train_what_one_accumulates(tmp_path: Path) -> None:
+    """The sums of three have an order of their own."""
+    options = {"max_train_steps": 2, "module_dropout": 0.3, "caption_dropout": 0.2, **VALIDATED}
+    with started(tmp_path / "three", options | {"num_processes": 3}, 3) as processes:
+        assert ended(processes) == [0, 0, 0], logs(tmp_path / "three")
+    one = load_file(trained(tmp_path / "one", **options, gradient_accumulation_steps=3))
+    three = load_file(tmp_path / "three" / "lora.safetensors")
+    for name, tensor in one.items():
+        assert_close(three[name], tensor, atol=1e-5, rtol=1e-4)
+    for expected, found in zip(metrics(tmp_path / "one"), metrics(tmp_path / "three"), strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert found["epoch"] == expected["epoch"]
+
+
 def test_a_training_resumes_on_another_number_of_processes(tmp_path: Path) -> None:
     """Six batches a step, on three processes, then on two: the same as on one, up to the order of sums."""
     folder = tmp_path / "some"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -12,6 +13,7 @@ from transformers.optimization import get_wsd_schedule
 from hv15.config import TrainSettings
 from hv15.config.training.schedule import LRScheduler, in_steps
 from hv15.train.schedules import Schedule, depends_on_length
+from tests.train import world
 
 KINDS: tuple[LRScheduler, ...] = get_args(LRScheduler)
 
@@ -82,6 +84,26 @@ def test_after_the_warm_up_they_are_those_of_transformers(kind: LRScheduler, war
     assert found[warmup:] == pytest.approx(expected[warmup:], abs=1e-9)
     if kind != "warmup_stable_decay":  # theirs warms up from min_lr_ratio
         assert found[:warmup] == pytest.approx(expected[1 : warmup + 1], abs=1e-9)
+
+
+NEEDED: dict[LRScheduler, dict[str, Any]] = {
+    "cosine_with_restarts": {"lr_scheduler_num_cycles": 2},
+    "cosine_with_min_lr": {"lr_scheduler_min_lr_ratio": 0.2},
+    "polynomial": {"lr_scheduler_power": 1.7},
+    "inverse_sqrt": {"lr_scheduler_timescale": 3},
+    "warmup_stable_decay": {"lr_decay_steps": 2},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_has_the_rates_of_its_schedule(kind: LRScheduler, tmp_path: Path) -> None:
+    options = {"lr_scheduler": kind, "lr_warmup_steps": 1, "max_train_steps": 5, **NEEDED.get(kind, {})}
+    config = world.settings(**options, network_dim=1, include_patterns=["img_mlp"])
+    world.run(tmp_path, config)
+    schedule = Schedule.from_settings(config.train, 5)
+    rates = [record["lr"] for record in world.metrics(tmp_path)]
+    assert rates == pytest.approx([config.train.learning_rate * schedule.factor(step) for step in range(5)], rel=1e-9)
+    assert (len(set(rates)) > 1) == (kind != "constant")
 
 
 def test_rex_is_that_of_its_paper() -> None:

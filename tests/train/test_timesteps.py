@@ -116,6 +116,48 @@ def test_distributions_that_are_defined_by_how_they_are_drawn(rule: SigmaRule, d
     assert stats.ks_2samp(rule.sigmas(2, range(1000)).double().numpy(), drawn).pvalue > 1e-3
 
 
+SIGMOID = stats.norm.rvs(size=40_000, random_state=5)
+DRAWN: dict[TimestepSampling, tuple[dict[str, Any], np.ndarray]] = {
+    "sigmoid": ({"sigmoid_scale": 1.3}, 1 / (1 + np.exp(-1.3 * SIGMOID))),
+    "logit_normal": (
+        {"logit_mean": 0.4, "logit_std": 0.7, "discrete_flow_shift": 1.0},
+        1 / (1 + np.exp(-(0.4 + 0.7 * SIGMOID))),
+    ),
+    "mode": ({"discrete_flow_shift": 1.0, "mode_scale": 1.29}, mode_of_the_paper(40_000, 1.29)),
+    "qinglong": ({"logit_mean": -6, "logit_std": 2, "discrete_flow_shift": 2.0}, qinglong_of_musubi(40_000, 2.0)),
+    "beta": (
+        {"discrete_flow_shift": 1.0, "beta_alpha": 2, "beta_beta": 3},
+        stats.beta.rvs(2, 3, size=40_000, random_state=6),
+    ),
+}
+"""Settings, and numbers that are drawn in another way, of the rules whose cut is in no formula above."""
+
+
+@pytest.mark.parametrize("buckets", [None, 6])
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_cut_is_what_is_left_when_all_else_is_thrown_away(name: TimestepSampling, buckets: int | None) -> None:
+    """With equally probable parts, too: they are parts of the cut."""
+    options, drawn = DRAWN[name]
+    rule = rule_of(
+        name,
+        **options,
+        min_timestep=150,
+        max_timestep=800,
+        preserve_distribution_shape=True,
+        num_timestep_buckets=buckets,
+    )
+    kept = drawn[(drawn >= 0.15) & (drawn <= 0.8)]
+    assert 500 < len(kept) < len(drawn)
+    assert stats.ks_2samp(rule.sigmas(9, range(600)).double().numpy(), kept).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_equally_probable_parts_leave_a_distribution_as_it_is(name: TimestepSampling) -> None:
+    options, drawn = DRAWN[name]
+    rule = rule_of(name, **options, num_timestep_buckets=6)
+    assert stats.ks_2samp(rule.sigmas(9, range(600)).double().numpy(), drawn).pvalue > 1e-3
+
+
 @pytest.mark.parametrize(
     ("options", "steps"),
     [

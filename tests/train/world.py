@@ -128,7 +128,7 @@ def settings(task: str = "t2v", **train: Any) -> Settings:
     )
 
 
-_NOT_IN_SPECS = (Affects.SPEED, Affects.WATCHING, Affects.STEP, Affects.APART, Affects.PUBLISHING)
+_NOT_IN_SPECS = (Affects.SPEED, Affects.WATCHING, Affects.STEP, Affects.APART, Affects.PUBLISHING, Affects.SAMPLING)
 
 
 def spec_of(config: Settings) -> dict[str, Any]:

@@ -74,6 +74,18 @@ def test_it_runs_by_the_lock_and_its_times_are_those_of_the_clock(replay: Replay
     assert BEGAN <= min(times) <= max(times) <= clock.now
 
 
+def test_at_another_speed_durations_and_rates_are_those_of_a_faster_machine(tmp_path: Path, clock: Clock) -> None:
+    recorded = [each for each in lines(RECORDING / "run/results/train/metrics.jsonl") if each["kind"] == "step"]
+    with Replay(tmp_path / "demo", clock=clock, speed=4.0, at=1.0) as replay:
+        replay.advance()
+        found = [each for each in lines(replay.root / "results/train/metrics.jsonl") if each["kind"] == "step"]
+    for name, factor in (("step_s", 0.25), ("data_wait_s", 0.25), ("samples_per_s", 4.0), ("loss", 1.0), ("lr", 1.0)):
+        assert [each[name] for each in found] == pytest.approx([factor * each[name] for each in recorded]), name
+    assert found[-1]["time"] - found[0]["time"] == pytest.approx(
+        (recorded[-1]["time"] - recorded[0]["time"]) / 4, abs=0.01
+    )
+
+
 def test_a_second_run_in_the_same_folder_is_refused(replay: Replay) -> None:
     with pytest.raises(UserError, match="a run is already in progress"):
         Replay(replay.root)

@@ -62,6 +62,7 @@ def root(tmp_path: Path) -> Path:
         video = replay.root / "results/samples/red-zorpward.mp4"
         asked = json.dumps({"prompt": "[bold]a red[/] circle \x1b[31m[/nonsense"})
         write_video(video, load_clip(video, 64, 64).frames, metadata={"hv15.sample": asked})
+        shutil.rmtree(replay.root / "results/train/previews", ignore_errors=True)  # those of the recording
         add_step(replay.root, "red-zorpward", 60)
         add_step(replay.root, "red-zorpward", 120)
         (replay.root / "results/samples/broken.mp4").write_bytes(b"no video")

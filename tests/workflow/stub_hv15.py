@@ -226,7 +226,7 @@ def write_shard(words: list[str], options: dict[str, str]) -> str:
             latents = outs.get(part.inputs["latents"], part.inputs["latents"])
             make_video(part.wanted, latents, outs[part.product])
         else:
-            assert ("lora" in part.inputs) == (part.wanted["trained"] is not None)
+            assert ("lora" in part.inputs) == (part.wanted.get("trained") is not None)
             assert all(file.exists() for file in part.inputs.values())
             write_safetensors(outs[part.product], {"hv15.made_from": json.dumps(part.wanted)})
     Path(options["out"]).write_text("{}")

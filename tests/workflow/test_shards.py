@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hv15.records.json_values import JsonObject
 from hv15.records.outputs import IMAGES, LATENTS, VIDEO
@@ -172,6 +173,24 @@ def test_samples_of_checkpoints_share_one(project: QuickProject) -> None:
     assert "one of step 1, two of step 1, three of step 1 and 5 more are due" in outcome.output
     project.forget()
     assert "Nothing to be done" in project.snakemake("-n", target="checkpoint_grid").output
+
+
+def test_first_images_are_encoded_together_before_the_training(project: QuickProject) -> None:
+    """Its previews need them, and the samples need its LoRA."""
+    for number, name in enumerate(NEW):
+        Image.new("RGB", (64, 64), (80 * number, 0, 0)).save(project.root / f"{name}.png")
+    prompts = [{**each, "image_path": f"{each['name']}.png"} for each in (TWO, THREE, FOUR)]
+    project.set_prompts(*prompts)
+    project.set(task="i2v", train={"preview_every_n_steps": 1, "preview": {"video_size": [32, 32]}})
+    outcome = project.snakemake()
+    assert sampling(outcome) == {"stage shard": 2}
+    ran = (project.root / "ran.log").read_text().splitlines()
+    order = [line.split()[0] for line in ran if line.startswith(("train", "stage shard"))]
+    assert order == ["stage", "train", "stage"]
+    first = sorted(path.name for path in (project.root / "results/samples").glob("*.condition.safetensors"))
+    assert first == sorted(f"{name}{end}.condition.safetensors" for name in NEW for end in ("", ".preview"))
+    project.forget()
+    assert "Nothing to be done" in project.snakemake("-n").output
 
 
 def test_a_training_and_its_samples_in_one_call(project: QuickProject) -> None:

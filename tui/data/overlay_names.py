@@ -17,7 +17,7 @@ from hv15.terminal_text import visible
 
 SECTIONS = ("task", "models", "datasets", "train")
 """Of the config: those on which a LoRA depends."""
-OF_NO_MATTER = (Affects.SPEED, Affects.WATCHING, Affects.PLACE, Affects.APART)
+OF_NO_MATTER = (Affects.SPEED, Affects.WATCHING, Affects.PLACE, Affects.SAMPLING, Affects.APART)
 LONGEST = 24
 """Characters of a value that are shown."""
 CLIPS = "clips"

@@ -17,13 +17,18 @@ from hv15.runs import lock
 from hv15.runs.record import RunFolder
 from hv15.units import GIB
 from tui.data.system import Gpu, ScriptedGpus
+from tui.demo.timeline import read_timeline
 
 STARTS_WITHIN_S = 20.0
+LASTS_S = 120.0
+"""How long the replay takes at most: a longer recording runs faster than it was made."""
 
 
 @contextmanager
-def demo_project(speed: float = 1.0) -> Iterator[Path]:
+def demo_project(speed: float | None = None) -> Iterator[Path]:
     """Start the replay in a temporary folder, yield its config file, and remove everything at the end."""
+    if speed is None:
+        speed = max(1.0, read_timeline().seconds / LASTS_S)
     folder = Path(tempfile.mkdtemp(prefix="hv15-demo-"))
     root = folder / "demo"
     process = subprocess.Popen(

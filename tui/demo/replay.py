@@ -28,6 +28,7 @@ from hv15.errors import UserError
 from hv15.records.events import JobDone, JobsPlanned, RunEnded, RunRecord, read_run
 from hv15.records.fields import to_json
 from hv15.records.json_values import JsonObject, parse_object
+from hv15.records.metrics import RECORDS, measures
 from hv15.records.paths import ProjectPaths
 from hv15.runs import lock
 from hv15.runs.followed_file import append_object
@@ -157,6 +158,7 @@ class Replay:
             at = _time_of(content) - self._recorded_start
             times.append(max(0.0, at))
             content["time"] = round(self.began + at / self.speed, 3)
+            _hasten(content, self.speed)
             shifted.append(json.dumps(content).encode() + b"\n")
         return times, shifted
 
@@ -214,6 +216,20 @@ class Replay:
             target.write(content)
         written = self.began + at / self.speed
         os.utime(path, (written, written))
+
+
+def _hasten(line: JsonObject, speed: float) -> None:
+    """Change the durations and rates of a line of metrics into those of a machine that is so much faster."""
+    kind = RECORDS.get(str(line.get("kind")))
+    if kind is None or speed == 1:
+        return
+    for name, measure in measures(kind).items():
+        value = line.get(name)
+        if isinstance(value, int | float):
+            if measure.unit == "s" or measure.share_of:
+                line[name] = value / speed
+            elif measure.unit == "1/s":
+                line[name] = value * speed
 
 
 def _time_of(line: JsonObject) -> float:
