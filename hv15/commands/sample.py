@@ -240,7 +240,9 @@ def _denoise(project: Project, specs: Iterable[SampleSpec], parts: Parts) -> Non
     """Denoise the samples that have no latents yet, with one load of the transformer."""
     text, due = project.texts.settings_digest, [spec for spec in specs if not is_denoised(project, spec, parts)]
     works = [
-        LatentsWork(spec, spec.denoising(None, text), parts.latents(spec), condition=parts.condition(spec))
+        LatentsWork(
+            spec, spec.denoising(None, text), parts.latents(spec), condition=parts.condition(spec), shown=parts.out
+        )
         for spec in due
     ]
     denoise(project, works)
