@@ -78,6 +78,22 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder, and check that files can be written in it: before long work whose result goes there.
+
+    Raises:
+        UserError: it cannot be made or written, or is a file.
+    """
+    if folder.is_file():
+        raise UserError.at(folder, "expected a folder, found a file", hint="choose another name, or remove the file")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
 def write_text(target: Path, text: str) -> None:
     """Write UTF-8 text atomically.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hv15.errors import UserError
 from hv15.weighted_file import read_weighted_file
 
 
@@ -22,6 +23,13 @@ from hv15.weighted_file import read_weighted_file
 )
 def test_a_number_is_what_stands_after_the_last_colon(words: str, expected: tuple[str, float | None]) -> None:
     assert read_weighted_file(words) == (Path(expected[0]), expected[1])
+
+
+@pytest.mark.parametrize("number", ["strong", "nan", "", "0,8"])
+def test_what_is_no_number_behind_a_file_is_named(tmp_path: Path, number: str) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(UserError, match=f"found '{number}' behind the colon, expected a number"):
+        read_weighted_file(f"{tmp_path}/a:{number}")
 
 
 def test_a_file_with_such_a_name_goes_first(tmp_path: Path) -> None:

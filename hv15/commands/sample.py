@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from hv15.atomic import check_writable
 from hv15.commands.encode import text_encoder
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.options.model_files import model_files
@@ -66,6 +67,7 @@ def sample(options: Sample) -> int | None:
     due = [spec for spec in specs if not is_made(project, spec, options.out, tells=tells)]
     if due:
         check_reaches(lora for spec in due for lora in loras_of(spec, project.root, None))
+        check_writable(options.out)
         code = run_on_ranks(settings.sample.context_parallel, settings.runtime.device, settings.sample.asks_for_gpus)
         if code is not None:
             return code

@@ -133,6 +133,12 @@ def _plan(
         return str(Path(path).expanduser()), fingerprint(file)
 
     steps = first_set(prompt.infer_steps, sample.infer_steps, official.infer_steps)
+    if sample.zero_init_steps >= steps:
+        raise UserError(
+            f"sample.prompts: {prompt.name}: sample.zero_init_steps is {sample.zero_init_steps} of {steps} steps, so "
+            "nothing would be denoised",
+            hint="CFG-Zero* uses 1 or 2 of 50 steps: lower it, or raise infer_steps",
+        )
     loras = []
     for each in first_set(prompt.loras, sample.loras):
         loras.append(LoRAFile(*found(each.path), each.multiplier, Reach.from_settings(each)))

@@ -422,6 +422,10 @@ def test_tools_for_loras(done: Workbench, tmp_path: Path) -> None:
     ):
         is_a_refusal(hv15(*words), (naming,))
     assert "expected a block or a range" in hv15("lora", "split", out, "--blocks", "3-x").err
+    said = hv15("lora", "add", f"{lora}:much", "--out", tmp_path / "not.safetensors")
+    assert said.code == 2
+    assert "found 'much' behind the colon, expected a number" in said.err
+    assert "'nan': expected a finite number" in hv15("lora", "scale", lora, "nan", "--out", out).err
 
 
 def test_a_copy_is_exported_as_the_project_says(done: Workbench) -> None:

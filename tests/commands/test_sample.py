@@ -353,6 +353,7 @@ def refusals(done: Workbench, tmp_path: Path) -> Iterator[None]:
         (("--prompts-file", "nothing.txt"), "prompts_file: there is no file"),
         (("--strength", "0.5"), "--strength without a LoRA"),
         (("--compare", "nothing.safetensors"), "nothing.safetensors: no such file"),
+        (("--steps", "2", "--set", "sample.zero_init_steps=2"), "zero_init_steps is 2 of 2 steps"),
         (("--checkpoint", "12345"), "--checkpoint 12345: the LoRA after that step is not kept"),
     ],
 )
@@ -363,6 +364,16 @@ def test_bad_words_are_refused(
     assert said.code == 2
     assert named in said.err
     assert "Traceback" not in said.err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
+    done: Workbench, tmp_path: Path, loads: dict[str, int]
+) -> None:
+    (tmp_path / "out").touch()
+    for folder in (tmp_path / "out", tmp_path / "out" / "below"):
+        said = done.hv15("sample", "a red circle", *SMALL, "-o", folder)
+        is_a_refusal(said, (str(folder),))
+    assert not any(loads.values())
 
 
 # -- kept latents ---------------------------------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from hv15.arguments import Argument, Command, Entry, Group
 from hv15.choices import LoRALayout, LoRAProgram
+from hv15.errors import UserError
 from hv15.weighted_file import read_weighted_file
 
 Precision = Literal["bf16", "fp16", "fp32"]
@@ -22,8 +24,21 @@ class Weighted(NamedTuple):
 
 
 def _weighted(text: str) -> Weighted:
-    path, weight = read_weighted_file(text)
+    try:
+        path, weight = read_weighted_file(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(error.message) from error
     return Weighted(path, 1.0 if weight is None else weight)
+
+
+def _finite(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a finite number")
+    return number
 
 
 def _range(text: str) -> tuple[int, int]:
@@ -113,7 +128,7 @@ class ScaleLoRA(MadeLoRA):
 
     name: ClassVar[str] = "scale"
     file: Annotated[Path, Argument("the LoRA", positional=True)]
-    factor: Annotated[float, Argument("by which its strength is multiplied", positional=True)]
+    factor: Annotated[float, Argument("by which its strength is multiplied", positional=True, read=_finite)]
     only: Annotated[
         str | None, Argument("only layers in whose official name this regular expression is found (all)")
     ] = None
