@@ -52,7 +52,7 @@ DEVICE_NAMES = "auto, cpu, cuda or cuda:0, cuda:1, ..."
 StepCacheRule: TypeAlias = Literal["deepcache", "teacache", "taylorcache", "adaptive"]
 
 GuidanceBatch: TypeAlias = Literal["auto", "by_memory", "batched", "two_pass"]
-"""How the two branches of guidance are computed: as the size, as the free memory decides, as one batch, one by one."""
+"""How the two branches of guidance are computed: as one batch or in two passes, by size, by free memory or always."""
 
 WeightFormat: TypeAlias = Literal["fp8", "fp8_fast", "int8", "nf4"]
 """Number formats of quantised weights."""

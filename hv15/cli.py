@@ -16,7 +16,7 @@ from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import SettingsCommand
 from hv15.errors import INTERRUPTED, USER_ERROR, UserError, of_the_system
 from hv15.operating_system import require_linux
-from hv15.out_of_memory import MACHINE_MEMORY_HINT, OutOfMemory, is_out_of_memory
+from hv15.out_of_memory import OutOfMemory, is_out_of_memory, without_stage
 from hv15.output import UNREAD, drop_output, with_flushed_output
 from hv15.ranks import may_speak
 from hv15.terminal_text import cleaned
@@ -90,8 +90,7 @@ def _explained(error: BaseException, command: Command) -> BaseException:
     """The error in plain words: when memory ran out, with the settings that would help; of a path, as a `UserError`."""
     stage = command.stage if isinstance(command, SettingsCommand) else None
     if not isinstance(error, UserError) and is_out_of_memory(error):
-        words = (str(error) or "none is left on this machine").splitlines()[0]
-        error = OutOfMemory(stage, error) if stage else UserError(f"out of memory: {words}", hint=MACHINE_MEMORY_HINT)
+        error = OutOfMemory(stage, error) if stage else without_stage(error)
     elif isinstance(error, OSError) and error.filename is not None:
         return of_the_system(error)
     if isinstance(error, OutOfMemory) and isinstance(command, SettingsCommand):

@@ -22,7 +22,7 @@ class OutOfMemory(UserError):  # noqa: N818
     def __init__(self, stage: StageName, error: BaseException) -> None:
         words = {"train": "training", "denoise": "sampling"}.get(stage) or stage
         super().__init__(
-            f"out of memory in {words}: {(str(error) or 'none is left on this machine').splitlines()[0]}",
+            f"out of memory in {words}: {in_words(error)}",
             hint="`hv15 plan` says what each stage needs and which setting helps; what is saved is kept",
         )
         self.stage = stage
@@ -47,6 +47,16 @@ def is_out_of_memory(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     foreign = isinstance(error, Exception) and not isinstance(error, UserError)
     return foreign and any(words in str(error) for words in _SAID)
+
+
+def in_words(error: BaseException) -> str:
+    """Return what such an error says, in one line."""
+    return (str(error) or "none is left on this machine").splitlines()[0]
+
+
+def without_stage(error: BaseException) -> UserError:
+    """Return the error for a person where it is of no stage of a plan."""
+    return UserError(f"out of memory: {in_words(error)}", hint=MACHINE_MEMORY_HINT)
 
 
 @contextmanager

@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hv15.commands.fetched_models import fetch_models
 from hv15.commands.interruption import Interruption
 from hv15.commands.line_history import LineHistory, history_file
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.options.seeds import agreed_seeds, read_seed
 from hv15.commands.options.stages import Sample
 from hv15.commands.resident import ResidentModels
-from hv15.commands.sample import Parts, fetch_models, files_of, is_made
+from hv15.commands.sample import Parts, files_of, is_made
 from hv15.errors import USER_ERROR, UserError, of_the_system
-from hv15.out_of_memory import MACHINE_MEMORY_HINT, is_out_of_memory
+from hv15.out_of_memory import is_out_of_memory, without_stage
 from hv15.progress import clock
 from hv15.project import Project
 from hv15.project.comparison import Compared, make_table
@@ -141,14 +142,14 @@ class Session:
         except OSError as error:
             if error.filename is None and not is_out_of_memory(error):
                 raise
-            self._fail(of_the_system(error) if error.filename is not None else _no_memory(error))
+            self._fail(of_the_system(error) if error.filename is not None else without_stage(error))
         except KeyboardInterrupt:
             self.failures += 1
             print("stopped", file=sys.stderr)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            self._fail(_no_memory(error))
+            self._fail(without_stage(error))
 
     def open(self, *prompts: str) -> Project:
         """Return the project that samples prompts with the present settings.
@@ -259,11 +260,6 @@ def _check(text: str) -> None:
         raise UserError("the line is not UTF-8", hint="write it in UTF-8") from None
     if "\0" in text:
         raise UserError("the line holds a NUL character", hint="delete it")
-
-
-def _no_memory(error: BaseException) -> UserError:
-    words = (str(error) or "none is left on this machine").splitlines()[0]
-    return UserError(f"out of memory: {words}", hint=MACHINE_MEMORY_HINT)
 
 
 # -- the commands ---------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hv15.commands.fetched_models import fetch_models
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.options.stages import Sample
 from hv15.config.runtime import RuntimeSettings
@@ -18,11 +19,10 @@ from hv15.config.section import FASTEST, SLOWEST
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
 from hv15.models.weights.fingerprint import model_fingerprint
-from hv15.project import Project
 from hv15.project.metadata import product_made_from
 from hv15.project.request import SampleRequest, open_project
 from hv15.records.json_values import JsonObject
-from hv15.records.outputs import LATENTS, OUTPUT_TYPES, VIDEO, SampleOutput
+from hv15.records.outputs import LATENTS, VIDEO, SampleOutput, decoded_outputs
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import read_made_from
 from hv15.terminal_text import one_line
@@ -126,7 +126,7 @@ def _means(options: Sample) -> _Means:
         project = open_project(options.config, options.overrides, SampleRequest((), settings=options.settings))
         sample, runtime = project.settings.sample, project.settings.runtime
         if options.vae is None:
-            _fetch_vae(project)
+            fetch_models(project, ["vae"])
         vae = project.models.path("vae") if options.vae is None else options.vae.absolute()
         identity = project.models.identity("vae") if options.vae is None else model_fingerprint(vae)
     elif options.vae is None or options.settings:
@@ -141,23 +141,6 @@ def _means(options: Sample) -> _Means:
     return _Means(
         vae, identity, runtime.device, sample.vae_enable_patch_conv, runtime.log_level, sample if asked else None
     )
-
-
-def _fetch_vae(project: Project) -> None:
-    """Copy or download the VAE that the workflow would bring.
-
-    Raises:
-        UserError: it cannot be downloaded.
-    """
-    from hv15.demo.layout import copy_base, demo_is_copied
-    from hv15.models.hub import download
-
-    models = project.settings.models
-    folder = project.settings.resolve(models.directory)
-    if models.source == "demo" and not demo_is_copied(folder):
-        copy_base(folder)
-    if models.source == "hub":
-        download(project.settings, project.models.made("vae"))
 
 
 def _jobs(options: Sample, means: _Means) -> Iterator[_Job]:
@@ -188,7 +171,7 @@ def _jobs(options: Sample, means: _Means) -> Iterator[_Job]:
 
 def _outputs(options: Sample, spec: SampleSpec) -> list[SampleOutput]:
     """What is asked for, or else what the sample was to be; a video, if only its latents were."""
-    decoded = [each for each in OUTPUT_TYPES[options.output_type or spec.output_type] if each.is_decoded]
+    decoded = decoded_outputs(options.output_type or spec.output_type)
     if not decoded and options.output_type is not None:
         raise UserError(
             f"--output-type {options.output_type}: the latents are there already",

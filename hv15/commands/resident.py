@@ -20,13 +20,13 @@ from hv15.commands.encode import text_encoder
 from hv15.commands.interruption import Interruption
 from hv15.commands.notes import denoising_notes, log_notes
 from hv15.commands.sample import Parts, encode_first_images, file_of, is_denoised
-from hv15.commands.sample_work import LatentsWork, prepared, write_latents
+from hv15.commands.sample_work import LatentsWork, loaded_decoder, prepared, write_latents
 from hv15.config.transformer import TransformerSettings
 from hv15.digest import digest
 from hv15.gpus import take_gpu
 from hv15.out_of_memory import OutOfMemory, is_out_of_memory
 from hv15.project import Project
-from hv15.records.outputs import OUTPUT_TYPES
+from hv15.records.outputs import decoded_outputs
 from hv15.sample.prompts import SampleSpec
 
 if TYPE_CHECKING:
@@ -173,16 +173,13 @@ class ResidentModels:
         )
 
     def _decode(self, project: Project, spec: SampleSpec, parts: Parts) -> None:
-        from hv15.sample.decode import SampleDecoder
-
-        outputs = [output for output in OUTPUT_TYPES[spec.output_type] if output.is_decoded]
+        outputs = decoded_outputs(spec.output_type)
         if not outputs:
             return
         device, patch_conv = project.settings.runtime.device, project.settings.sample.vae_enable_patch_conv
-        path = project.models.path("vae")
         decoder = self._decoder.get(
             digest([project.models.identity("vae"), spec.dtype, device, patch_conv]),
-            lambda _: SampleDecoder(path, spec.dtype, device=device, patch_conv=patch_conv),
+            lambda _: loaded_decoder(project, spec),
         )
         made_from = spec.decoding(None, project.texts.settings_digest)
         for output in outputs:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hv15.atomic import check_writable
 from hv15.commands.encode import text_encoder
+from hv15.commands.fetched_models import fetch_models
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.options.model_files import model_files
 from hv15.commands.options.reach import reach_settings
@@ -24,7 +25,7 @@ from hv15.project.comparison import Compared, make_table
 from hv15.project.metadata import is_anonymous, product_made_from
 from hv15.project.request import SampleRequest, open_project
 from hv15.ranks import is_first_rank, run_on_ranks
-from hv15.records.outputs import LATENTS, OUTPUT_TYPES, SampleOutput
+from hv15.records.outputs import LATENTS, OUTPUT_TYPES, SampleOutput, decoded_outputs
 from hv15.sample.loras import check_reaches, loras_of
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.resolutions import parse_size
@@ -145,24 +146,6 @@ def is_made(project: Project, spec: SampleSpec, out: Path, *, tells: bool = True
     )
 
 
-def fetch_models(project: Project) -> None:
-    """Copy or download the models that the workflow would bring, and check that all are there.
-
-    Raises:
-        UserError: a file is missing, or cannot be downloaded.
-    """
-    from hv15.demo.layout import copy_base, demo_is_copied
-    from hv15.models.hub import download
-
-    models = project.settings.models
-    folder = project.settings.resolve(models.directory)
-    if models.source == "demo" and not demo_is_copied(folder):
-        copy_base(folder)
-    if models.source == "hub":
-        download(project.settings)
-    project.models.check()
-
-
 def _make(project: Project, specs: Sequence[SampleSpec], out: Path, *, tells: bool) -> None:
     """Encode, denoise and decode. What is not asked for is kept until all is decoded, so that a stopped run resumes.
 
@@ -250,7 +233,6 @@ def _decode(project: Project, specs: Iterable[SampleSpec], parts: Parts, *, tell
             spec, spec.decoding(None, text), file_of(spec, output, parts.out), parts.latents(spec), tells=tells
         )
         for spec in specs
-        for output in OUTPUT_TYPES[spec.output_type]
-        if output.is_decoded
+        for output in decoded_outputs(spec.output_type)
     ]
     decode(project, works)

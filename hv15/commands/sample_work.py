@@ -26,6 +26,8 @@ from hv15.sample.provenance import provenance, read_made_from
 
 if TYPE_CHECKING:
     from hv15.lora.weighted import WeightedLoRA
+    from hv15.sample.condition import FirstFrameEncoder
+    from hv15.sample.decode import SampleDecoder
     from hv15.sample.running import RunningPreviews
     from hv15.sample.sampler import Sampler
 
@@ -78,7 +80,7 @@ def encode_images(project: Project, works: Iterable[ImageWork], failed: Failed |
     Raises:
         UserError: a model cannot be used; or an image, if nothing is told of it by `failed`.
     """
-    from hv15.sample.condition import FirstFrameEncoder, first_images
+    from hv15.sample.condition import first_images
     from hv15.sample.files import write_tensors
 
     frames = []
@@ -87,15 +89,8 @@ def encode_images(project: Project, works: Iterable[ImageWork], failed: Failed |
             frames.append((work, first_images(work.spec, project.root)))
     if not frames:
         return
-    settings = project.settings
-    take_gpu(settings.runtime.device)
-    encoder = FirstFrameEncoder(
-        project.models.path("vae"),
-        project.models.path("image_encoder"),
-        frames[0][0].spec.dtype,
-        device=settings.runtime.device,
-        patch_conv=settings.sample.vae_enable_patch_conv,
-    )
+    take_gpu(project.settings.runtime.device)
+    encoder = first_frame_encoder(project, frames[0][0].spec)
     for (work, _), tensors in zip(frames, encoder.encode([frame for _, frame in frames]), strict=True):
         write_tensors(work.out, tensors, provenance(work.spec, work.made_from, ()))
 
@@ -108,7 +103,7 @@ def denoise(project: Project, works: Iterable[LatentsWork], failed: Failed | Non
     """
     from hv15.commands.running import running_previews
     from hv15.plan.guidance import batch_need
-    from hv15.sample.sampler import loaded_sampler
+    from hv15.sample.sampler import loaded_sampler, with_spec
 
     ready, notes = list[ReadySample](), list[str]()
     for work in works:
@@ -121,7 +116,7 @@ def denoise(project: Project, works: Iterable[LatentsWork], failed: Failed | Non
     log_notes(log, project, notes)
     settings, first = project.settings, ready[0].work.spec
     take_gpu(settings.runtime.device)
-    section = settings.sample.model_copy(update={"quantize": first.quantize, "sage_blocks": first.sage_blocks})
+    section = with_spec(settings.sample, first)
     dit, device, need = project.models.path("dit"), settings.runtime.device, batch_need(settings)
     previews = running_previews(project)
     with loaded_sampler(dit, section, first.dtype, device, need=need) as sampler:
@@ -136,22 +131,45 @@ def decode(project: Project, works: Sequence[DecodingWork], failed: Failed | Non
     Raises:
         UserError: the VAE cannot be used; or what is to be decoded, if nothing is told of it by `failed`.
     """
-    from hv15.sample.decode import SampleDecoder
-
     if not works:
         return
-    settings = project.settings
-    take_gpu(settings.runtime.device)
+    take_gpu(project.settings.runtime.device)
     gc.collect()  # what is left of a transformer may hold itself in memory
-    vae = SampleDecoder(
-        project.models.path("vae"),
-        works[0].spec.dtype,
-        device=settings.runtime.device,
-        patch_conv=settings.sample.vae_enable_patch_conv,
-    )
+    vae = loaded_decoder(project, works[0].spec)
     for work in works:
         with _told(work.out, failed), memory_advice("decode"):
             vae.decode(work.latents, work.out, work.spec, made_from=work.made_from, tells=work.tells)
+
+
+def first_frame_encoder(project: Project, spec: SampleSpec) -> FirstFrameEncoder:
+    """Return what encodes the first images of samples such as this one; it loads its models when it encodes."""
+    from hv15.sample.condition import FirstFrameEncoder
+
+    settings, models = project.settings, project.models
+    return FirstFrameEncoder(
+        models.path("vae"),
+        models.path("image_encoder"),
+        spec.dtype,
+        device=settings.runtime.device,
+        patch_conv=settings.sample.vae_enable_patch_conv,
+    )
+
+
+def loaded_decoder(project: Project, spec: SampleSpec) -> SampleDecoder:
+    """Load the VAE for samples such as this one.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    from hv15.sample.decode import SampleDecoder
+
+    settings = project.settings
+    return SampleDecoder(
+        project.models.path("vae"),
+        spec.dtype,
+        device=settings.runtime.device,
+        patch_conv=settings.sample.vae_enable_patch_conv,
+    )
 
 
 @dataclass(frozen=True)
@@ -181,19 +199,14 @@ def write_latents(
     Raises:
         UserError: something that it needs is missing or cannot be used, or the file cannot be written.
     """
-    from hv15.models.latents import unscale
-    from hv15.sample.files import write_tensors
     from hv15.sample.sampling import read_condition
 
     work, spec, store = ready.work, ready.work.spec, project.texts.store
     text = store.read(caption_key(spec.prompt))
     negative = store.read(caption_key(spec.negative_prompt)) if spec.guided else None
     condition = read_condition(spec, work.condition)
-    spec = sampler.settled(spec, ready.loras, text, negative)
     with nullcontext() if previews is None else previews.of(spec, work.shown or work.out.parent) as watcher:
-        latents = sampler.latents(spec, ready.loras, text, negative, *condition, watcher=watcher)
-    if sampler.writes:
-        write_tensors(work.out, {"latents": unscale(latents)[0]}, ready.metadata | {SAMPLE: spec.to_text()})
+        sampler.write(work.out, spec, ready.loras, text, negative, *condition, ready.metadata, watcher=watcher)
 
 
 @contextmanager

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 
 from hv15.choices import ENLARGING_ROLES, Role, Task, roles_of
 from hv15.commands.encode import text_encoder
+from hv15.commands.fetched_models import fetch_models
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.options.model_files import model_files
 from hv15.commands.options.stages import Upsample
+from hv15.commands.sample import Parts
+from hv15.commands.sample_work import first_frame_encoder, loaded_decoder
 from hv15.config.section import check_size
 from hv15.data.captions import caption_key
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
 from hv15.models.facts import describe
 from hv15.models.weights.fingerprint import model_fingerprint
-from hv15.out_of_memory import is_out_of_memory
+from hv15.out_of_memory import in_words, is_out_of_memory
 from hv15.project import Project
 from hv15.project.metadata import product_made_from
 from hv15.project.request import SampleRequest, open_project
@@ -63,15 +66,16 @@ def upsample(options: Upsample) -> int | None:
         return code
     if is_first_rank():
         _say(project, video, spec)
-    _fetch_models(project)
+    fetch_models(project, _roles(project))
+    transformer = project.models.path("sr_dit")
+    log.info("%s: %s", transformer, describe(transformer))
     try:
         _make(project, video, spec, out, before)
     except Exception as error:
         if isinstance(error, UserError) or not is_out_of_memory(error):
             raise
-        words = (str(error) or "none is left on this machine").splitlines()[0]
         raise UserError(
-            f"out of memory in super resolution: {words}",
+            f"out of memory in super resolution: {in_words(error)}",
             hint="set sample.blocks_to_swap, sample.quantize: fp8 or sample.vae_sample_size: 128, or choose a smaller "
             "--size; what is finished is kept",
         ) from error
@@ -213,40 +217,17 @@ def _say(project: Project, video: SmallVideo, spec: SampleSpec) -> None:
         )
 
 
-def _fetch_models(project: Project) -> None:
-    """Download the models that are used, if the config says so, and check that all are there.
-
-    Raises:
-        UserError: a file is missing, or cannot be downloaded.
-    """
-    from hv15.models.hub import download, hub_files
-
-    roles = _roles(project)
-    if project.settings.models.source == "hub":
-        files = hub_files(project.settings)
-        download(project.settings, [target for role in roles for target in files[role].targets])
-    project.models.check(roles)
-    log.info("%s: %s", project.models.path("sr_dit"), describe(project.models.path("sr_dit")))
-
-
 def _make(project: Project, video: SmallVideo, spec: SampleSpec, out: Path, before: SampleSpec | None) -> None:
     """Encode, enlarge, denoise and decode. The latents are kept until they are decoded, so a stopped run resumes."""
-    from hv15.sample.decode import SampleDecoder
-
     settings, text = project.settings, project.texts.settings_digest
-    folder = out.parent / ".unfinished"
+    folder = Parts(out.parent).folder
     latents = out if output_of(out) is LATENTS else folder / f"{spec.name}{LATENTS.suffix}"
     take_gpu(settings.runtime.device)
     if product_made_from(latents) != spec.denoising(None, text):
         _denoise(project, video, spec, latents, before)
     if not is_first_rank() or latents == out:
         return
-    decoder = SampleDecoder(
-        project.models.path("vae"),
-        spec.dtype,
-        device=settings.runtime.device,
-        patch_conv=settings.sample.vae_enable_patch_conv,
-    )
+    decoder = loaded_decoder(project, spec)
     decoder.decode(latents, out, spec, made_from=spec.decoding(None, text))
     latents.unlink()
     with contextlib.suppress(OSError):  # another run's files are in it
@@ -257,7 +238,7 @@ def _denoise(project: Project, video: SmallVideo, spec: SampleSpec, output: Path
     """Make the large video's latents and write them."""
     from hv15.models.latents import scale, unscale
     from hv15.precision import pick_device
-    from hv15.sample.condition import FirstFrameEncoder, first_images
+    from hv15.sample.condition import first_images
     from hv15.sample.files import write_tensors
     from hv15.sample.sampler import loaded_sampler
     from hv15.sample.small_video import small_latents
@@ -275,8 +256,7 @@ def _denoise(project: Project, video: SmallVideo, spec: SampleSpec, output: Path
     states = project.texts.store.read(caption_key(spec.prompt))
     first, vision = None, None
     if spec.image is not None:
-        images, files = first_images(spec, project.root), (models.path("vae"), models.path("image_encoder"))
-        (encoded,) = FirstFrameEncoder(*files, spec.dtype, device=device, patch_conv=patch_conv).encode([images])
+        (encoded,) = first_frame_encoder(project, spec).encode([first_images(spec, project.root)])
         first, vision = encoded["latents"], encoded["vision"]
     small = small_latents(video, models.path("vae"), spec, device=device, patch_conv=patch_conv)
     rows, columns = spec.latent_size[1:]

@@ -65,14 +65,7 @@ def read_prompts(path: Path, root: Path) -> PromptsFile:
     Raises:
         ConfigError: the file is missing, too large, of another kind, or entries are wrong, each with its line.
     """
-    readers = {
-        ".yaml": _read_yaml,
-        ".yml": _read_yaml,
-        ".jsonl": _read_jsonl,
-        ".ndjson": _read_jsonl,
-        ".txt": _read_text,
-    }
-    reader = readers.get(path.suffix.lower())
+    reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise _wrong(Place(path), f"expected a file of prompts that ends in {_ENDINGS}", "rename the file")
     found = reader(path)

@@ -58,6 +58,11 @@ OUTPUT_TYPES: dict[OutputType, tuple[SampleOutput, ...]] = {
 """`sample.output_type` -> the outputs, those that can be viewed first."""
 
 
+def decoded_outputs(output_type: OutputType) -> list[SampleOutput]:
+    """Return the outputs of a choice that are decoded from latents."""
+    return [output for output in OUTPUT_TYPES[output_type] if output.is_decoded]
+
+
 def subject(sample: str, step: int | str | None = None) -> str:
     """Return what its stages and logs are named by, after the rule; `sample` and `step` may be wildcards in braces."""
     return sample if step is None else f"{step}.{sample}"

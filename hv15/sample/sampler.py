@@ -123,6 +123,33 @@ class Sampler:
             watcher=watcher if self.writes else None,
         )
 
+    def write(
+        self,
+        output: Path,
+        spec: SampleSpec,
+        loras: Sequence[WeightedLoRA],
+        text: Mapping[str, Tensor],
+        negative: Mapping[str, Tensor] | None,
+        first: Tensor | None,
+        vision: Tensor | None,
+        metadata: Mapping[str, str],
+        *,
+        watcher: SampleWatcher | None = None,
+    ) -> None:
+        """Make a sample and write its latents, unscaled float32 [C, F', h, w], unless another rank does.
+
+        Args:
+            text, negative, first, vision, watcher: see `latents`.
+            metadata: what the file says about how it was made; what `settled` returns is added.
+
+        Raises:
+            UserError: as `latents`, or the file cannot be written.
+        """
+        spec = self.settled(spec, loras, text, negative)
+        latents = self.latents(spec, loras, text, negative, first, vision, watcher=watcher)
+        if self.writes:
+            write_tensors(output, {"latents": unscale(latents)[0]}, {**metadata, SAMPLE: spec.to_text()})
+
     def _use(self, loras: Sequence[WeightedLoRA]) -> None:
         """Take the last sample's LoRAs away and add others, unless they are the same."""
         if list(loras) == self._loras:
@@ -131,6 +158,11 @@ class Sampler:
         self._loras = []
         self._model = replayed(self._dit, self._settings, self._device)  # what was recorded has the former LoRAs
         self._applied, self._loras = apply_all(self._dit, loras), list(loras)
+
+
+def with_spec(settings: SampleSettings, spec: SampleSpec) -> SampleSettings:
+    """Return the settings with which the transformer is loaded for a sample: what changes its numbers is the spec's."""
+    return settings.model_copy(update={"quantize": spec.quantize, "sage_blocks": spec.sage_blocks})
 
 
 @contextmanager
@@ -194,10 +226,6 @@ def sample_latents(
     loras = loras_of(spec, root, lora)
     metadata = provenance(spec, made_from, loras)  # before a model is loaded, as it finds changed LoRAs
     first, vision = read_condition(spec, condition)
-    of_spec = {"quantize": spec.quantize, "sage_blocks": spec.sage_blocks}
-    settings = (settings or SampleSettings()).model_copy(update=of_spec)
+    settings = with_spec(settings or SampleSettings(), spec)
     with loaded_sampler(dit_path, settings, spec.dtype, device, need=need) as sampler:
-        spec = sampler.settled(spec, loras, text, negative)
-        latents = sampler.latents(spec, loras, text, negative, first, vision, watcher=watcher)
-        if sampler.writes:
-            write_tensors(output, {"latents": unscale(latents)[0]}, metadata | {SAMPLE: spec.to_text()})
+        sampler.write(output, spec, loras, text, negative, first, vision, metadata, watcher=watcher)

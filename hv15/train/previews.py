@@ -35,7 +35,7 @@ from hv15.models.weights.parked import parked
 from hv15.models.weights.swap import BlockSwap
 from hv15.records.json_values import JsonObject
 from hv15.records.metrics import PreviewRecord, WarningRecord
-from hv15.records.outputs import LATENTS, OUTPUT_TYPES, VIDEO
+from hv15.records.outputs import LATENTS, VIDEO, decoded_outputs
 from hv15.records.paths import ProjectPaths
 from hv15.sample.decode import decode_latents
 from hv15.sample.files import write_tensors
@@ -183,8 +183,8 @@ class Previews:
         return spec.denoising(self.plan.trained, self.plan.text) | {"step": step, **average}
 
     def _path(self, preview: Preview, step: int) -> Path:
-        decoded = (output for output in OUTPUT_TYPES[preview.spec.output_type] if output.is_decoded)
-        return self.folder / f"{preview.name}.{step_name(step)}{next(decoded, VIDEO).suffix}"
+        output, *_ = *decoded_outputs(preview.spec.output_type), VIDEO
+        return self.folder / f"{preview.name}.{step_name(step)}{output.suffix}"
 
 
 def make_previews(

@@ -24,7 +24,7 @@ from hv15.project.products import lora_files, products, sheet_samples
 from hv15.records import formats
 from hv15.records.fields import to_json
 from hv15.records.json_values import JsonObject, RecordError
-from hv15.records.outputs import LATENTS, OUTPUT_TYPES, subject
+from hv15.records.outputs import LATENTS, decoded_outputs, subject
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import ENCODING_RULES, Rule
 from hv15.records.spec import Spec
@@ -271,14 +271,13 @@ class StageBuilder:
             },
             details,
         )
-        for output in OUTPUT_TYPES[spec.output_type]:
-            if output.is_decoded:
-                product = output.path(self._paths, name, step)
-                inputs = {"latents": [latents], "models": self._made("vae")}
-                wanted = spec.decoding(trained, self._text)
-                stage = self._sample_stage(f"{output.rule_of(step)}.{where}", product, wanted, inputs, details)
-                whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == spec.frames
-                yield stage if whole else replace(stage, found=Found.MISSING)
+        for output in decoded_outputs(spec.output_type):
+            product = output.path(self._paths, name, step)
+            inputs = {"latents": [latents], "models": self._made("vae")}
+            wanted = spec.decoding(trained, self._text)
+            stage = self._sample_stage(f"{output.rule_of(step)}.{where}", product, wanted, inputs, details)
+            whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == spec.frames
+            yield stage if whole else replace(stage, found=Found.MISSING)
 
     def _same(self, name: str, step: int | None) -> Path | None:
         """The latents that may be the same, and are copied then: those of the published LoRA, those of its step."""

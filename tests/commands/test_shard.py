@@ -114,11 +114,11 @@ def test_a_stopped_job_keeps_what_it_has_finished(
 
     done, latents = list[str](), Sampler.latents
 
-    def stopped(self: Sampler, spec: object, *inputs: object) -> torch.Tensor:
+    def stopped(self: Sampler, spec: object, *inputs: object, **named: object) -> torch.Tensor:
         done.append(spec.name)  # type: ignore[attr-defined]
         if len(done) == 2:
             raise KeyboardInterrupt
-        return latents(self, spec, *inputs)  # type: ignore[arg-type]
+        return latents(self, spec, *inputs, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(Sampler, "latents", stopped)
@@ -161,10 +161,10 @@ def test_a_sample_for_which_memory_was_not_enough_is_tried_again_alone(
 
     latents = Sampler.latents
 
-    def out_of_memory(self: Sampler, spec: object, *inputs: object) -> torch.Tensor:
+    def out_of_memory(self: Sampler, spec: object, *inputs: object, **named: object) -> torch.Tensor:
         if spec.name == "two":  # type: ignore[attr-defined]
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return latents(self, spec, *inputs)  # type: ignore[arg-type]
+        return latents(self, spec, *inputs, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(Sampler, "latents", out_of_memory)
