@@ -21,7 +21,7 @@ from hv15.commands.logs import log_to_stderr
 from hv15.commands.options.seeds import agreed_seeds, read_seed
 from hv15.commands.options.stages import Sample
 from hv15.commands.resident import ResidentModels
-from hv15.commands.sample import Parts, files_of, is_made
+from hv15.commands.sample import Parts, file_of, is_made
 from hv15.errors import USER_ERROR, UserError, of_the_system
 from hv15.out_of_memory import is_out_of_memory, without_stage
 from hv15.progress import clock
@@ -29,8 +29,10 @@ from hv15.project import Project
 from hv15.project.comparison import Compared, make_table
 from hv15.project.request import SampleRequest, open_project
 from hv15.records.json_values import Json
+from hv15.records.outputs import OUTPUT_TYPES
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.resolutions import parse_size
+from hv15.terminal_picture import SHOWN, has_colors, show_frames
 from hv15.terminal_text import one_line
 
 LONGEST = 1 << 16
@@ -71,6 +73,14 @@ def interact(options: Sample, request: SampleRequest) -> int | None:
         return USER_ERROR if session.failures else None
     finally:
         session.close()
+
+
+def _show(file: Path, spec: SampleSpec) -> None:
+    """Show a few frames of a finished video or folder of images in the terminal."""
+    from hv15.sample.contact_sheet import few_frames, read_sample
+
+    if has_colors(sys.stderr):
+        show_frames(few_frames(read_sample(file), SHOWN), one_line(spec.prompt))
 
 
 def _converse(session: Session) -> None:
@@ -183,7 +193,10 @@ class Session:
         parts.remove(due, keep_images=True)
         self._with_images += [spec for spec in due if spec.image is not None]
         for spec in specs:
-            for file in files_of(spec, out):
+            for output in OUTPUT_TYPES[spec.output_type]:
+                file = file_of(spec, output, out)
+                if output.is_decoded:
+                    _show(file, spec)
                 print(one_line(str(file)), flush=True)
         print(f"{clock(time.monotonic() - began)}" if due else "already there", file=sys.stderr)
 
@@ -356,6 +369,7 @@ _LISTED = (
     SlashCommand("/negative TEXT", "what the video does not show", _text("negative_prompt")),
     SlashCommand("/lora FILE[:STRENGTH] ...", "LoRAs; names with spaces in quotes", _lora),
     SlashCommand("/image FILE", "the first frame (i2v)", _image),
+    SlashCommand("/previews N", "a picture every N steps; 0: none", _count("preview_every_n_steps", "/previews")),
     SlashCommand("/again", "the last prompt once more", lambda session, _: session.again()),
     SlashCommand("/settings", "what is set here", _settings),
     SlashCommand("/help", "this list", _help),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from hv15.commands.encode import text_encoder
 from hv15.commands.interruption import Interruption
 from hv15.commands.notes import denoising_notes, log_notes
+from hv15.commands.running import running_previews
 from hv15.commands.sample import Parts, encode_first_images, file_of, is_denoised
 from hv15.commands.sample_work import LatentsWork, loaded_decoder, prepared, write_latents
 from hv15.config.transformer import TransformerSettings
@@ -28,6 +29,7 @@ from hv15.out_of_memory import OutOfMemory, is_out_of_memory
 from hv15.project import Project
 from hv15.records.outputs import decoded_outputs
 from hv15.sample.prompts import SampleSpec
+from hv15.terminal_picture import show_frames
 
 if TYPE_CHECKING:
     from hv15.models.glyphs import GlyphEncoder
@@ -154,9 +156,10 @@ class ResidentModels:
         made_from = spec.denoising(None, project.texts.settings_digest)
         ready = prepared(project, LatentsWork(spec, made_from, parts.latents(spec), condition=parts.condition(spec)))
         self._say(project, spec, [lora.path for lora in ready.loras])
+        previews = running_previews(project, show_frames)
         sampler = self._loaded_sampler(project, spec)
         sampler.after_step = lambda step: None if step == spec.steps else interruption.check()
-        write_latents(project, sampler, ready)
+        write_latents(project, sampler, ready, previews)
 
     def _loaded_sampler(self, project: Project, spec: SampleSpec) -> Sampler:
         from hv15.plan.guidance import batch_need

@@ -10,13 +10,15 @@ from hv15.project import Project
 from hv15.ranks import is_first_rank
 from hv15.records.paths import CachePaths
 from hv15.sample.latent_colors import LatentColors, fit_colors, read_colors, write_colors
-from hv15.sample.running import RunningPreviews
+from hv15.sample.running import RunningPreviews, Shown
 
 log = logging.getLogger(__name__)
 
 
-def running_previews(project: Project) -> RunningPreviews:
+def running_previews(project: Project, shown: Shown | None = None) -> RunningPreviews:
     """Return the previews that the project asks for. Call it before the transformer is loaded, as it may load the VAE.
+
+    Each is written beside the sample's results, and given to `shown`.
 
     A problem is logged, and there are no previews then: it must not end a sample.
     """
@@ -24,7 +26,7 @@ def running_previews(project: Project) -> RunningPreviews:
     if not every or not is_first_rank():
         return RunningPreviews(None)
     try:
-        return RunningPreviews(_colors(project), every)
+        return RunningPreviews(_colors(project), every, shown)
     except UserError as error:
         log.warning("no previews of running samples: %s", error)
         return RunningPreviews(None)

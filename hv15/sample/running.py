@@ -7,7 +7,7 @@ At noise level s the model's velocity v predicts the clean latents x - s*v. A li
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ from hv15.sample.latent_colors import LatentColors
 from hv15.sample.prompts import SampleSpec
 
 log = logging.getLogger(__name__)
+
+Shown = Callable[[Pixels, str], None]
 
 _SIDE = 320
 """About the longer side of a preview in pixels."""
@@ -53,6 +55,8 @@ class RunningPreview:
     colors: LatentColors
     every: int
     """Steps between previews."""
+    shown: Shown | None = None
+    """Gets each preview, too."""
     _failed: bool = False
 
     def is_due(self, step: int) -> bool:
@@ -65,7 +69,10 @@ class RunningPreview:
         """
         try:
             metadata = {SAMPLE: self.spec.to_text(), SAMPLE_STEP: str(step)}
-            write_video(self.file, small_video(self.colors, clean), self.spec.fps / FRAMES_PER_CELL, metadata)
+            video = small_video(self.colors, clean)
+            write_video(self.file, video, self.spec.fps / FRAMES_PER_CELL, metadata)
+            if self.shown is not None:
+                self.shown(video, f"{self.spec.name}, after step {step} of {self.spec.steps}")
         except (UserError, OSError) as error:
             self._failed = True
             log.warning("%s: no more previews: %s", self.spec.name, error)
@@ -87,6 +94,8 @@ class RunningPreviews:
     colors: LatentColors | None
     """None: there are no previews."""
     every: int = 1
+    shown: Shown | None = None
+    """Gets the frames of each preview, uint8 [F', H, W, 3], and what they are."""
 
     @contextmanager
     def of(self, spec: SampleSpec, folder: Path) -> Iterator[RunningPreview | None]:
@@ -96,7 +105,7 @@ class RunningPreviews:
             return
         file = running_preview(folder, spec.name)
         try:
-            yield RunningPreview(file, spec, self.colors, self.every)
+            yield RunningPreview(file, spec, self.colors, self.every, self.shown)
         finally:
             with suppress(OSError):
                 file.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from hv15 import models
 from hv15.commands.interactive import LONGEST
 from hv15.commands.line_history import KEPT, LineHistory, history_file
+from hv15.data.pixels import Pixels
 from hv15.models import load_dit, load_text_encoder, load_vae
 from hv15.sample import sampler
 from tests.commands.test_sample import SMALL, spec_of
@@ -326,6 +327,30 @@ def test_links_and_pipes_are_left_alone(tmp_path: Path, typed: Any) -> None:
     LineHistory(blocked).write()
 
 
+def test_the_terminal_shows_what_a_sample_becomes(talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The video is the same with and without pictures; each is of a few frames."""
+    shown: list[tuple[tuple[int, ...], str]] = []
+
+    def show(frames: Pixels, label: str) -> None:
+        assert frames.dtype == "uint8"
+        shown.append((frames.shape, label))
+
+    (plain,) = files(talk("a red circle", "/previews 0", "/again"))[:1]
+    before = plain.read_bytes()
+    plain.unlink()
+    monkeypatch.setattr("hv15.commands.interactive.has_colors", lambda stream: True)
+    monkeypatch.setattr("hv15.commands.interactive.show_frames", show)
+    monkeypatch.setattr("hv15.commands.resident.show_frames", show)
+    (again,) = files(talk("/steps 2", "/previews 1", "a red circle"))
+    assert again.name == plain.name
+    assert again.read_bytes() == before
+    (running, first), (finished, last) = shown
+    assert first.endswith("after step 1 of 2")
+    assert last == "a red circle"
+    assert running[-1] == finished[-1] == 3
+    assert not (tmp_path / "out/.running").exists()
+
+
 def test_at_a_terminal(done: Workbench, tmp_path: Path) -> None:
     """A prompt, the commands, Ctrl-C, and a history that is there again."""
     state = tmp_path / "state"
@@ -351,7 +376,7 @@ def _terminal(done: Workbench, state: Path, keys: list[bytes]) -> str:
     )
     os.close(theirs)
     shown, waiting, asked = b"", list(keys), 0
-    end = time.monotonic() + 120
+    end = time.monotonic() + 400
     while time.monotonic() < end:
         if not select.select([own], [], [], 0.1)[0]:
             continue
@@ -366,7 +391,7 @@ def _terminal(done: Workbench, state: Path, keys: list[bytes]) -> str:
             os.write(own, waiting.pop(0))
     with contextlib.suppress(OSError):
         os.close(own)
-    assert process.wait(timeout=60) == 0, shown
+    assert process.wait(timeout=100) == 0, shown
     return shown.decode()
 
 
