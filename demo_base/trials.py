@@ -25,7 +25,7 @@ from hv15.grid import latent_size
 from hv15.models import Condition, load_glyph_encoder, load_image_encoder, load_text_encoder, load_vae
 from hv15.models.latents import scale, unscale
 from hv15.sample.condition import encode_frame
-from hv15.sample.decode import decode, to_frames
+from hv15.sample.decode import to_frames
 from hv15.sample.denoise import denoise, stack_conditions
 from hv15.sample.noise import initial_noise
 from hv15.sample.sampling import text_condition
@@ -120,7 +120,8 @@ class ToySampler:
         noise = torch.cat([initial_noise(shape, options.seed + number) for number in range(len(scenes))])
         levels = sigmas(options.steps, options.shift)
         latents = denoise(dit, noise, cond, uncond, levels, options.guidance, first, batch_cfg=True)
-        pixels = [clip for part in unscale(latents).split(DECODED_AT_ONCE) for clip in decode(self.vae, part)]
+        with torch.no_grad():
+            pixels = [clip for part in unscale(latents).split(DECODED_AT_ONCE) for clip in self.vae.decode(part)]
         clips = [to_frames(clip[None]) for clip in pixels]
         return [MeasuredSample(scene, clip, measure(clip)) for scene, clip in zip(scenes, clips, strict=True)]
 

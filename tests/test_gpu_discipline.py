@@ -23,7 +23,9 @@ from hv15.models.glyphs import GlyphConfig, GlyphEncoder, build_glyph_model
 from hv15.models.ready import set_up
 from hv15.models.text import TextConfig, TextEncoder, build_text_model
 from hv15.models.vae import VAE
+from hv15.models.vae_decoding import narrow_chunks, side_by_side, window_chunks
 from hv15.models.vae_pixels import encode_clips, to_bytes
+from hv15.models.vae_windows import windows
 from hv15.models.vision import VisionConfig
 from hv15.models.weights.quantised import replace_linears
 from hv15.plan.encoders import make_image_encoder
@@ -148,6 +150,26 @@ def test_encoding_and_decoding(tile_size: int, patch_conv: bool, size: tuple[int
         clips = gpu.empty(1, 5, *size, 3, dtype=torch.uint8)
         latents = encode_clips(vae, clips, tile_size, 0.25)
         assert to_bytes(vae.decode(latents, tile_size=tile_size, overlap=0.25)).shape == (1, 5, *size, 3)
+    assert copies.seen == set()
+
+
+def test_seamless_tiles():
+    """From latents to bytes: the narrow end, and each tile after it."""
+    gpu = FakeGPU()
+    with torch.device("meta"):
+        vae = VAE().half().requires_grad_(False)
+    gpu.put(vae)
+    with gpu, torch.no_grad(), Copies() as copies:
+        latents = gpu.empty(1, 32, 2, 9, 20)
+        narrow = torch.cat(list(narrow_chunks(vae, latents)), dim=2)
+        all_windows = list(windows(vae.decoder, 9, 20, 16))
+        tiles = [
+            torch.cat(
+                list(window_chunks(vae, each, lambda part, each=each: narrow[:, :, part][(..., *each.narrow)], 2)), 2
+            )
+            for each in all_windows
+        ]
+        assert to_bytes(side_by_side(tiles, all_windows)).shape == (1, 5, 144, 320, 3)
     assert copies.seen == set()
 
 

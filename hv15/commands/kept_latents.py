@@ -19,7 +19,7 @@ from hv15.errors import UserError
 from hv15.gpus import take_gpu
 from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.project import Project
-from hv15.project.metadata import product_metadata
+from hv15.project.metadata import product_made_from
 from hv15.project.request import SampleRequest, open_project
 from hv15.records.json_values import JsonObject
 from hv15.records.outputs import LATENTS, OUTPUT_TYPES, VIDEO, SampleOutput
@@ -112,12 +112,8 @@ class _Job:
 
     @property
     def is_done(self) -> bool:
-        if self.made_from is None or not self.tells:  # its name does not say it either, so it is made again
-            return False
-        try:
-            return read_made_from(product_metadata(self.output)) == self.made_from
-        except (UserError, OSError):
-            return False
+        """Whether it is there already. Its name does not tell, so what tells nothing is made again."""
+        return self.made_from is not None and self.tells and product_made_from(self.output) == self.made_from
 
 
 def _means(options: Sample) -> _Means:

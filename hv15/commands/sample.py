@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from hv15.atomic import check_writable
-from hv15.choices import Role
 from hv15.commands.encode import text_encoder
 from hv15.commands.logs import log_to_stderr
+from hv15.commands.options.model_files import model_files
 from hv15.commands.options.reach import reach_settings
 from hv15.commands.options.seeds import agreed_seeds
 from hv15.commands.options.stages import Sample
@@ -93,14 +93,6 @@ def sample_request(options: Sample) -> SampleRequest:
     Raises:
         UserError: the size cannot be read.
     """
-    files: dict[Role, Path | None] = {
-        "dit": options.dit,
-        "vae": options.vae,
-        "text_encoder": options.text_encoder,
-        "tokenizer": options.tokenizer,
-        "glyph_encoder": options.glyph_encoder,
-        "image_encoder": options.image_encoder,
-    }
     return SampleRequest(
         prompts=options.prompts,
         seeds=options.seed,
@@ -118,7 +110,7 @@ def sample_request(options: Sample) -> SampleRequest:
             "fps": options.fps,
             "output_type": options.output_type,
         },
-        models={role: path for role, path in files.items() if path is not None},
+        models=model_files(options),
         settings=options.settings,
     )
 
@@ -242,7 +234,9 @@ def _denoise(project: Project, specs: Iterable[SampleSpec], parts: Parts) -> Non
     """Denoise the samples that have no latents yet, with one load of the transformer."""
     text, due = project.texts.settings_digest, [spec for spec in specs if not is_denoised(project, spec, parts)]
     works = [
-        LatentsWork(spec, spec.denoising(None, text), parts.latents(spec), condition=parts.condition(spec))
+        LatentsWork(
+            spec, spec.denoising(None, text), parts.latents(spec), condition=parts.condition(spec), shown=parts.out
+        )
         for spec in due
     ]
     denoise(project, works)

@@ -65,6 +65,7 @@ def denoise(options: SampleDenoise) -> int | None:
     Raises:
         UserError: a model, a LoRA or an encoded text cannot be used, or the config has no such sample.
     """
+    from hv15.commands.running import running_previews
     from hv15.plan.guidance import batch_need
     from hv15.sample.sampler import sample_latents
 
@@ -86,20 +87,22 @@ def denoise(options: SampleDenoise) -> int | None:
     text = project.texts.store.read(caption_key(spec.prompt))
     negative = project.texts.store.read(caption_key(spec.negative_prompt)) if spec.guided else None
     take_gpu(device)
-    sample_latents(
-        spec,
-        project.models.path("dit"),
-        options.lora,
-        text,
-        negative,
-        options.condition,
-        options.out,
-        made_from=made_from,
-        root=project.root,
-        device=device,
-        settings=settings,
-        need=batch_need(project.settings),
-    )
+    with running_previews(project).of(spec, options.out.parent) as watcher:
+        sample_latents(
+            spec,
+            project.models.path("dit"),
+            options.lora,
+            text,
+            negative,
+            options.condition,
+            options.out,
+            made_from=made_from,
+            root=project.root,
+            device=device,
+            settings=settings,
+            need=batch_need(project.settings),
+            watcher=watcher,
+        )
     return None
 
 

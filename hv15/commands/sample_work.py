@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from hv15.sample.provenance import provenance, read_made_from
 
 if TYPE_CHECKING:
     from hv15.lora.weighted import WeightedLoRA
+    from hv15.sample.running import RunningPreviews
     from hv15.sample.sampler import Sampler
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class LatentsWork:
     """The trained LoRA; None samples without it."""
     condition: Path | None = None
     """The encoded first image, for i2v."""
+    shown: Path | None = None
+    """The folder of its previews while it is denoised; None: that of `out`."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def denoise(project: Project, works: Iterable[LatentsWork], failed: Failed | Non
     Raises:
         UserError: the transformer cannot be used; or what a sample needs, if nothing is told of it by `failed`.
     """
+    from hv15.commands.running import running_previews
     from hv15.plan.guidance import batch_need
     from hv15.sample.sampler import loaded_sampler
 
@@ -119,10 +123,11 @@ def denoise(project: Project, works: Iterable[LatentsWork], failed: Failed | Non
     take_gpu(settings.runtime.device)
     section = settings.sample.model_copy(update={"quantize": first.quantize, "sage_blocks": first.sage_blocks})
     dit, device, need = project.models.path("dit"), settings.runtime.device, batch_need(settings)
+    previews = running_previews(project)
     with loaded_sampler(dit, section, first.dtype, device, need=need) as sampler:
         for each in ready:
             with _told(each.work.out, failed), memory_advice("denoise"):
-                write_latents(project, sampler, each)
+                write_latents(project, sampler, each, previews)
 
 
 def decode(project: Project, works: Sequence[DecodingWork], failed: Failed | None = None) -> None:
@@ -168,8 +173,10 @@ def prepared(project: Project, work: LatentsWork) -> ReadySample:
     return ReadySample(work, loras, provenance(work.spec, work.made_from, loras))
 
 
-def write_latents(project: Project, sampler: Sampler, ready: ReadySample) -> None:
-    """Denoise a sample and write its latents.
+def write_latents(
+    project: Project, sampler: Sampler, ready: ReadySample, previews: RunningPreviews | None = None
+) -> None:
+    """Denoise a sample and write its latents; `previews` shows what it becomes meanwhile.
 
     Raises:
         UserError: something that it needs is missing or cannot be used, or the file cannot be written.
@@ -183,7 +190,8 @@ def write_latents(project: Project, sampler: Sampler, ready: ReadySample) -> Non
     negative = store.read(caption_key(spec.negative_prompt)) if spec.guided else None
     condition = read_condition(spec, work.condition)
     spec = sampler.settled(spec, ready.loras, text, negative)
-    latents = sampler.latents(spec, ready.loras, text, negative, *condition)
+    with nullcontext() if previews is None else previews.of(spec, work.shown or work.out.parent) as watcher:
+        latents = sampler.latents(spec, ready.loras, text, negative, *condition, watcher=watcher)
     if sampler.writes:
         write_tensors(work.out, {"latents": unscale(latents)[0]}, ready.metadata | {SAMPLE: spec.to_text()})
 

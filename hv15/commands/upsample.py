@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from hv15.choices import ENLARGING_ROLES, Role, Task, roles_of
 from hv15.commands.encode import text_encoder
 from hv15.commands.logs import log_to_stderr
+from hv15.commands.options.model_files import model_files
 from hv15.commands.options.stages import Upsample
 from hv15.config.section import check_size
 from hv15.data.captions import caption_key
@@ -22,16 +22,15 @@ from hv15.models.facts import describe
 from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.out_of_memory import is_out_of_memory
 from hv15.project import Project
-from hv15.project.metadata import product_metadata
+from hv15.project.metadata import product_made_from
 from hv15.project.request import SampleRequest, open_project
 from hv15.ranks import is_first_rank, run_on_ranks
-from hv15.records.json_values import JsonObject
 from hv15.records.metadata import ENLARGED
 from hv15.records.outputs import LATENTS, VIDEO, output_of
 from hv15.sample.loras import loras_of
 from hv15.sample.plan import plan_enlarged
 from hv15.sample.prompts import Enlarged, ImageFile, SampleSpec
-from hv15.sample.provenance import provenance, read_made_from
+from hv15.sample.provenance import provenance
 from hv15.sample.resolutions import enlarged_size, is_official_size, parse_size
 from hv15.terminal_text import one_line
 
@@ -134,19 +133,11 @@ def _open(options: Upsample, before: SampleSpec | None) -> Project:
     return project
 
 
-def _models(options: Upsample) -> Mapping[Role, Path]:
-    files: dict[Role, Path | None] = {
-        "sr_dit": options.sr_dit,
-        "upsampler": options.upsampler,
-        "vae": options.vae,
-        "text_encoder": options.text_encoder,
-        "tokenizer": options.tokenizer,
-        "glyph_encoder": options.glyph_encoder,
-        "image_encoder": options.image_encoder,
-    }
-    given = {role: path for role, path in files.items() if path is not None}
+def _models(options: Upsample) -> dict[Role, Path]:
+    """The model files that were given, with a transformer: every config names one, though it is not used here."""
+    given = model_files(options)
     if "sr_dit" in given and not options.config.exists():
-        given["dit"] = given["sr_dit"]  # every config names a transformer; the one of t2v or i2v is not used here
+        given["dit"] = given["sr_dit"]
     return given
 
 
@@ -202,15 +193,7 @@ def _is_made(project: Project, spec: SampleSpec, out: Path) -> bool:
     """Whether the result is there and says that it was made from the same."""
     text = project.texts.settings_digest
     wanted = spec.denoising(None, text) if output_of(out) is LATENTS else spec.decoding(None, text)
-    return _made_from(out) == wanted
-
-
-def _made_from(file: Path) -> JsonObject | None:
-    """What a file says that it was made from; None if it is missing or torn."""
-    try:
-        return read_made_from(product_metadata(file))
-    except (UserError, OSError):
-        return None
+    return product_made_from(out) == wanted
 
 
 def _say(project: Project, video: SmallVideo, spec: SampleSpec) -> None:
@@ -254,7 +237,7 @@ def _make(project: Project, video: SmallVideo, spec: SampleSpec, out: Path, befo
     folder = out.parent / ".unfinished"
     latents = out if output_of(out) is LATENTS else folder / f"{spec.name}{LATENTS.suffix}"
     take_gpu(settings.runtime.device)
-    if _made_from(latents) != spec.denoising(None, text):
+    if product_made_from(latents) != spec.denoising(None, text):
         _denoise(project, video, spec, latents, before)
     if not is_first_rank() or latents == out:
         return

@@ -165,8 +165,17 @@ class SampleSettings(TransformerSettings):
     vae_tile_overlap: float = Field(0.25, gt=0.0, lt=1.0)
     """Overlap of neighbouring tiles, as a fraction of the tile size. Officially 0.125 with 256, 0.25 with 128."""
 
+    vae_seamless_tiles: bool = False
+    """Decode tiles that fit exactly instead of blending neighbours: with each tile, all is computed that its pixels
+    depend on, so the numbers are those of the whole picture, up to rounding. Of 256 pixels, about as slow as the
+    official tiles; of 128, twice as slow. `vae_tile_overlap` is not used then."""
+
     vae_enable_patch_conv: bool = Field(False, json_schema_extra=SPEED)
     """Compute the VAE's large convolutions in pieces: the same results, less memory, slower."""
+
+    preview_every_n_steps: Annotated[int, Field(ge=0, le=4096)] = Field(0, json_schema_extra=SPEED)
+    """While a sample is denoised, write a small video of what it is becoming every so many steps, beside its latents as
+    .running/<name>.mp4; 0: never. The colors are those of a linear map of the latents. The sample is not changed."""
 
     cuda_graphs: bool = Field(False, json_schema_extra=SPEED)
     """On NVIDIA GPUs, record the transformer's work in the first steps and repeat it as a whole in the others: faster

@@ -1,9 +1,13 @@
-"""Writes samples with metadata: an mp4, an animated PNG, or a folder of PNG files. Equal input gives equal bytes."""
+"""Writes samples with metadata: an mp4, or a folder of PNG files. Equal input gives equal bytes.
+
+Frames are taken one at a time, so they may come from a decoder that makes them as they are asked for. Whatever fails
+meanwhile, also in what makes the frames, leaves the former file as it was. Animated PNGs: `hv15.data.animated_png`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -32,13 +36,13 @@ _CONTAINER_KEYS = {"major_brand", "minor_version", "compatible_brands", "encoder
 
 
 def write_video(
-    path: Path, frames: Pixels, fps: float = FPS, metadata: Mapping[str, str] | None = None, *, crf: int = CRF
+    path: Path, frames: Iterable[Pixels], fps: float = FPS, metadata: Mapping[str, str] | None = None, *, crf: int = CRF
 ) -> None:
     """Write an mp4: H.264, yuv420p, BT.709; the same bytes for equal input on every processor.
 
     Args:
         path: the file, replaced atomically.
-        frames: uint8 RGB [F, H, W, 3], H and W even.
+        frames: uint8 RGB [H, W, 3], one after the other, H and W even.
         fps: frames per second.
         metadata: any keys; `read_video_metadata` returns them.
         crf: quality, 0 (lossless) to 51.
@@ -46,20 +50,53 @@ def write_video(
     Raises:
         UserError: a size is odd, there are no frames, or the disk is full.
     """
-    count, height, width = frames.shape[:3]
-    if not count or height % 2 or width % 2:
-        raise UserError.at(
-            path, f"{count} frames of {width}x{height} pixels cannot be written", hint="use multiples of 16 as sizes"
-        )
     rate = exact_fps(fps)
+    with atomic_path(path) as temporary:
+        frames, (height, width) = first_size(path, frames)
+        if height % 2 or width % 2:
+            raise UserError.at(
+                path, f"frames of {width}x{height} pixels cannot be written", hint="use multiples of 16 as sizes"
+            )
+        _write_mp4(temporary, frames, (height, width), rate, metadata or {}, crf)
+
+
+def first_size(path: Path, frames: Iterable[Pixels]) -> tuple[Iterator[Pixels], tuple[int, int]]:
+    """Return the frames [H, W, 3] and the height and width of the first one, which are to be those of all.
+
+    Raises:
+        UserError: there are no frames for the file `path`.
+    """
+    each = iter(frames)
+    for first in each:
+        return _following(first, each), (first.shape[0], first.shape[1])
+    raise UserError.at(path, "no frames, which cannot be written", hint="use at least one frame")
+
+
+def _following(first: Pixels, others: Iterator[Pixels]) -> Iterator[Pixels]:
+    """Yield all frames [H, W, 3]. Unlike itertools.chain, it does not keep the first one."""
+    yield first
+    del first
+    yield from others
+
+
+def _write_mp4(
+    path: Path,
+    frames: Iterable[Pixels],
+    size: tuple[int, int],
+    rate: Fraction,
+    metadata: Mapping[str, str],
+    crf: int,
+) -> None:
+    """Write frames [H, W, 3] of this height and width."""
     options = {"movflags": "use_metadata_tags+faststart", "fflags": "+bitexact"}
-    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as container:
-        container.metadata.update(metadata or {})
+    with av.open(str(path), "w", format="mp4", options=options) as container:
+        container.metadata.update(metadata)
         x264 = {"crf": str(crf), "preset": "medium", "x264-params": X264_PARAMS}
         stream = container.add_stream("libx264", rate=rate, options=x264)
         context = stream.codec_context
-        context.width, context.height, context.pix_fmt = width, height, "yuv420p"
-        context.time_base, context.thread_count = 1 / rate, _THREADS
+        context.height, context.width = size
+        context.pix_fmt, context.thread_count = "yuv420p", _THREADS
+        context.time_base = 1 / rate
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         for number, pixels in enumerate(frames):
@@ -96,41 +133,24 @@ def write_image(path: Path, pixels: Pixels, metadata: Mapping[str, str] | None =
     Raises:
         UserError: the disk is full or the file cannot be written.
     """
-    chunks = PngImagePlugin.PngInfo()
-    for key, value in (metadata or {}).items():
-        chunks.add_itxt(key, value)
     with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=chunks)
+        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=text_chunks(metadata or {}))
 
 
-def write_animation(path: Path, frames: Pixels, fps: float = 24.0, metadata: Mapping[str, str] | None = None) -> None:
-    """Write an animated PNG, which loops forever, atomically.
-
-    Args:
-        path: the file.
-        frames: uint8 RGB [F, H, W, 3].
-        fps: frames per second.
-        metadata: written as text chunks.
-
-    Raises:
-        UserError: the disk is full or the file cannot be written.
-    """
+def text_chunks(metadata: Mapping[str, str]) -> PngImagePlugin.PngInfo:
+    """Return the chunks of a PNG file that hold text."""
     chunks = PngImagePlugin.PngInfo()
-    for key, value in (metadata or {}).items():
+    for key, value in metadata.items():
         chunks.add_itxt(key, value)
-    first, *others = (Image.fromarray(pixels) for pixels in frames)
-    with atomic_path(path) as temporary:
-        first.save(
-            temporary, format="PNG", pnginfo=chunks, save_all=True, append_images=others, duration=1000 / fps, loop=0
-        )
+    return chunks
 
 
-def write_images(folder: Path, frames: Pixels, metadata: Mapping[str, str] | None = None) -> None:
+def write_images(folder: Path, frames: Iterable[Pixels], metadata: Mapping[str, str] | None = None) -> None:
     """Write a folder of PNG files 0000.png, 0001.png, ... atomically.
 
     Args:
         folder: replaced if it holds only such files.
-        frames: uint8 RGB [F, H, W, 3].
+        frames: uint8 RGB [H, W, 3], one after the other.
         metadata: written as text chunks into each file.
 
     Raises:

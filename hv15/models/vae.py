@@ -9,16 +9,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hv15.atomic import write_json
 from hv15.models.vae_blocks import Stream, chunks
 from hv15.models.vae_coders import Decoder, Encoder, VAEConfig
 from hv15.models.vae_layouts import VAELayout, config_json, detect_vae_layout, name_in, read_config
-from hv15.models.vae_tiling import run_tiled
+from hv15.models.vae_tiling import TileGrid, run_tiled
 from hv15.models.weights.checkpoint import check_keys, load_into, open_checkpoint
 from hv15.models.weights.module import Module
 from hv15.models.weights.writer import write_checkpoint
@@ -74,7 +75,8 @@ class VAE(Module):
             )
         if tile_size and max(height, width) > tile_size:
             stride, tile, step = self._tile_sizes(tile_size, overlap)
-            moments = run_tiled(self._encode_chunks, pixels, tile_size, stride, blend=tile - step, keep=step)
+            grid = TileGrid(height, width, tile_size, stride, blend=tile - step, keep=step)
+            moments = run_tiled(self._encode_chunks, pixels, grid)
         else:
             moments = self._encode_chunks(pixels)
         mean, log_variance = moments.chunk(2, dim=1)
@@ -87,14 +89,33 @@ class VAE(Module):
     def decode(self, latents: Tensor, tile_size: int = 0, overlap: float = 0.0) -> Tensor:
         """Decode unscaled latents [B, C, F', h, w] to pixels [B, 3, 4*(F'-1)+1, 16*h, 16*w], about [-1, 1], unclamped.
 
-        `tile_size` and `overlap` as in `moments`, in pixels.
+        `tile_size` and `overlap` as in `moments`, in pixels. `vae_decoding.decoded_parts` gives the same numbers part
+        by part.
         """
         _check_shape(latents, self.config.latent_channels, "latents")
-        height, width = latents.shape[-2:]
-        if tile_size and max(height, width) * self.config.ffactor_spatial > tile_size:
-            stride, tile, step = self._tile_sizes(tile_size, overlap)
-            return run_tiled(self._decode_chunks, latents, tile, step, blend=tile_size - stride, keep=stride)
-        return self._decode_chunks(latents)
+        grid = self.decoding_grid(latents.shape[-2], latents.shape[-1], tile_size, overlap)
+        return self._decode_chunks(latents) if grid is None else run_tiled(self._decode_chunks, latents, grid)
+
+    def decoding_grid(self, height: int, width: int, tile_size: int, overlap: float) -> TileGrid | None:
+        """Return the tiles in which latents of this size are decoded; None: as a whole.
+
+        Raises:
+            ValueError: the tiles do not begin at latents.
+        """
+        if not tile_size or max(height, width) * self.config.ffactor_spatial <= tile_size:
+            return None
+        stride, tile, step = self._tile_sizes(tile_size, overlap)
+        return TileGrid(height, width, tile, step, blend=tile_size - stride, keep=stride)
+
+    def decode_chunks(self, latents: Tensor) -> Iterator[Tensor]:
+        """Decode without tiles: yield the pixels [B, 3, f, 16*h, 16*w] of the first frame, then of f more at a time.
+
+        Nothing of what was yielded is kept. Of earlier frames there remain two for each convolution, and keys and
+        values of the attention for each latent.
+        """
+        _check_shape(latents, self.config.latent_channels, "latents")
+        height, width = (size * self.config.ffactor_spatial for size in latents.shape[-2:])
+        return self._chunk_by_chunk(self.decoder, latents.to(self.dtype), self.chunk_groups(height, width))
 
     def _tile_sizes(self, tile_size: int, overlap: float) -> tuple[int, int, int]:
         """Return the stride in pixels, and the tile and stride in latents."""
@@ -109,12 +130,11 @@ class VAE(Module):
 
     def _encode_chunks(self, pixels: Tensor) -> Tensor:
         groups, time = self.chunk_groups(*pixels.shape[-2:]), self.config.ffactor_temporal
-        return self._in_chunks(self.encoder, pixels, groups * time, (pixels.shape[2] - 1) // time + 1)
+        results = self._chunk_by_chunk(self.encoder, pixels.to(self.dtype), groups * time)
+        return _joined(results, (pixels.shape[2] - 1) // time + 1)
 
     def _decode_chunks(self, latents: Tensor) -> Tensor:
-        height, width = (size * self.config.ffactor_spatial for size in latents.shape[-2:])
-        length = (latents.shape[2] - 1) * self.config.ffactor_temporal + 1
-        return self._in_chunks(self.decoder, latents, self.chunk_groups(height, width), length)
+        return _joined(self.decode_chunks(latents), (latents.shape[2] - 1) * self.config.ffactor_temporal + 1)
 
     def chunk_groups(self, height: int, width: int) -> int:
         """Return the number of latent frames in a chunk, for frames of this size in pixels."""
@@ -125,28 +145,40 @@ class VAE(Module):
             return 1
         return max(1, wanted // (frame * self.config.ffactor_temporal))
 
-    def _in_chunks(self, network: nn.Module, x: Tensor, frames: int, length: int) -> Tensor:
-        """Run the network on the first frame, then on chunks of `frames` frames; the result has `length` frames."""
-        x = x.to(self.dtype)
-        tracked = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in network.parameters()))
-        stream = Stream(tracked)
-        if self.patch_conv and not tracked:
-            stream.strip_bytes = _STRIP_BYTES.get(x.device.type, _STRIP_BYTES_ELSEWHERE)
-        if tracked:
-            return torch.cat([network(part, stream) for part in chunks(x, x.shape[2], stream)], dim=2)
-        out: Tensor | None = None
-        end = 0
+    def _chunk_by_chunk(self, network: Encoder | Decoder, x: Tensor, frames: int) -> Iterator[Tensor]:
+        """Yield what the network makes of the first frame of x [B, C, F, H, W], then of `frames` frames at a time."""
+        if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in network.parameters())):
+            stream, frames = Stream(tracked=True), x.shape[2]
+        else:
+            stream = self.new_stream()
         for part in chunks(x, frames, stream):
-            result = network(part, stream)
-            if out is None:
-                if stream.last:
-                    return result
-                out = result.new_empty(*result.shape[:2], length, *result.shape[3:])
-            end += result.shape[2]
-            out[:, :, end - result.shape[2] : end] = result
-            del result
-        assert out is not None
-        return out
+            yield network(part, stream)
+
+    def new_stream(self) -> Stream:
+        """Return the state in which a network without gradients begins a clip."""
+        stream = Stream(tracked=False)
+        if self.patch_conv:
+            where = self.encoder.conv_in.conv.weight.device.type
+            stream.strip_bytes = _STRIP_BYTES.get(where, _STRIP_BYTES_ELSEWHERE)
+        return stream
+
+
+def _joined(results: Iterator[Tensor], length: int) -> Tensor:
+    """Join results [B, C, f, H, W] along the frames, of which there are `length`."""
+    out: Tensor | None = None
+    end = 0
+    for result in results:
+        if result.shape[2] == length:
+            return result
+        if result.requires_grad:
+            return torch.cat([result, *results], dim=2)
+        if out is None:
+            out = result.new_empty(*result.shape[:2], length, *result.shape[3:])
+        end += result.shape[2]
+        out[:, :, end - result.shape[2] : end] = result
+        del result
+    assert out is not None
+    return out
 
 
 def _check_shape(x: Tensor, channels: int, name: str) -> None:

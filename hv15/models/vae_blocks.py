@@ -66,13 +66,17 @@ class Stream:
 
 def chunks(x: Tensor, size: int, stream: Stream) -> Iterator[Tensor]:
     """Yield the first frame of x [B, C, F, H, W], then chunks of `size` frames; mark the first and last in `stream`."""
-    frames = x.shape[2]
+    return (x[:, :, part] for part in chunk_slices(x.shape[2], size, stream))
+
+
+def chunk_slices(frames: int, size: int, stream: Stream) -> Iterator[slice]:
+    """Yield the first of the frames, then chunks of `size` frames; mark the first and the last in `stream`."""
     stream.last = frames == 1
-    yield x[:, :, :1]
+    yield slice(0, 1)
     stream.first = False
     for start in range(1, frames, size):
         stream.last = start + size >= frames
-        yield x[:, :, start : start + size]
+        yield slice(start, min(start + size, frames))
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

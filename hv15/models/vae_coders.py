@@ -5,6 +5,7 @@ Shapes are [B, C, F, H, W]; both take one chunk of a clip at a time (see `vae_bl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -149,7 +150,21 @@ class Decoder(Module):
 
     def forward(self, z: Tensor, stream: Stream) -> Tensor:
         """[B, latent, F', h, w] -> [B, 3, F, 16*h, 16*w], not clamped."""
-        x = self.mid(add_repeated(self.conv_in(z, stream), z, self.repeats, stream), stream)
-        for level in self.up:
+        return self.widened(self.narrow(z, stream), stream)
+
+    def narrow(self, z: Tensor, stream: Stream) -> Tensor:
+        """[B, latent, F', h, w] -> [B, widest, F', h, w]: the part whose attention sees whole frames."""
+        return self.mid(add_repeated(self.conv_in(z, stream), z, self.repeats, stream), stream)
+
+    def widened(self, x: Tensor, stream: Stream, cuts: Sequence[tuple[slice, slice]] | None = None) -> Tensor:
+        """[B, widest, F', h, w] -> [B, 3, F, 16*h, 16*w], not clamped: the part of convolutions, which see neighbours.
+
+        Args:
+            cuts: the rows and columns that are kept of each level's output, and then of the pixels; None: all.
+        """
+        for number, level in enumerate(self.up):
             x = level(x, stream)
-        return self.conv_out(x, stream, self.norm_out)
+            if cuts is not None:
+                x = x[..., cuts[number][0], cuts[number][1]].contiguous()
+        x = self.conv_out(x, stream, self.norm_out)
+        return x if cuts is None else x[..., cuts[-1][0], cuts[-1][1]]

@@ -6,45 +6,70 @@ its own blending; the first overlapping pixel is entirely the neighbour's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-def run_tiled(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, stride: int, blend: int, keep: int) -> Tensor:
-    """Run `network` on tiles of x [B, C, F, H, W] and join the results.
+@dataclass(frozen=True)
+class TileGrid:
+    """The tiles of a network's input, and how its results are joined."""
 
-    Args:
-        tile, stride: size and distance of the tiles in x; tiles at the end may be smaller.
-        blend, keep: overlap and kept size of a tile in the network's output.
+    height: int
+    width: int
+    """Of the whole input."""
+    tile: int
+    stride: int
+    """Size and distance of the tiles in the input; tiles at the end may be smaller."""
+    blend: int
+    keep: int
+    """Overlap and kept size of a tile in the network's output."""
 
-    Returns:
-        [B, C', F', H * keep / stride, W * keep / stride].
-    """
-    height, width = x.shape[-2:]
-    out: Tensor | None = None
-    above: list[Tensor] = []  # lowest `blend` lines of the tiles in the row above
-    for row, top in enumerate(range(0, height, stride)):
+    @property
+    def tiles(self) -> Iterator[tuple[slice, slice]]:
+        """The rows and columns of each tile, from left to right, then from top to bottom."""
+        for top in range(0, self.height, self.stride):
+            for start in range(0, self.width, self.stride):
+                bottom, end = min(top + self.tile, self.height), min(start + self.tile, self.width)
+                yield slice(top, bottom), slice(start, end)
+
+    def joined(self, results: Iterable[Tensor]) -> Tensor:
+        """Blend the results [B, C, F, h, w] of all tiles, in their order: [B, C, F, H, W].
+
+        H = height * keep / stride, and W likewise.
+        """
+        out: Tensor | None = None
+        above: list[Tensor] = []  # lowest `blend` lines of the tiles in the row above
         below: list[Tensor] = []
         left: Tensor | None = None
-        for column, start in enumerate(range(0, width, stride)):
-            result = network(x[..., top : top + tile, start : start + tile])
+        row, column, columns = 0, 0, len(range(0, self.width, self.stride))
+        for result in results:
             if above:
-                result = _blend(above[column], result, blend, dim=-2)
+                result = _blend(above[column], result, self.blend, dim=-2)
             if left is not None:
-                result = _blend(left, result, blend, dim=-1)
+                result = _blend(left, result, self.blend, dim=-1)
             # Copied, because views would keep every tile in memory.
-            left = _tail(result, blend, dim=-1).clone()
-            below.append(_tail(result, blend, dim=-2).clone())
-            kept = result[..., :keep, :keep]
+            left = _tail(result, self.blend, dim=-1).clone()
+            below.append(_tail(result, self.blend, dim=-2).clone())
+            kept = result[..., : self.keep, : self.keep]
             if out is None:
-                out = result.new_empty(*result.shape[:3], *(size * keep // stride for size in (height, width)))
-            out[..., row * keep : row * keep + kept.shape[-2], column * keep : column * keep + kept.shape[-1]] = kept
+                whole = (size * self.keep // self.stride for size in (self.height, self.width))
+                out = result.new_empty(*result.shape[:3], *whole)
+            top, start = row * self.keep, column * self.keep
+            out[..., top : top + kept.shape[-2], start : start + kept.shape[-1]] = kept
             del result, kept
-        above = below
-    assert out is not None
-    return out
+            column += 1
+            if column == columns:
+                row, column, above, below, left = row + 1, 0, below, [], None
+        assert out is not None
+        return out
+
+
+def run_tiled(network: Callable[[Tensor], Tensor], x: Tensor, grid: TileGrid) -> Tensor:
+    """Run `network` on the tiles of x [B, C, F, height, width] and join the results, see `TileGrid.joined`."""
+    return grid.joined(network(x[..., rows, columns]) for rows, columns in grid.tiles)
 
 
 def _tail(x: Tensor, size: int, dim: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Memory and arithmetic of encoding clips, texts and first images, and of decoding: run on tensors without data.
+"""Memory and arithmetic of encoding clips, texts and first images: run on tensors without data.
 
 The VAE works through a clip chunk by chunk, and every chunk but the first and the last takes the same. So short clips
 are run, and their memory is extrapolated to the real length. Of many tiles, one is run, and what lies between tiles
@@ -18,7 +18,7 @@ from torch import nn
 from hv15.memory import ACTIVATIONS, WEIGHTS
 from hv15.models.text import TextConfig, TextEncoder, build_text_model
 from hv15.models.vae import VAE, VAEConfig
-from hv15.models.vae_pixels import encode_clips, to_bytes
+from hv15.models.vae_pixels import encode_clips
 from hv15.models.vision import ImageEncoder, VisionConfig, build_vision_model
 from hv15.models.weights.quantised import replace_linears
 from hv15.plan.cost import Cost, extrapolate
@@ -62,7 +62,7 @@ def encoding(
     height, width = (min(side, tile_size) if tiled else side for side in (clips.height, clips.width))
 
     def run(frames: int) -> Meter:
-        meter = _meter(vae, vision.model if vision is not None else None)
+        meter = meter_of(vae, vision.model if vision is not None else None)
         with torch.no_grad(), WithoutData(), meter:
             with meter.making(PICTURE):
                 frames_as_bytes = torch.empty(clips.samples, frames, height, width, 3, dtype=torch.uint8, device="meta")
@@ -72,7 +72,7 @@ def encoding(
             del latents
         return meter
 
-    cost = _over_frames(run, vae, clips.frames, height, width, vae.config.ffactor_temporal)
+    cost = over_frames(run, vae.chunk_groups(height, width) * vae.config.ffactor_temporal, clips.frames)
     if not tiled:
         return cost
     space, itemsize = vae.config.ffactor_spatial, vae.dtype.itemsize
@@ -84,37 +84,6 @@ def encoding(
     return _with_tiles(cost, beside + whole + edges, _tiles(clips.height, clips.width, stride))
 
 
-def decoding(vae: VAE, latent: tuple[int, int, int], *, tile_size: int = 0, overlap: float = 0.0) -> Cost:
-    """Return what a video takes, from latents to bytes; `tile_size` and `overlap` as for `encoding`."""
-    space, time = vae.config.ffactor_spatial, vae.config.ffactor_temporal
-    frames, rows, columns = latent
-    tile = tile_size // space
-    tiled = bool(tile_size) and max(rows, columns) > tile
-    height, width = (min(side, tile) if tiled else side for side in (rows, columns))
-
-    def run(count: int) -> Meter:
-        meter = _meter(vae)
-        with torch.no_grad(), WithoutData(), meter:
-            latents = torch.empty(1, vae.config.latent_channels, count, height, width, device="meta")
-            pixels = vae.decode(latents)
-            if not tiled:
-                bool(torch.isfinite(pixels).all())
-                to_bytes(pixels)
-        return meter
-
-    cost = _over_frames(run, vae, frames, height * space, width * space, 1)
-    if not tiled:
-        return cost
-    stride = int(tile_size * (1 - overlap))
-    row_bytes = ((frames - 1) * time + 1) * 3 * vae.dtype.itemsize
-    whole = row_bytes * rows * columns * space**2
-    edges = row_bytes * _edges(rows * space, columns * space, tile_size, stride)
-    beside = vae.config.latent_channels * frames * (rows * columns - height * width) * torch.float32.itemsize
-    with_tiles = _with_tiles(cost, beside + whole + edges, _tiles(rows * space, columns * space, stride))
-    after = Cost({WEIGHTS: cost.parts[WEIGHTS], PICTURE: 2 * whole}, with_tiles.work)
-    return max(with_tiles, after, key=lambda each: each.peak)
-
-
 def text_encoding(config: TextConfig, dtype: torch.dtype, tokens: int, batch: int, *, quantize: bool = False) -> Cost:
     """Return what a batch of prompts takes; each has so many tokens after the template's beginning."""
     with torch.device("meta"):
@@ -122,7 +91,7 @@ def text_encoding(config: TextConfig, dtype: torch.dtype, tokens: int, batch: in
         model.rotary_emb = type(model.rotary_emb)(model.config)
     if quantize:
         replace_linears(model, "fp8", lambda name: name.startswith("layers."))
-    meter = _meter(model)
+    meter = meter_of(model)
     with torch.no_grad(), WithoutData(), meter:
         TextEncoder(model, PromptsOfLength(tokens)).encode([""] * batch)
     return Cost.of(meter)
@@ -140,15 +109,15 @@ class PromptsOfLength:
         return [[1] * (self.crop_start + self.tokens)] * len(prompts)
 
 
-def _meter(*models: nn.Module | None) -> Meter:
+def meter_of(*models: nn.Module | None) -> Meter:
+    """Return a meter of what models without data do, which counts their weights."""
     meter = Meter("meta")
     meter.assign(WEIGHTS, *models)
     return meter
 
 
-def _over_frames(run: Callable[[int], Meter], vae: VAE, frames: int, height: int, width: int, time: int) -> Cost:
-    """Run clips of a few chunks and extrapolate to `frames`; `time` frames are one group."""
-    chunk = vae.chunk_groups(height, width) * time
+def over_frames(run: Callable[[int], Meter], chunk: int, frames: int) -> Cost:
+    """Run clips of a few chunks of frames and extrapolate to `frames`."""
     if frames <= 1 + 5 * chunk:
         return Cost.of(run(frames))
     few = 1 + 3 * chunk + (frames - 1) % chunk

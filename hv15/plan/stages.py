@@ -46,7 +46,7 @@ MEMORY_SETTINGS: dict[StageName, tuple[str, ...]] = {
               "split_attn", "context_parallel", "num_processes", "shard_base", "network_dim", "optimizer_type",
               "dtype"),
     "denoise": ("blocks_to_swap", "quantize", "split_attn", "context_parallel", "guidance_batch", "dtype"),
-    "decode": ("vae_sample_size", "vae_enable_patch_conv", "dtype"),
+    "decode": ("vae_sample_size", "vae_seamless_tiles", "vae_enable_patch_conv", "dtype"),
 }  # fmt: skip
 """The settings of a stage's section that determine its memory."""
 ROLES_OF_STAGE: dict[StageName, tuple[Role, ...]] = {
@@ -304,11 +304,12 @@ class StagePlanner:
         return encoding(self._sampling_vae(settings), None, ClipBatch(1, 1, video.height, video.width))
 
     def _decode(self, settings: Settings) -> Cost:
-        from hv15.plan.encoders import decoding
+        from hv15.models.vae_decoding import Tiling
+        from hv15.plan.decoding import decoding
 
         sample, vae = settings.sample, self._sampling_vae(settings)
-        latent = self._largest_video.latent
-        return decoding(vae, latent, tile_size=sample.vae_sample_size, overlap=sample.vae_tile_overlap)
+        tiling = Tiling(sample.vae_sample_size, sample.vae_tile_overlap, sample.vae_seamless_tiles)
+        return decoding(vae, self._largest_video.latent, tiling)
 
     def _sampling_vae(self, settings: Settings) -> VAE:
         from hv15.plan.encoders import make_vae

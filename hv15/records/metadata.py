@@ -41,6 +41,8 @@ MADE_WITH = "hv15.made_with"
 
 SAMPLE = "hv15.sample"
 """The SampleSpec of a sample, as JSON."""
+SAMPLE_STEP = "hv15.sample_step"
+"""The denoising steps after which a sample was shown that was not finished."""
 ENLARGED = "hv15.enlarged"
 """The SampleSpec of the smaller sample that super resolution enlarged, as JSON; absent if that is unknown."""
 LORAS = "hv15.loras"

@@ -63,6 +63,17 @@ def subject(sample: str, step: int | str | None = None) -> str:
     return sample if step is None else f"{step}.{sample}"
 
 
+def running_preview(folder: Path, sample: str) -> Path:
+    """Return the small video that shows what a running sample becomes (`sample.preview_every_n_steps`).
+
+    Args:
+        folder: where the sample's latents will be. The video is in a hidden folder in it, so that nothing takes it for
+            a sample.
+        sample: its name.
+    """
+    return folder / ".running" / f"{sample}{VIDEO.suffix}"
+
+
 def output_of(path: Path) -> SampleOutput | None:
     """Return the kind of output from a file's name; None if it is not of a sample."""
     return next((output for output in OUTPUTS if path.name.endswith(output.suffix)), None)

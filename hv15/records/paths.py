@@ -65,6 +65,10 @@ class CachePaths:
     def model_fingerprints(self) -> Path:
         return self.root / "fingerprints.json"
 
+    def latent_colors(self, vae: str) -> Path:
+        """Return the file of the linear map from a VAE's latents to colors (`hv15.sample.latent_colors`)."""
+        return self.root / "latent-colors" / f"{vae}.safetensors"
+
     @property
     def token_counts(self) -> Path:
         return self.root / "tokens.json"

@@ -1,8 +1,12 @@
-"""The decoding stage: makes a video or a folder of images from latents. Loads only the VAE."""
+"""The decoding stage: makes a video or a folder of images from latents. Loads only the VAE.
+
+Frames go to the file as they are decoded; the whole video in pixels is never in memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,10 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from hv15.data.encode import write_animation, write_images, write_video
+from hv15.data.animated_png import write_animation
+from hv15.data.encode import write_images, write_video
 from hv15.data.pixels import Pixels
 from hv15.errors import UserError
 from hv15.models import load_vae
+from hv15.models.vae_decoding import Tiling, decoded_parts
 from hv15.models.vae_pixels import to_bytes
 from hv15.precision import pick_device, pick_encoder_dtype
 from hv15.records.json_values import JsonObject
@@ -90,9 +96,10 @@ class SampleDecoder:
     def write(self, latents: _Latents, output: Path) -> None:
         """Decode latents that were read, and write the result."""
         spec = latents.spec
-        frames = to_frames(decode(self._vae, latents.values[None], spec.vae_sample_size, spec.vae_tile_overlap))
+        tiling = Tiling(spec.vae_sample_size, spec.vae_tile_overlap, spec.vae_seamless_tiles)
         write = _WRITERS.get(output_of(output), _write_images)
-        write(output, frames, spec.fps, latents.metadata)
+        with closing(decoded_frames(self._vae, latents.values[None], tiling, output.parent)) as frames:
+            write(output, frames, spec.fps, latents.metadata)
 
 
 class _Latents(NamedTuple):
@@ -128,24 +135,28 @@ def _read(path: Path, spec: SampleSpec | None, made_from: JsonObject | None) -> 
     return _Latents(values, spec, metadata)
 
 
-def _write_images(folder: Path, frames: Pixels, fps: float, metadata: Mapping[str, str]) -> None:
+def _write_images(folder: Path, frames: Iterable[Pixels], _fps: float, metadata: Mapping[str, str]) -> None:
     write_images(folder, frames, metadata)
 
 
-_WRITERS: dict[SampleOutput | None, Callable[[Path, Pixels, float, Mapping[str, str]], None]] = {
+_WRITERS: dict[SampleOutput | None, Callable[[Path, Iterable[Pixels], float, Mapping[str, str]], None]] = {
     VIDEO: write_video,
     ANIMATION: write_animation,
 }
-"""The writer of each output: (path, uint8 frames [F, H, W, 3], frames per second, metadata). Any other name means a
-folder of images."""
+"""The writer of each output: (path, uint8 frames [H, W, 3], frames per second, metadata). Any other name means a folder
+of images."""
 
 
 @torch.no_grad()
-def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.0) -> Tensor:
-    """Decode unscaled latents [1, C, F', h, w] on the VAE's device to pixels [1, 3, F, H, W], about [-1, 1].
+def decoded_frames(vae: VAE, latents: Tensor, tiling: Tiling, folder: Path) -> Generator[Pixels, None, None]:
+    """Decode unscaled latents [1, C, F', h, w] on the VAE's device: yield uint8 frames [H, W, 3], one after the other.
+
+    Args:
+        folder: where tiles wait, in a file without a name.
 
     Raises:
         UserError: the latents are of another VAE, the overlap of tiles is impossible, or the result is not finite.
+        OSError: the disk is full.
     """
     if latents.shape[1] != vae.config.latent_channels:
         raise UserError(
@@ -153,18 +164,22 @@ def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.0) 
             hint="set models.vae and models.dit to models that belong together",
         )
     try:
-        pixels = vae.decode(latents.to(next(vae.parameters()).device), tile_size=tile_size, overlap=overlap)
+        tiling.grid(vae, *latents.shape[-2:])
     except ValueError as error:  # the tile and its overlap come from the config
         raise UserError(
-            f"sample.vae_sample_size {tile_size}, sample.vae_tile_overlap {overlap}: {error}",
+            f"sample.vae_sample_size {tiling.size}, sample.vae_tile_overlap {tiling.overlap}: {error}",
             hint="use an overlap of 0.125, 0.25 or 0.5",
         ) from error
-    if not bool(torch.isfinite(pixels).all()):
-        raise UserError(
-            "the VAE returned NaN or infinity",
-            hint="set sample.dtype to float32; if that does not help, download models.vae again",
-        )
-    return pixels
+    for pixels in decoded_parts(vae, latents.to(next(vae.parameters()).device), tiling, folder):
+        if not bool(torch.isfinite(pixels).all()):
+            raise UserError(
+                "the VAE returned NaN or infinity",
+                hint="set sample.dtype to float32; if that does not help, download models.vae again",
+            )
+        frames = to_frames(pixels)
+        del pixels
+        yield from frames
+        del frames
 
 
 def to_frames(pixels: Tensor) -> Pixels:

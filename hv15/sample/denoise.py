@@ -20,6 +20,7 @@ from hv15.sample.cached import Cached
 if TYPE_CHECKING:
     from hv15.models import DiT
     from hv15.sample.graphs import Replayed
+    from hv15.sample.running import SampleWatcher
     from hv15.sample.super_resolution import LowResolution
 
     Transformer: TypeAlias = DiT | Replayed | Cached
@@ -66,6 +67,7 @@ def denoise(
     zero_init_steps: int = 0,
     low: LowResolution | None = None,
     begin_step: Callable[[int], bool] | None = None,
+    watcher: SampleWatcher | None = None,
 ) -> Tensor:
     """Denoise with Euler steps along the model's velocity; return scaled latents, float32 [B, C, F', h, w].
 
@@ -84,6 +86,7 @@ def denoise(
         low: the latents that a model of super resolution starts from; None for any other.
         begin_step: called with the number of each step, from 0, before the model computes; returns whether it has
             changed the model.
+        watcher: is shown the clean latents that are predicted, scaled, when it wants to see them.
 
     Raises:
         UserError: the model returned NaN or infinity.
@@ -115,6 +118,8 @@ def denoise(
             velocity = guidance.apply(unguided, guide, guidance_scale)
         else:
             (velocity,) = velocities
+        if watcher is not None and watcher.is_due(step + 1):
+            watcher.show(step + 1, latents - velocity * level)
         latents = latents + velocity * (following - level)
     if progress is not None:
         progress(len(levels) - 1)

@@ -173,6 +173,7 @@ def _plan(
         guidance_interval=sample.guidance_interval,
         cfg_zero_star=sample.cfg_zero_star,
         zero_init_steps=sample.zero_init_steps,
+        vae_seamless_tiles=sample.vae_seamless_tiles,
         sage_blocks=sample.sage_blocks,
         guidance_batch=sample.guidance_batch,
     )

@@ -23,7 +23,7 @@ from hv15.records.outputs import OutputType
 WHOLE = (0.0, 1.0)
 """All noise levels."""
 _NOT_DENOISED = (
-    *("fps", "output_type", "vae_sample_size", "vae_tile_overlap"),  # used only by decoding
+    *("fps", "output_type", "vae_sample_size", "vae_tile_overlap", "vae_seamless_tiles"),  # used only by decoding
     *("name", "variant"),  # the sample's name, and the source of the defaults
     *("image", "loras", "models"),  # SampleSpec.denoising adds what identifies their content
 )
@@ -112,6 +112,8 @@ class SampleSpec:
     """Whether the unguided velocity is scaled before guidance."""
     zero_init_steps: int = 0
     """The number of first steps that change nothing."""
+    vae_seamless_tiles: bool = False
+    """Whether the VAE's tiles have the numbers of the whole picture, instead of being blended."""
     sage_blocks: tuple[int, int] | None = None
     """The first and the last block whose attention is sage's, in 8 bits."""
     guidance_batch: GuidanceBatch = "auto"
@@ -134,7 +136,7 @@ class SampleSpec:
         settings = {name: value for name, value in self.to_json().items() if name not in _NOT_DENOISED}
         for name, default in _LATER.items():  # so that what was sampled before they were there stays valid
             if getattr(self, name) == default:
-                del settings[name]
+                settings.pop(name, None)
         i2v = self.task == "i2v"
         roles = ("dit", "vae", "image_encoder") if i2v else ("dit",)
         if self.enlarges is not None:
@@ -161,13 +163,15 @@ class SampleSpec:
 
     def decoding_of(self, latents: JsonObject) -> JsonObject:
         """Return everything on which the pixels depend that are decoded from latents, given what those depend on."""
+        seamless = self.vae_seamless_tiles and self.vae_sample_size > 0
         return {
             "format": formats.DECODING,
             "latents": latents,
             "vae": self.models["vae"],
             "fps": self.fps,
             "vae_sample_size": self.vae_sample_size,
-            "vae_tile_overlap": self.vae_tile_overlap if self.vae_sample_size else None,
+            "vae_tile_overlap": self.vae_tile_overlap if self.vae_sample_size and not seamless else None,
+            **({"vae_seamless_tiles": True} if seamless else {}),
         }
 
     def conditioning(self) -> JsonObject:

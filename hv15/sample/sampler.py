@@ -31,6 +31,7 @@ from hv15.sample.sampling import read_condition, run
 
 if TYPE_CHECKING:
     from hv15.models import DiT
+    from hv15.sample.running import SampleWatcher
 
 
 class Sampler:
@@ -86,6 +87,8 @@ class Sampler:
         first: Tensor | None,
         vision: Tensor | None,
         low: Tensor | None = None,
+        *,
+        watcher: SampleWatcher | None = None,
     ) -> Tensor:
         """Return the scaled latents of a sample, float32 [1, C, F', h, w].
 
@@ -95,6 +98,7 @@ class Sampler:
             first: unscaled latent [C, 1, h, w] of the first frame for i2v, else None.
             vision: SigLIP's states [729, 1152] of the first frame for i2v, else None.
             low: for a model of super resolution, what `super_resolution.upsampled` made, [1, C, F', h, w]; else None.
+            watcher: is shown what the sample becomes.
 
         Raises:
             UserError: a LoRA cannot be used, the encoded inputs belong to another model, or the result is not finite.
@@ -116,6 +120,7 @@ class Sampler:
             after_step=self.after_step,
             low=low,
             loras=self._applied,
+            watcher=watcher if self.writes else None,
         )
 
     def _use(self, loras: Sequence[WeightedLoRA]) -> None:
@@ -169,6 +174,7 @@ def sample_latents(
     device: str = "auto",
     settings: SampleSettings | None = None,
     need: Need | None = None,
+    watcher: SampleWatcher | None = None,
 ) -> None:
     """Denoise one sample and write its latents (unscaled float32 [C, F', h, w]) with their provenance.
 
@@ -180,6 +186,7 @@ def sample_latents(
         root: the project folder, to which the spec's paths are relative.
         settings: memory options and kernels of the transformer; number format and sage's blocks are the spec's.
         need: see `Sampler`.
+        watcher: see `Sampler.latents`.
 
     Raises:
         UserError: a file is missing, damaged or not the planned one.
@@ -191,6 +198,6 @@ def sample_latents(
     settings = (settings or SampleSettings()).model_copy(update=of_spec)
     with loaded_sampler(dit_path, settings, spec.dtype, device, need=need) as sampler:
         spec = sampler.settled(spec, loras, text, negative)
-        latents = sampler.latents(spec, loras, text, negative, first, vision)
+        latents = sampler.latents(spec, loras, text, negative, first, vision, watcher=watcher)
         if sampler.writes:
             write_tensors(output, {"latents": unscale(latents)[0]}, metadata | {SAMPLE: spec.to_text()})

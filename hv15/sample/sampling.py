@@ -26,6 +26,7 @@ from hv15.sample.super_resolution import LowResolution
 if TYPE_CHECKING:
     from hv15.models import DiT
     from hv15.sample.denoise import Transformer
+    from hv15.sample.running import SampleWatcher
 
 
 def run(
@@ -41,6 +42,7 @@ def run(
     after_step: Callable[[int], None] | None = None,
     low: Tensor | None = None,
     loras: AppliedLoRAs | None = None,
+    watcher: SampleWatcher | None = None,
 ) -> Tensor:
     """Denoise the sample of a spec with a model in memory; return scaled latents, float32 [1, C, F', h, w].
 
@@ -50,6 +52,7 @@ def run(
         after_step: called with the number of finished steps; what it raises ends the sample.
         low: for a model of super resolution, what `super_resolution.upsampled` made, [1, C, F', h, w]; else None.
         loras: those on the model, whose strengths follow the sample's steps.
+        watcher: see `denoise`.
 
     Raises:
         UserError: the model returned NaN or infinity.
@@ -96,6 +99,7 @@ def run(
             zero_init_steps=spec.zero_init_steps,
             low=None if low is None else LowResolution.noised(low.to(device), spec.seed),
             begin_step=begin_step,
+            watcher=watcher,
         )
 
 

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from hv15.models.glyphs import build_glyph_model
 from hv15.models.text import TextEncoder, build_text_model
 from hv15.models.vae import VAE
+from hv15.models.vae_decoding import Tiling
 from hv15.models.vae_pixels import encode_clips, to_bytes
 from hv15.models.vision import build_vision_model
 from hv15.out_of_memory import StageName
 from hv15.plan.cost import Cost
-from hv15.plan.encoders import PromptsOfLength, decoding, encoding, make_vae, text_encoding
+from hv15.plan.decoding import decoding
+from hv15.plan.encoders import PromptsOfLength, encoding, make_vae, text_encoding
 from hv15.plan.workload import ClipBatch
 from hv15.records.selftest import Measured
 from hv15.selftest.bounds import bound, doubled, judged
@@ -80,7 +82,7 @@ class EncoderWork:
             return text_encoding(self.sizes.text, self.dtype, self.sizes.text_tokens, self.sizes.captions)
         vae = make_vae(self.sizes.vae, self.dtype, patch_conv=False)
         if self.stage == "decode":
-            return decoding(vae, self.clip.latent)
+            return decoding(vae, self.clip.latent, Tiling())
         return encoding(vae, None, ClipBatch(1, self.clip.frames, self.clip.height, self.clip.width))
 
 
@@ -273,14 +275,15 @@ def encode_clip(stand: Stand, clip: VideoSize) -> Measured:
 
 
 def decode_clip(stand: Stand, clip: VideoSize) -> Measured:
-    """Latents to bytes."""
+    """Latents to bytes, as they go to a file: a chunk of frames at a time."""
     cost = planned_cost(stand, work := EncoderWork(stand.sizes, "decode", stand.encoder_dtype, clip))
     vae = _full_vae(stand)
     latents = stand.randn(1, stand.sizes.vae.latent_channels, *clip.latent, dtype=torch.float32)
 
-    def decode() -> Tensor:
+    def decode() -> None:
         with torch.no_grad():
-            return to_bytes(vae.decode(latents))
+            for pixels in vae.decode_chunks(latents):
+                to_bytes(pixels)
 
     return measured_step(stand, work.stage, work.dtype, cost, decode, vae)
 

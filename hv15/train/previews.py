@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from hv15.cache.batches import Readable
 from hv15.config.train import TrainSettings
 from hv15.data.captions import caption_key
+from hv15.data.survey import counted
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork
 from hv15.lora.applied import AppliedLoRAs
@@ -148,7 +149,7 @@ class Previews:
             metrics.write(WarningRecord(step=step, message=message, hint=hint or ""))
         self.wait_for_everyone()
         made = [(each.name, path) for each in self.plan.previews if (path := self._path(each, step)).exists()]
-        log.info("%d previews after step %d in %.0f s", len(made), step, perf_counter() - begun)
+        log.info("%s after step %d in %.0f s", counted(len(made), "preview"), step, perf_counter() - begun)
         for name, path in made:
             place = f"{self.folder.name}/{path.name}"
             metrics.write(PreviewRecord(step=step, name=name, path=place, ema_decay=self.ema_decay))

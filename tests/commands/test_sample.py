@@ -26,7 +26,9 @@ from hv15.records.outputs import LATENTS, VIDEO
 from hv15.records.paths import copy_of_step
 from hv15.sample.checkpoint_grid import draw_film, draw_grid, film_scale, read_line
 from hv15.sample.contact_sheet import read_sample
+from hv15.sample.latent_colors import VAE_IDENTITY
 from hv15.sample.prompts import SampleSpec
+from hv15.sample.running import RunningPreview
 from tests.commands.workbench import LORA, Said, Workbench, hv15, is_a_refusal
 
 SMALL = ("--size", "64", "64", "--frames", "5", "--steps", "2")
@@ -125,6 +127,42 @@ def test_a_stopped_run_keeps_what_is_denoised(
     assert len(made(done.hv15(*words))) == 2
     assert loads == {"dit": 1, "vae": 2}
     assert {file.suffix for file in tmp_path.joinpath("out").iterdir()} == {".mp4"}
+
+
+def test_previews_of_running_samples_change_nothing(
+    done: Workbench, tmp_path: Path, loads: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[Path, int]] = []
+    show = RunningPreview.show
+
+    def recorded(self: RunningPreview, step: int, clean: torch.Tensor) -> None:
+        show(self, step, clean)
+        shown.append((self.file, step))
+        assert product_metadata(self.file)[SAMPLE] == self.spec.to_text()
+
+    monkeypatch.setattr(RunningPreview, "show", recorded)
+    words = ("sample", "a red circle", *SMALL[:-1], "5", "--output-type", "both")
+    plain = made(done.hv15(*words, "-o", tmp_path / "plain"))
+    for _ in range(2):
+        files = made(done.hv15(*words, "--set", "sample.preview_every_n_steps=2", "-o", tmp_path / "out"))
+        assert [file.read_bytes() for file in files] == [file.read_bytes() for file in plain]
+    preview = tmp_path / "out" / ".running" / f"{plain[0].stem}.mp4"
+    assert shown == [(preview, 2), (preview, 4)]  # the second call found the sample made
+    assert sorted(tmp_path.joinpath("out").iterdir()) == sorted(files)  # nothing else is left
+    (colors,) = (done.project.cache / "latent-colors").iterdir()
+    assert product_metadata(colors)[VAE_IDENTITY] == done.project.models.identity("vae")
+    stamp = colors.stat().st_mtime_ns
+    made(done.hv15(*words, "--set", "sample.preview_every_n_steps=3", "--seed", "7", "-o", tmp_path / "out"))
+    assert (colors.stat().st_mtime_ns, len(shown)) == (stamp, 3)  # fitted once
+
+
+def test_previews_that_cannot_be_made_end_no_sample(
+    done: Workbench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (done.project.cache / "latent-colors").write_text("in the way")
+    words = ("sample", "a red circle", *SMALL, "--set", "sample.preview_every_n_steps=1", "-o", tmp_path / "out")
+    assert len(made(done.hv15(*words))) == 1
+    assert "no previews of running samples" in caplog.text
 
 
 def test_without_a_project(done: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from PIL import Image
 
 from hv15.config.datasets import DatasetSettings
 from hv15.data import encode
+from hv15.data.animated_png import write_animation
 from hv15.data.clips import Clip
 from hv15.data.decode import read_clips
 from hv15.data.encode import read_video_metadata, write_image, write_images, write_video
+from hv15.data.pixels import Pixels
 from hv15.data.probe import probe
 from hv15.demo.clips import concept_scenes
 from hv15.demo.world import Scene, render
@@ -144,6 +148,47 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
         write_video(tmp_path / "a.mp4", RED)
     assert (tmp_path / "a.mp4").read_bytes() == b"the previous sample"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def made_one_by_one(count: int, alive: list[int]) -> Iterator[Pixels]:
+    """Frames that are counted while anything holds them."""
+    made: list[weakref.ref[Pixels]] = []
+    for number in range(count):
+        frame = np.full((32, 48, 3), 5 * number, np.uint8)
+        frame[number % 32] = 255
+        made.append(weakref.ref(frame))
+        yield frame
+        del frame
+        alive.append(sum(each() is not None for each in made))
+
+
+WRITERS = {"a.mp4": write_video, "a.png": write_animation, "a.frames": write_images}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_frames_are_taken_one_at_a_time(tmp_path: Path, name: str) -> None:
+    alive: list[int] = []
+    WRITERS[name](tmp_path / name, made_one_by_one(30, alive))
+    assert len(alive) == 30
+    assert max(alive) <= 2
+    whole = np.stack(list(made_one_by_one(30, [])))
+    WRITERS[name](tmp_path / f"whole.{name}", whole)
+    if name != "a.frames":
+        assert (tmp_path / name).read_bytes() == (tmp_path / f"whole.{name}").read_bytes()
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("after", [0, 3])
+def test_frames_that_end_in_an_error_leave_the_former_file(tmp_path: Path, name: str, after: int) -> None:
+    def broken() -> Iterator[Pixels]:
+        yield from RED[:after]
+        raise UserError("the model returned NaN")
+
+    WRITERS[name](tmp_path / name, RED)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="NaN"):
+        WRITERS[name](tmp_path / name, broken())
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_images(tmp_path: Path) -> None:

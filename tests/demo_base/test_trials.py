@@ -14,7 +14,7 @@ from hv15.demo.models import make_demo_models
 from hv15.models import load_dit
 from hv15.models.latents import scale, unscale
 from hv15.sample.condition import encode_frame
-from hv15.sample.decode import decode, to_frames
+from hv15.sample.decode import to_frames
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.sampling import run
 
@@ -54,7 +54,7 @@ def test_a_batch_is_what_the_pipeline_samples_one_by_one(
             vision = sampler.image_encoder.encode([images[number]])[0].float()
         text, negative = sampler.text(scene.caption), sampler.text("")
         latents = run(dit, spec(scene, task, 40 + number), text, negative, first, vision, device=torch.device("cpu"))
-        alone = to_frames(decode(sampler.vae, unscale(latents)))
+        alone = to_frames(sampler.vae.decode(unscale(latents)))
         assert alone.std() > 10
         assert np.abs(alone.astype(int) - shown.frames).max() <= 1
 
@@ -82,7 +82,7 @@ def test_an_oracle_is_followed_to_its_latents(sampler: ToySampler, monkeypatch: 
     oracle = Oracle(sampler, clips)
     shown = sampler.sample(oracle, SCENES)  # type: ignore[arg-type]
     for number, each in enumerate(shown):
-        wanted = to_frames(decode(sampler.vae, unscale(oracle.latents[number : number + 1])))
+        wanted = to_frames(sampler.vae.decode(unscale(oracle.latents[number : number + 1])))
         assert np.abs(each.frames.astype(int) - wanted).max() <= 1
 
 

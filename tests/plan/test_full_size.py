@@ -12,10 +12,12 @@ from hv15.config import Settings
 from hv15.memory import WEIGHTS
 from hv15.models import DiT, DiTConfig, VAEConfig
 from hv15.models.text import TextConfig
+from hv15.models.vae_decoding import Tiling
 from hv15.models.weights.swap import BlockSwap
 from hv15.plan.cost import Cost
+from hv15.plan.decoding import decoding
 from hv15.plan.devices import CONTEXT, CONVOLUTIONS, FRAGMENTS
-from hv15.plan.encoders import decoding, make_vae, text_encoding
+from hv15.plan.encoders import make_vae, text_encoding
 from hv15.plan.meter import Meter
 from hv15.plan.metered_steps import PassSize, make_dit
 from hv15.plan.transformer import denoising, training
@@ -68,7 +70,7 @@ def test_sampling_at_720p_needs_less_than_the_official_minimum():
     stages = {
         "encode texts": needed(text_encoding(TextConfig(), torch.float16, 1000, 1, quantize=True)),
         "denoise": needed(sampling),
-        "decode": needed(decoding(vae, LATENT, tile_size=256, overlap=0.125), CONTEXT + CONVOLUTIONS),
+        "decode": needed(decoding(vae, LATENT, Tiling(256, 0.125)), CONTEXT + CONVOLUTIONS),
     }
     assert max(stages.values()) < 14 * GB
     assert stages["denoise"] < 6 * GB  # two blocks of weights in slots, three resident, and one block's activations

@@ -1,6 +1,7 @@
 """From latents to what people look at: pixels, sizes, rates, metadata; decoding again from the file alone."""
 
 import json
+import weakref
 from dataclasses import replace
 
 import av
@@ -9,13 +10,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch.testing import assert_close
 
 from hv15.data.encode import read_video_metadata
 from hv15.errors import UserError
 from hv15.models import load_vae
+from hv15.models import vae as vae_module
+from hv15.models.vae_decoding import Tiling
 from hv15.sample.contact_sheet import read_sample
-from hv15.sample.decode import decode, decode_latents, to_frames
+from hv15.sample.decode import SampleDecoder, _Latents, decode_latents, decoded_frames, to_frames
 from hv15.sample.files import write_tensors
 from hv15.sample.provenance import provenance
 from hv15.workflow.made_from import MadeFromReader
@@ -34,6 +36,16 @@ def read(path):
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         return np.stack(frames), container.streams.video[0].average_rate
+
+
+def whole(models, values):
+    """Decoded at once."""
+    with torch.no_grad():
+        return to_frames(load_vae(models["vae"]).decode(values[None]))
+
+
+def frames_of(vae, values, *tiling, folder):
+    return np.stack(list(decoded_frames(vae, values[None], Tiling(*tiling), folder)))
 
 
 def test_pixels_are_clamped_and_rounded():
@@ -62,7 +74,7 @@ def test_the_video_has_size_rate_and_length(latents, models, tmp_path, spec):
 
 def test_the_video_shows_the_decoded_latents(latents, models, tmp_path):
     decode_latents(latents[0], models["vae"], tmp_path / "cat.mp4")
-    expected = to_frames(decode(load_vae(models["vae"]), latents[1][None]))
+    expected = whole(models, latents[1])
     found, _ = read(tmp_path / "cat.mp4")
 
     def cells(frames):  # means of 8 x 8 pixels: single ones lose their colour to yuv420p
@@ -118,7 +130,7 @@ def test_images_are_exact_and_tell_it_too(latents, models, tmp_path, spec):
     decode_latents(latents[0], models["vae"], tmp_path / "cat.frames")
     files = sorted((tmp_path / "cat.frames").iterdir())
     assert len(files) == FRAMES
-    expected = to_frames(decode(load_vae(models["vae"]), latents[1][None]))
+    expected = whole(models, latents[1])
     assert np.array_equal(np.stack([np.asarray(Image.open(file)) for file in files]), expected)
     with Image.open(files[0]) as image:
         assert json.loads(image.text["hv15.sample"]) == spec.to_json()
@@ -127,7 +139,7 @@ def test_images_are_exact_and_tell_it_too(latents, models, tmp_path, spec):
 def test_an_animation_is_exact_and_tells_it_too(latents, models, tmp_path, spec):
     path = tmp_path / "cat.animation.png"
     decode_latents(latents[0], models["vae"], path, spec, made_from=None)
-    expected = to_frames(decode(load_vae(models["vae"]), latents[1][None]))
+    expected = whole(models, latents[1])
     assert np.array_equal(read_sample(path), expected)
     with Image.open(path) as image:
         assert json.loads(image.text["hv15.sample"]) == spec.to_json()
@@ -141,13 +153,18 @@ def test_decoding_the_file_alone_gives_the_same_bytes(latents, models, tmp_path,
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
-def test_tiles_are_used_when_asked_for(models, spec, tmp_path):
-    vae, values = load_vae(models["vae"]), torch.randn(1, 4, 1, 12, 10)
-    whole, tiled = decode(vae, values), decode(vae, values, 128, 0.25)
-    assert whole.shape == tiled.shape
-    assert not torch.equal(whole, tiled)
+def test_tiles_are_used_when_asked_for(models, tmp_path):
+    vae, values = load_vae(models["vae"]), torch.randn(4, 2, 9, 10)
+    blended = frames_of(vae, values, 128, 0.25, folder=tmp_path)
+    assert not np.array_equal(blended, whole(models, values))
     with torch.no_grad():
-        assert_close(tiled, vae.decode(values, tile_size=128, overlap=0.25), atol=0, rtol=0)
+        assert np.array_equal(blended, to_frames(vae.decode(values[None], tile_size=128, overlap=0.25)))
+
+
+def test_seamless_tiles_show_the_whole_picture(models, tmp_path):
+    values = torch.randn(4, 2, 9, 10)
+    seamless = frames_of(load_vae(models["vae"]), values, 128, 0.25, True, folder=tmp_path)
+    assert np.abs(seamless.astype(int) - whole(models, values)).max() <= 1  # rounding
 
 
 def test_the_spec_decides_the_tiles(models, spec, tmp_path):
@@ -160,14 +177,14 @@ def test_the_spec_decides_the_tiles(models, spec, tmp_path):
     assert not np.array_equal(*images)
 
 
-def test_an_overlap_that_cannot_be_is_a_users_mistake(models):
+def test_an_overlap_that_cannot_be_is_a_users_mistake(models, tmp_path):
     with pytest.raises(UserError, match=r"vae_tile_overlap 0\.3"):
-        decode(load_vae(models["vae"]), torch.randn(1, 4, 1, 12, 10), 128, 0.3)
+        frames_of(load_vae(models["vae"]), torch.randn(4, 1, 12, 10), 128, 0.3, folder=tmp_path)
 
 
-def test_latents_of_another_vae_are_refused(models):
+def test_latents_of_another_vae_are_refused(models, tmp_path):
     with pytest.raises(UserError, match="latents of 32 channels, but the VAE has 4"):
-        decode(load_vae(models["vae"]), torch.randn(1, 32, 1, 2, 3))
+        frames_of(load_vae(models["vae"]), torch.randn(32, 1, 2, 3), folder=tmp_path)
 
 
 def test_latents_of_another_size_are_refused(latents, models, tmp_path, spec):
@@ -190,8 +207,59 @@ def test_damaged_latents_are_named(latents, models, tmp_path, damage):
         decode_latents(latents[0], models["vae"], tmp_path / "cat.mp4")
 
 
-def test_a_vae_that_returns_nan_is_named(models, latents):
+def test_a_vae_that_returns_nan_is_named(models, latents, tmp_path):
     vae = load_vae(models["vae"])
     vae.decoder.conv_in.conv.bias.fill_(torch.nan)
     with pytest.raises(UserError, match="NaN"):
-        decode(vae, latents[1][None])
+        frames_of(vae, latents[1], folder=tmp_path)
+
+
+OUTPUTS = ["cat.mp4", "cat.frames", "cat.animation.png"]
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_decoding_that_fails_midway_leaves_the_former_file(latents, models, tmp_path, spec, output):
+    """Of a damaged VAE the first frame may be finite. The spooled tiles, too, are gone."""
+    decode_latents(latents[0], models["vae"], tmp_path / output, spec)
+    before = read_sample(tmp_path / output)
+    values = latents[1].clone()
+    values[:, 1] = torch.nan
+    decoder = SampleDecoder(models["vae"], "float32")
+    with pytest.raises(UserError, match="NaN"):
+        decoder.write(_Latents(values, replace(spec, vae_sample_size=32, vae_tile_overlap=0.5), {}), tmp_path / output)
+    assert np.array_equal(read_sample(tmp_path / output), before)
+    assert {file.name for file in tmp_path.iterdir()} == {"cat.latents.safetensors", output}
+
+
+def test_a_full_disk_while_tiles_wait_is_told(latents, models, tmp_path, spec, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hv15.models.spool.Spool.add", full)
+    with pytest.raises(UserError, match=r"cat\.mp4: cannot be written: No space left on device") as raised:
+        decode_latents(
+            latents[0], models["vae"], tmp_path / "cat.mp4", replace(spec, vae_sample_size=32, vae_tile_overlap=0.5)
+        )
+    assert "free some disk space" in raised.value.hint
+    assert [file.name for file in tmp_path.iterdir()] == ["cat.latents.safetensors"]
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_the_whole_video_is_never_there(models, tmp_path, spec, output, monkeypatch):
+    """Each frame is written before the next chunk is decoded."""
+    long = replace(spec, frames=41)
+    decoded, alive = [], []
+
+    def counted(pixels):
+        frames = to_frames(pixels)
+        decoded.append(weakref.ref(frames))
+        alive.append(sum(each() is not None for each in decoded))
+        return frames
+
+    monkeypatch.setattr("hv15.sample.decode.to_frames", counted)
+    monkeypatch.setitem(vae_module._CHUNK_BYTES, "cpu", 1)
+    decoder = SampleDecoder(models["vae"], "float32")
+    decoder.write(_Latents(torch.randn(4, *long.latent_size), long, {}), tmp_path / output)
+    assert len(decoded) == 11
+    assert max(alive) <= 2
+    assert len(read_sample(tmp_path / output)) == 41

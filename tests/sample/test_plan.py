@@ -245,6 +245,8 @@ def test_latents_depend_on_no_setting_of_the_decoding(spec: SampleSpec) -> None:
         ({"vae_sample_size": 128}, True),
         ({"vae_tile_overlap": 0.5}, False),  # it is not read without tiles
         ({"vae_sample_size": 128, "vae_tile_overlap": 0.5}, True),
+        ({"vae_seamless_tiles": True}, False),
+        ({"vae_sample_size": 128, "vae_seamless_tiles": True}, True),
         ({"seed": 7}, True),
         ({"models": {"dit": "the dit", "vae": "other"}}, True),
         ({"models": {"dit": "other", "vae": "the vae"}}, True),
@@ -276,7 +278,7 @@ def test_every_field_of_a_sample_counts_or_is_named_as_one_that_does_not(spec: S
         "guidance_batch": "batched",
         "enlarges": Enlarged("720p", 64, 64, "f3"),
     }
-    silent = {"fps", "output_type", "vae_sample_size", "vae_tile_overlap", "name", "variant"}
+    silent = {"fps", "output_type", "vae_sample_size", "vae_tile_overlap", "vae_seamless_tiles", "name", "variant"}
     for field in dataclasses.fields(SampleSpec):
         value = getattr(i2v, field.name)
         other = others[field.name] if field.name in others else f"{value}2" if isinstance(value, str) else value + 4
@@ -286,7 +288,7 @@ def test_every_field_of_a_sample_counts_or_is_named_as_one_that_does_not(spec: S
 
 def test_settings_that_came_later_leave_former_samples_as_they_are(spec: SampleSpec) -> None:
     later = {"step_cache", "guidance_interval", "cfg_zero_star", "zero_init_steps", "enlarges"}
-    later |= {"sage_blocks", "guidance_batch"}
+    later |= {"sage_blocks", "guidance_batch", "vae_seamless_tiles"}
     assert not later & spec.denoising(TRAINED, TEXT).keys()
     former = {name: value for name, value in spec.to_json().items() if name not in later}
     assert SampleSpec.from_json(former) == spec

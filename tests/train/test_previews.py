@@ -216,6 +216,15 @@ def test_it_tells_whether_it_can_make_samples(tmp_path: Path, data: Data, prompt
     assert not ask.exists(), "no later training finds it"
 
 
+def test_one_preview_is_not_in_the_plural(tmp_path: Path, data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    run(
+        tmp_path / "one", settings(max_train_steps=1, preview_every_n_steps=1), data=data, previews=plan(tmp_path, SPEC)
+    )
+    assert len(metrics(tmp_path / "one", "preview")) == 1
+    assert "1 preview after step 1 in" in caplog.text
+
+
 def test_a_problem_is_a_warning_and_the_training_continues(tmp_path: Path, data: Data) -> None:
     data[1].texts.remove(caption_key(PROMPT))  # type: ignore[attr-defined]
     config = settings(max_train_steps=3, preview_every_n_steps=2)

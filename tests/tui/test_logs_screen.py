@@ -178,9 +178,9 @@ def test_the_screen_lists_what_runs_first_and_opens_what_is_asked_for(tmp_path: 
 
                 await pilot.press("slash", *"rule", "enter")
                 await until(pilot, lambda: view._search_text == "rule" and view.note)
-                await pilot.press("ampersand", *"Reason", "enter")
+                await pilot.press("ampersand", *"Snake", "enter")
                 await until(pilot, lambda: view.filtered and view._log_state.complete)
-                assert all("Reason" in line for line in seen(view) if line)
+                assert all("Snake" in line for line in seen(view) if line)
                 await pilot.press("escape")
                 assert not view.filtered
                 assert not screen.query_one("#log-words", Input).has_class("-shown")

@@ -126,7 +126,8 @@ class Replay:
         """End the run now, as Ctrl-C ends it."""
         if self._lock is not None:
             done, total = self._counts()
-            end = RunEnded(time=self._clock(), done=done, total=total, signal=signal.SIGINT.name)
+            error = "" if total else "KeyboardInterrupt"  # as Snakemake's, before it has planned anything
+            end = RunEnded(time=self._clock(), done=done, total=total, error=error, signal=signal.SIGINT.name)
             append_event(self.run.events, end)
         self.close()
 
@@ -174,6 +175,9 @@ class Replay:
         shift = self.began - SECONDS_BEFORE - max(starts, default=0.0)
         for run in earlier:
             self._move_in_time(run, shift)
+        before = self.began - SECONDS_BEFORE
+        for metrics in ProjectPaths(self.root).set_aside():  # the newest file is the training that is watched
+            os.utime(metrics, (before, before))
 
     def _move_in_time(self, run: RunFolder, shift: float) -> None:
         record = run.record()

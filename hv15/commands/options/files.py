@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from hv15.arguments import Argument, Command, Entry, Group
 from hv15.choices import LoRALayout, PublishedLayout
 from hv15.commands.options.base import SettingsCommand
-from hv15.commands.options.reach import FactorRange, read_blocks
+from hv15.commands.options.reach import BlockFactors, ExcludePatterns, IncludePatterns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,23 +73,9 @@ class Merge(SettingsCommand):
     name: ClassVar[str] = "merge"
     lora: Annotated[tuple[Path, ...], Argument("may be given several times")]
     multiplier: Annotated[tuple[float, ...], Argument("one for each --lora (1)")] = ()
-    include: Annotated[
-        tuple[str, ...],
-        Argument(
-            "only layers whose names contain a match of one of these regular expressions",
-            flags=("--include", "--include_patterns"),
-            metavar="PATTERN",
-            several="+",
-        ),
-    ] = ()
-    exclude: Annotated[
-        tuple[str, ...],
-        Argument("not these layers", flags=("--exclude", "--exclude_patterns"), metavar="PATTERN", several="+"),
-    ] = ()
-    lora_blocks: Annotated[
-        tuple[FactorRange, ...],
-        Argument("factors on the strength in blocks: 0-19:0.5", metavar="RANGE:FACTOR", several="+", read=read_blocks),
-    ] = ()
+    include: IncludePatterns = ()
+    exclude: ExcludePatterns = ()
+    lora_blocks: BlockFactors = ()
     out: Annotated[Path, Argument("the file to write, or with --shard-size the folder")]
     layout: Annotated[PublishedLayout, Argument("names of the written tensors")] = "official"
     dtype: Annotated[

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeAlias
 
+from hv15.arguments import Argument
 from hv15.records.json_values import Json, JsonObject
 
 
@@ -43,6 +44,41 @@ def read_steps(text: str) -> FactorRange:
     if not all(map(_is_number, (begin, end, factor))):
         raise argparse.ArgumentTypeError(f"{text!r:.60}: expected a part of the steps and a factor such as 0.5-1:0")
     return FactorRange(float(begin), float(end), float(factor))
+
+
+IncludePatterns: TypeAlias = Annotated[
+    tuple[str, ...],
+    Argument(
+        "the LoRAs act only on layers whose names contain a match of one of these regular expressions",
+        flags=("--include", "--include_patterns"),
+        metavar="PATTERN",
+        several="+",
+    ),
+]
+ExcludePatterns: TypeAlias = Annotated[
+    tuple[str, ...],
+    Argument(
+        "and not on layers whose names contain a match of these",
+        flags=("--exclude", "--exclude_patterns"),
+        metavar="PATTERN",
+        several="+",
+    ),
+]
+BlockFactors: TypeAlias = Annotated[
+    tuple[FactorRange, ...],
+    Argument(
+        "factors on the LoRAs' strength in blocks: 0-19:0.5", metavar="RANGE:FACTOR", several="+", read=read_blocks
+    ),
+]
+StepFactors: TypeAlias = Annotated[
+    tuple[FactorRange, ...],
+    Argument(
+        "factors on their strength in parts of the steps: 0.5-1:0",
+        metavar="RANGE:FACTOR",
+        several="+",
+        read=read_steps,
+    ),
+]
 
 
 def reach_settings(

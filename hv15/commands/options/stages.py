@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeAlias
 
 from hv15.arguments import Argument, Entry, Group
 from hv15.choices import EnlargedResolution
 from hv15.commands.options.base import SettingsCommand
-from hv15.commands.options.reach import FactorRange, read_blocks, read_steps
+from hv15.commands.options.model_files import (
+    GlyphEncoderFile,
+    ImageEncoderFile,
+    TextEncoderFile,
+    TokenizerFile,
+    VaeFile,
+)
+from hv15.commands.options.reach import BlockFactors, ExcludePatterns, IncludePatterns, StepFactors
 from hv15.commands.options.seeds import read_seed
 from hv15.environment import CONFIG_VARIABLE
 from hv15.out_of_memory import StageName
 from hv15.records.outputs import OutputType
 from hv15.records.paths import ProjectPaths
+
+NamedProject: TypeAlias = Annotated[
+    Path,
+    Argument("a project's folder or config file (here)", flags=("--project", "--config"), variable=CONFIG_VARIABLE),
+]
+"""Where the command's positional arguments are something else than the project."""
+OtherSettings: TypeAlias = Annotated[
+    tuple[str, ...],
+    Argument("any other setting, such as sample.quantize=fp8", flags=("--set",), metavar="NAME=VALUE", several="+"),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +121,7 @@ class Sample(SettingsCommand):
         tuple[str, ...],
         Argument("what the video shows; nothing in it is an option", positional=True, metavar="PROMPT", several="*"),
     ] = ()
-    project: Annotated[
-        Path,
-        Argument("a project's folder or config file (here)", flags=("--project", "--config"), variable=CONFIG_VARIABLE),
-    ] = Path()
+    project: NamedProject = Path()
     latents: Annotated[
         tuple[Path, ...],
         Argument(
@@ -127,29 +141,10 @@ class Sample(SettingsCommand):
     lora: Annotated[
         tuple[str, ...], Argument("LoRAs, each at a strength (1)", metavar="FILE[:STRENGTH]", several="+")
     ] = ()
-    include: Annotated[
-        tuple[str, ...],
-        Argument(
-            "the LoRAs act only on layers whose names contain a match of one of these regular expressions",
-            flags=("--include", "--include_patterns"),
-            metavar="PATTERN",
-            several="+",
-        ),
-    ] = ()
-    exclude: Annotated[
-        tuple[str, ...],
-        Argument("and not on these", flags=("--exclude", "--exclude_patterns"), metavar="PATTERN", several="+"),
-    ] = ()
-    lora_blocks: Annotated[
-        tuple[FactorRange, ...],
-        Argument(
-            "factors on the LoRAs' strength in blocks: 0-19:0.5", metavar="RANGE:FACTOR", several="+", read=read_blocks
-        ),
-    ] = ()
-    lora_steps: Annotated[
-        tuple[FactorRange, ...],
-        Argument("in parts of the steps: 0.5-1:0", metavar="RANGE:FACTOR", several="+", read=read_steps),
-    ] = ()
+    include: IncludePatterns = ()
+    exclude: ExcludePatterns = ()
+    lora_blocks: BlockFactors = ()
+    lora_steps: StepFactors = ()
     seed: Annotated[
         tuple[int, ...],
         Argument("a video of each prompt for each seed; `random` draws one", several="+", read=read_seed),
@@ -160,7 +155,7 @@ class Sample(SettingsCommand):
     ] = ()
     checkpoint: Annotated[
         tuple[int, ...],
-        Argument("kept steps of the project's training, in the same way", metavar="STEP", several="+"),
+        Argument("steps of the project's training, whose kept LoRAs are compared too", metavar="STEP", several="+"),
     ] = ()
     strength: Annotated[
         tuple[float, ...],
@@ -189,15 +184,12 @@ class Sample(SettingsCommand):
         ),
     ] = False
     dit: Annotated[Path | None, Argument("the transformer, instead of the project's")] = None
-    vae: Annotated[Path | None, Argument("the VAE")] = None
-    text_encoder: Annotated[Path | None, Argument("Qwen2.5-VL")] = None
-    tokenizer: Annotated[Path | None, Argument("its tokenizer")] = None
-    glyph_encoder: Annotated[Path | None, Argument("ByT5")] = None
-    image_encoder: Annotated[Path | None, Argument("SigLIP (i2v)")] = None
-    settings: Annotated[
-        tuple[str, ...],
-        Argument("any other setting, such as sample.quantize=fp8", flags=("--set",), metavar="NAME=VALUE", several="+"),
-    ] = ()
+    vae: VaeFile = None
+    text_encoder: TextEncoderFile = None
+    tokenizer: TokenizerFile = None
+    glyph_encoder: GlyphEncoderFile = None
+    image_encoder: ImageEncoderFile = None
+    settings: OtherSettings = ()
 
     def run(self) -> int | None:
         from hv15.commands.sample import sample
@@ -215,10 +207,7 @@ class Upsample(SettingsCommand):
 
     name: ClassVar[str] = "upsample"
     file: Annotated[Path, Argument("a .latents.safetensors file, which loses nothing, or a video", positional=True)]
-    project: Annotated[
-        Path,
-        Argument("a project's folder or config file (here)", flags=("--project", "--config"), variable=CONFIG_VARIABLE),
-    ] = Path()
+    project: NamedProject = Path()
     out: Annotated[
         Path | None, Argument("the result: .mp4, .latents.safetensors, ... (NAME.sr.mp4)", flags=("-o", "--out"))
     ] = None
@@ -236,15 +225,12 @@ class Upsample(SettingsCommand):
     ] = ()
     sr_dit: Annotated[Path | None, Argument("the transformer of super resolution, instead of the project's")] = None
     upsampler: Annotated[Path | None, Argument("its latent upsampler")] = None
-    vae: Annotated[Path | None, Argument("the VAE")] = None
-    text_encoder: Annotated[Path | None, Argument("Qwen2.5-VL")] = None
-    tokenizer: Annotated[Path | None, Argument("its tokenizer")] = None
-    glyph_encoder: Annotated[Path | None, Argument("ByT5")] = None
-    image_encoder: Annotated[Path | None, Argument("SigLIP (i2v)")] = None
-    settings: Annotated[
-        tuple[str, ...],
-        Argument("any other setting, such as sample.quantize=fp8", flags=("--set",), metavar="NAME=VALUE", several="+"),
-    ] = ()
+    vae: VaeFile = None
+    text_encoder: TextEncoderFile = None
+    tokenizer: TokenizerFile = None
+    glyph_encoder: GlyphEncoderFile = None
+    image_encoder: ImageEncoderFile = None
+    settings: OtherSettings = ()
 
     def run(self) -> int | None:
         from hv15.commands.upsample import upsample

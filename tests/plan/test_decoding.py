@@ -1,0 +1,67 @@
+"""Planned memory of decoding: a few chunks and one tile, continued to what the whole takes that is really decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hv15.memory import WEIGHTS
+from hv15.models import vae as vae_module
+from hv15.models import vae_decoding
+from hv15.models.vae import VAE, VAEConfig
+from hv15.models.vae_decoding import Tiling, decoded_parts
+from hv15.models.vae_pixels import to_bytes
+from hv15.plan.decoding import decoding
+from hv15.plan.encoders import make_vae
+from hv15.plan.meter import Meter
+
+SIZES = VAEConfig(block_out_channels=(8, 16, 32, 64, 64), layers_per_block=1)
+
+
+@pytest.fixture
+def _short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One latent frame at a time, on any device, and one frame of pixels where tiles are joined."""
+    monkeypatch.setattr(vae_module, "_CHUNK_BYTES", {"cpu": 1, "meta": 1})
+    monkeypatch.setattr(vae_module, "_STRIP_BYTES", {"cpu": 1, "meta": 1})
+    monkeypatch.setattr(vae_decoding, "_JOINED_BYTES", 1)
+
+
+def really(latent: tuple[int, int, int], tiling: Tiling, patch_conv: bool, folder: Path) -> Meter:
+    torch.manual_seed(0)
+    vae = VAE(SIZES).requires_grad_(False)
+    vae.patch_conv = patch_conv
+    with torch.no_grad(), Meter("cpu") as meter:
+        meter.assign(WEIGHTS, vae)
+        for pixels in decoded_parts(vae, torch.zeros(1, 32, *latent), tiling, folder):
+            bool(torch.isfinite(pixels).all())
+            to_bytes(pixels)
+    return meter
+
+
+@pytest.mark.usefixtures("_short_chunks")
+@pytest.mark.parametrize("patch_conv", [False, True])
+@pytest.mark.parametrize(
+    ("latent", "tiling"),
+    [
+        ((8, 2, 2), Tiling()),
+        ((8, 2, 5), Tiling(64, 0.5)),
+        ((8, 1, 5), Tiling(64, seamless=True)),
+    ],
+)
+def test_the_plan_is_what_decoding_takes(
+    latent: tuple[int, int, int], tiling: Tiling, patch_conv: bool, tmp_path: Path
+) -> None:
+    planned = decoding(make_vae(SIZES, torch.float32, patch_conv=patch_conv), latent, tiling)
+    done = really(latent, tiling, patch_conv, tmp_path)
+    assert planned.peak == pytest.approx(done.peak, rel=0.01)
+    assert planned.flops == pytest.approx(done.flops, rel=0.1 if tiling.size else 0.001)
+
+
+@pytest.mark.parametrize("tiling", [Tiling(256, 0.25), Tiling(256, seamless=True)])
+def test_121_frames_at_720p(tiling: Tiling) -> None:
+    """At the published size: the weights, and less than 2 GiB beside them."""
+    vae = make_vae(VAEConfig(), torch.float16, patch_conv=False)
+    planned = decoding(vae, (31, 45, 80), tiling)
+    assert planned.peak - planned.parts[WEIGHTS] < 2 * 2**30
