@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from hv15.atomic import check_writable
+from hv15.choices import roles_of
 from hv15.commands.encode import text_encoder
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.options.model_files import model_files
@@ -159,7 +160,9 @@ def fetch_models(project: Project) -> None:
     if models.source == "demo" and not demo_is_copied(folder):
         copy_base(folder)
     if models.source == "hub":
-        download(project.settings)
+        wanted = [path for role in roles_of(project.settings.task) for path in project.models.made(role)]
+        if wanted:
+            download(project.settings, wanted)
     project.models.check()
 
 

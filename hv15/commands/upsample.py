@@ -224,7 +224,9 @@ def _fetch_models(project: Project) -> None:
     roles = _roles(project)
     if project.settings.models.source == "hub":
         files = hub_files(project.settings)
-        download(project.settings, [target for role in roles for target in files[role].targets])
+        wanted = [target for role in roles if role not in project.models.own for target in files[role].targets]
+        if wanted:
+            download(project.settings, wanted)
     project.models.check(roles)
     log.info("%s: %s", project.models.path("sr_dit"), describe(project.models.path("sr_dit")))
 
