@@ -26,5 +26,7 @@ def fetch_models(project: Project, roles: Collection[Role] | None = None) -> Non
         copy_base(folder)
     if models.source == "hub":
         files = hub_files(project.settings)
-        download(project.settings, [target for role in roles or files for target in files[role].targets])
+        downloaded = [role for role in roles or files if role not in project.models.own]
+        if downloaded:
+            download(project.settings, [target for role in downloaded for target in files[role].targets])
     project.models.check(roles)

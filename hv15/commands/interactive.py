@@ -22,6 +22,7 @@ from hv15.commands.options.seeds import agreed_seeds, read_seed
 from hv15.commands.options.stages import Sample
 from hv15.commands.resident import ResidentModels
 from hv15.commands.sample import Parts, file_of, is_made
+from hv15.commands.terminal_picture import SHOWN, has_colors, show_frames
 from hv15.errors import USER_ERROR, UserError, of_the_system
 from hv15.out_of_memory import is_out_of_memory, without_stage
 from hv15.progress import clock
@@ -32,7 +33,6 @@ from hv15.records.json_values import Json
 from hv15.records.outputs import OUTPUT_TYPES
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.resolutions import parse_size
-from hv15.terminal_picture import SHOWN, has_colors, show_frames
 from hv15.terminal_text import one_line
 
 LONGEST = 1 << 16

@@ -22,6 +22,7 @@ from hv15.commands.notes import denoising_notes, log_notes
 from hv15.commands.running import running_previews
 from hv15.commands.sample import Parts, encode_first_images, file_of, is_denoised
 from hv15.commands.sample_work import LatentsWork, loaded_decoder, prepared, write_latents
+from hv15.commands.terminal_picture import show_frames
 from hv15.config.transformer import TransformerSettings
 from hv15.digest import digest
 from hv15.gpus import take_gpu
@@ -29,7 +30,6 @@ from hv15.out_of_memory import OutOfMemory, is_out_of_memory
 from hv15.project import Project
 from hv15.records.outputs import decoded_outputs
 from hv15.sample.prompts import SampleSpec
-from hv15.terminal_picture import show_frames
 
 if TYPE_CHECKING:
     from hv15.models.glyphs import GlyphEncoder

@@ -47,10 +47,14 @@ def load_config(path: Path, overrides: Mapping[str, Json] | None = None, *, text
     if origin.toml is not None:
         data["datasets"] = [*_read_datasets(origin.toml, root)]
     _add_prompts(data, origin)
+    problems = [] if origin.prompts is None else origin.prompts.problems
     try:
         settings = Settings.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(sorted(explain(error, Settings, data, origin.place), key=origin.order)) from None
+        problems = [*problems, *explain(error, Settings, data, origin.place)]
+        raise ConfigError(sorted(problems, key=origin.order)) from None
+    if problems:
+        raise ConfigError(sorted(problems, key=origin.order))
     settings._root = root
     settings._prompt_places = origin.prompt_places
     return settings

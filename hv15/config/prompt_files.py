@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hv15.config.sample import PromptSettings, automatic_name, name_from_words
@@ -44,14 +44,23 @@ class PromptsFile:
     entries: list[JsonObject]
     lines: list[int]
     """The line of each entry, from 1."""
+    numbers: list[int]
+    """Which of all that the file lists each entry is, from 0; what is no entry is left out."""
     yaml: YamlList | None = None
     """Knows the place of each value, if the file is YAML."""
+    problems: list[Problem] = field(default_factory=list)
+    """What is wrong beside the settings of the entries."""
+
+    def report(self, found: str, place: Place) -> None:
+        """Add a problem, unless there are too many already."""
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(Problem(found, place=place))
 
     def place(self, number: int, inside: Location = (), *, of_key: bool = False) -> Place:
         """Return the place of an entry, or of a setting in it."""
         if self.yaml is None or not inside:
             return Place(self.path, self.lines[number], setting=inside)
-        return Place(self.path, *self.yaml.position((number, *inside), of_key=of_key), inside)
+        return Place(self.path, *self.yaml.position((self.numbers[number], *inside), of_key=of_key), inside)
 
 
 def read_prompts(path: Path, root: Path) -> PromptsFile:
@@ -63,13 +72,14 @@ def read_prompts(path: Path, root: Path) -> PromptsFile:
         root: the project folder.
 
     Raises:
-        ConfigError: the file is missing, too large, of another kind, or entries are wrong, each with its line.
+        ConfigError: the file is missing, too large, of another kind, not UTF-8 or not YAML. Wrong entries are among its
+            `problems` instead, so that they are reported together with those that the settings find.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise _wrong(Place(path), f"expected a file of prompts that ends in {_ENDINGS}", "rename the file")
     found = reader(path)
-    if not found.entries:
+    if not found.entries and not found.problems:
         raise _wrong(Place(path), "no prompts in this file", f"add one: {_ENTRY}")
     if len(found.entries) > MOST_PROMPTS:
         many = f"{len(found.entries):,} prompts, at most {MOST_PROMPTS:,} are read"
@@ -85,9 +95,8 @@ def read_prompts(path: Path, root: Path) -> PromptsFile:
 
 def _read_yaml(path: Path) -> PromptsFile:
     file = read_yaml_list(path, "prompts such as `- a cat`")
-    lines = [file.position((number,))[0] for number in range(len(file.data))]
-    entries = zip(lines, file.data, strict=True)
-    return PromptsFile(path, _entries(path, entries), lines, file)
+    lines = (file.position((number,))[0] for number in range(len(file.data)))
+    return _entries(path, zip(lines, file.data, strict=True), yaml=file)
 
 
 def _read_jsonl(path: Path) -> PromptsFile:
@@ -105,14 +114,12 @@ def _read_jsonl(path: Path) -> PromptsFile:
             problems.append(Problem(str(error), place=Place(path, line)))
         if len(problems) >= MOST_PROBLEMS:
             break
-    if problems:
-        raise ConfigError(problems)
-    return PromptsFile(path, _entries(path, found), [line for line, _ in found])
+    return _entries(path, found, problems)
 
 
 def _read_text(path: Path) -> PromptsFile:
     found: list[tuple[int, Json]] = [(line, text) for line, text in _lines(path) if not text.startswith("#")]
-    return PromptsFile(path, _entries(path, found), [line for line, _ in found])
+    return _entries(path, found)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -155,28 +162,36 @@ _READERS = {
 # -- entries --------------------------------------------------------------------------------------------------------
 
 
-def _entries(path: Path, found: Iterable[tuple[int, Json]]) -> list[JsonObject]:
-    """Turn values into entries of `sample.prompts`.
+def _entries(
+    path: Path,
+    found: Iterable[tuple[int, Json]],
+    problems: Iterable[Problem] = (),
+    *,
+    yaml: YamlList | None = None,
+) -> PromptsFile:
+    """Turn values, with their lines, into entries of `sample.prompts`.
 
-    Raises:
-        ConfigError: some are neither a text nor settings, or hold what no text can.
+    A value that is neither a text nor settings, or that holds what no text can, is a problem and no entry.
+
+    Args:
+        problems: those that the reader found.
     """
-    entries: list[JsonObject] = []
-    problems: list[Problem] = []
-    for line, value in found:
+    file = PromptsFile(path, [], [], [], yaml, [*problems])
+    for number, (line, value) in enumerate(found):
         if isinstance(value, str):
             entry: JsonObject = {"prompt": value}
         elif isinstance(value, dict):
             entry = dict(value)
         else:
-            problems.append(Problem(f"found {_short(value)}, expected {_ENTRY}", place=Place(path, line)))
+            file.report(f"found {_short(value)}, expected {_ENTRY}", Place(path, line))
             continue
         if trouble := _trouble(entry):
-            problems.append(Problem(trouble, place=Place(path, line)))
-        entries.append(entry)
-    if problems:
-        raise ConfigError(problems[:MOST_PROBLEMS])
-    return entries
+            file.report(trouble, Place(path, line))
+            continue
+        file.entries.append(entry)
+        file.lines.append(line)
+        file.numbers.append(number)
+    return file
 
 
 def _trouble(entry: JsonObject) -> str:
@@ -213,15 +228,10 @@ def _short(value: Json) -> str:
 
 
 def _name(found: PromptsFile) -> None:
-    """Give a name to each entry that has none.
-
-    Raises:
-        ConfigError: two entries are the same, or have the same name.
-    """
+    """Give a name to each entry that has none. It is a problem if two are the same, or have the same name."""
     derived = [None if entry.get("name") else _derived(entry) for entry in found.entries]
     shared = Counter(derived)
     seen: dict[str, int] = {}
-    problems: list[Problem] = []
     for number, (entry, automatic) in enumerate(zip(found.entries, derived, strict=True)):
         name = entry.get("name") or automatic
         if not isinstance(name, str):  # which the settings refuse
@@ -233,10 +243,9 @@ def _name(found: PromptsFile) -> None:
             said, cure = "says the same as the prompt", "remove one, or ask for several seeds"
         first = seen.setdefault(name.lower(), number)
         if first != number:
-            problems.append(Problem(f"{said} in line {found.lines[first]}: {cure}", place=found.place(number)))
+            found.report(f"{said} in line {found.lines[first]}: {cure}", found.place(number))
+            name = text_digest(f"{number} {name}")[:32]  # its own, so that the settings do not report it again
         entry["name"] = name
-    if problems:
-        raise ConfigError(problems[:MOST_PROBLEMS])
 
 
 def _derived(entry: JsonObject) -> str | None:

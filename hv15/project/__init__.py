@@ -21,7 +21,7 @@ from pathlib import Path
 
 from hv15.cache.batches import TrainingItem
 from hv15.cache.encoding import Encoding, NeededClips, NeededMask
-from hv15.choices import roles_of
+from hv15.choices import Role, roles_of
 from hv15.config import Settings, load_config
 from hv15.digest import digest
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
@@ -52,9 +52,17 @@ class Project:
         config: the config file; its folder is the project.
         overrides: settings given on the command line, nested as in the file.
         text: what to read instead of the file.
+        models: files to use instead of the demo's or downloaded ones.
     """
 
-    def __init__(self, config: Path, overrides: Mapping[str, Json] | None = None, *, text: str | None = None) -> None:
+    def __init__(
+        self,
+        config: Path,
+        overrides: Mapping[str, Json] | None = None,
+        *,
+        text: str | None = None,
+        models: Mapping[Role, Path] | None = None,
+    ) -> None:
         self.config = Path(config)
         self.overrides = dict(overrides or {})
         self.settings: Settings = load_config(self.config, self.overrides, text=text)
@@ -62,7 +70,7 @@ class Project:
         self.paths = ProjectPaths(self.root)
         self.cache = self.settings.resolve(self.settings.cache.directory)
         self._fingerprints = FingerprintCache(CachePaths(self.cache).model_fingerprints)
-        self.models = ModelFiles(self.settings, self._fingerprints)
+        self.models = ModelFiles(self.settings, self._fingerprints, models or {})
         validation = self.settings.train.validation
         self.dataset = ProjectDataset(self.settings.datasets, validation, self.root, self.cache)
 

@@ -7,8 +7,8 @@ when it is planned, so their identity is declared: the demo's recipe version, or
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -45,6 +45,8 @@ class ModelFiles:
 
     settings: Settings
     fingerprints: FingerprintCache
+    own: Mapping[Role, Path] = field(default_factory=dict)
+    """Files that a command names instead of the demo's or downloaded ones."""
 
     def path(self, role: Role) -> Path:
         """The file or folder of a model, there or still to be made.
@@ -53,6 +55,8 @@ class ModelFiles:
             ConfigError: the config names no file for the role.
         """
         models = self.settings.models
+        if role in self.own:
+            return self.own[role]
         if models.source == "demo":
             if role in ENLARGING_ROLES:
                 raise _error(role, "is not a model of the demo", "use models.source files or hub")
@@ -120,10 +124,10 @@ class ModelFiles:
             ConfigError: the file is missing.
             UserError: it is not a checkpoint.
         """
-        models = self.settings.models
-        if models.source == "demo":
+        source = "files" if role in self.own else self.settings.models.source
+        if source == "demo":
             return f"demo:{DEMO_VERSION}:{role}"
-        if models.source == "hub":
+        if source == "hub":
             return self._hub_file(role).identity
         path = self.path(role)
         if role == "tokenizer" and isinstance(self.tokenizer, str):
@@ -140,7 +144,7 @@ class ModelFiles:
     def made(self, role: Role) -> list[Path]:
         """The files of a role that the workflow itself makes or downloads; none when a person gave them."""
         models = self.settings.models
-        if role not in roles_of(self.settings.task):
+        if role not in roles_of(self.settings.task) or role in self.own:
             return []
         if models.source == "demo":
             folder = self.settings.resolve(models.directory)
@@ -162,7 +166,7 @@ class ModelFiles:
             UserError: a model is missing, or is not the one that `sample.sr` or the other model asks for.
         """
         models, asked = self.settings.models, self.settings.sample.sr
-        if models.source == "hub":
+        if models.source == "hub" and "upsampler" not in self.own:
             chosen = super_resolution_of(self.settings)
             assert chosen is not None, "nothing is enlarged"
             return chosen
@@ -206,4 +210,5 @@ class ModelFiles:
         models = self.settings.models
         if models.variant != "auto":
             return FoundVariant(models.variant, "models.variant")
-        return FoundVariant(f"480p_{self.settings.task}", "demo") if models.source == "demo" else None
+        is_demo = models.source == "demo" and "dit" not in self.own
+        return FoundVariant(f"480p_{self.settings.task}", "demo") if is_demo else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hv15.choices import Role
+from hv15.config.models import ModelSettings
 from hv15.config.prompt_files import read_prompts
 from hv15.config.yaml_file import read_yaml
 from hv15.errors import UserError
@@ -37,7 +38,7 @@ class SampleRequest:
     sample: Mapping[str, Json] = field(default_factory=dict)
     """Settings of `sample:`; None means the project's."""
     models: Mapping[Role, Path] = field(default_factory=dict)
-    """Files instead of the project's."""
+    """Files instead of the project's; its other models stay."""
     settings: Sequence[str] = ()
     """Any other settings, as NAME=VALUE."""
 
@@ -61,12 +62,6 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
     if request.seeds:
         asked["seeds"] = [*dict.fromkeys(request.seeds)]
     changes: JsonObject = {**overrides, "datasets": [], "train": None, "convert": None}
-    if request.models:
-        changes["models"] = {
-            **_section(overrides, "models"),
-            "source": "files",
-            **{role: str(path.absolute()) for role, path in request.models.items()},
-        }
     text = None
     if not config.exists():
         text = "{}"
@@ -74,7 +69,18 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
     for words in request.settings:
         _set(changes, words)
     changes["sample"] = {**_section(overrides, "sample"), **_section(changes, "sample"), **asked}
-    return Project(config, changes, text=text)
+    models = {role: path.absolute() for role, path in request.models.items()}
+    if models and _source(config, changes, text) == "files":
+        paths: JsonObject = {role: str(path) for role, path in models.items()}
+        changes["models"] = {**_section(changes, "models"), **paths}
+        models = {}
+    return Project(config, changes, text=text, models=models)
+
+
+def _source(config: Path, changes: Mapping[str, Json], text: str | None) -> Json:
+    """Return what `models.source` will be."""
+    models = {**_section(read_yaml(config, text).data, "models"), **_section(changes, "models")}
+    return models.get("source", ModelSettings().source)
 
 
 def _without_config(config: Path, overrides: Mapping[str, Json], request: SampleRequest) -> JsonObject:

@@ -181,6 +181,16 @@ def test_without_a_project(done: Workbench, tmp_path: Path, monkeypatch: pytest.
     assert "models.vae: is missing" in missing.err
 
 
+def test_a_named_file_replaces_one_model_of_the_demo(done: Workbench, tmp_path: Path) -> None:
+    """Those that the project does not name stay, and are brought as always."""
+    dit = done.project.models.path("dit")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/config.yaml").write_text("models: {source: demo}\n")
+    words = ("--config", tmp_path / "own/config.yaml", "--dit", dit, "-o", tmp_path / "out")
+    assert len(made(hv15("sample", "a red circle", *SMALL, *words))) == 1
+    assert (tmp_path / "own/models/demo/vae.safetensors").exists()
+
+
 def test_strengths_and_options_never_come_from_the_prompt(done: Workbench, tmp_path: Path) -> None:
     lora = done.root / LORA
     odd = 'a "red" circle --seed 7 <lora:x:1> {a|b} %s $(id)'

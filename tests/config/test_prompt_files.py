@@ -181,6 +181,36 @@ def test_what_is_no_file_of_prompts_is_refused(problems: Problems, name: str, co
     assert expected in problems(f"sample: {{prompts_file: {name}}}")[0]
 
 
+def test_no_mistake_hides_the_others(problems: Problems, tmp_path: Path) -> None:
+    lines = [
+        '{"name": "x", "prompt": "a"}',
+        '{"prompt": "b"',
+        '{"name": "X", "prompt": "c", "fps": 0}',
+        "3",
+        '{"prompt": "d", "seed": NaN}',
+        '{"prompt": "e", "seed": -1}',
+    ]
+    written("a.jsonl", "\n".join(lines))
+    assert problems("sample: {seed: x, prompts_file: a.jsonl}") == [
+        "config.yaml:3:16 sample.seed: found 'x', expected a whole number",
+        f"{tmp_path}/a.jsonl:2:15: not JSON: Expecting ',' delimiter",
+        f"{tmp_path}/a.jsonl:3: 'X' is also the name of the prompt in line 1: give each prompt its own name",
+        f"{tmp_path}/a.jsonl:3 fps: found 0, expected at least 0.01",
+        f"{tmp_path}/a.jsonl:4: found 3, expected a text, or settings as in sample.prompts, such as "
+        "{prompt: a cat, seed: 5}",
+        f"{tmp_path}/a.jsonl:5: found NaN, expected a finite number",
+        f"{tmp_path}/a.jsonl:6 seed: found -1, expected at least 0",
+        "  hint: write one entry a line: a text in quotes, or an object in braces",
+    ]
+    written("a.yaml", "- 3\n- a cat\n- a cat\n- {prompt: a dog, seed: -1}\n")
+    assert problems("sample: {prompts_file: a.yaml}") == [
+        f"{tmp_path}/a.yaml:1: found 3, expected a text, or settings as in sample.prompts, such as "
+        "{prompt: a cat, seed: 5}",
+        f"{tmp_path}/a.yaml:3: says the same as the prompt in line 2: remove one, or ask for several seeds",
+        f"{tmp_path}/a.yaml:4:25 seed: found -1, expected at least 0",
+    ]
+
+
 def test_a_file_that_is_not_there(problems: Problems, tmp_path: Path) -> None:
     found = problems("sample: {prompts_file: a.txt}")
     assert found == [

@@ -12,7 +12,10 @@ from hv15.choices import ROLES, roles_of
 from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS
 from hv15.errors import UserError
 from hv15.models.hub import hub_files
+from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.project import ModelFiles, Project
+from hv15.project.request import SampleRequest
+from hv15.project.request import open_project as request_project
 from tests.project.conftest import CONFIG, MakeProject
 from tests.workflow.stub_hv15 import write_safetensors
 
@@ -168,3 +171,24 @@ def test_a_link_without_braces_may_lead_to_a_folder_with_them(open_project: Make
     (root / "mo{del}s").mkdir()
     (root / "models").symlink_to("mo{del}s")
     open_project(models={"directory": "models"}).models.check()
+
+
+@pytest.mark.parametrize("models", [{"source": "demo"}, {"source": "hub", "variant": "480p_t2v"}, {"source": "files"}])
+def test_named_files_replace_only_their_own_roles(
+    open_project: MakeProject, root: Path, models: dict[str, object]
+) -> None:
+    (root / "given").mkdir()
+    write_safetensors(root / "given/dit.safetensors", {"role": "another dit"})
+    if models["source"] == "files":
+        models = {**given(root, *(T2V - {"tokenizer"}))}
+    before = open_project(models=models, sample={"prompts": []})
+    own = root / "given/dit.safetensors"
+    after = request_project(before.config, {}, SampleRequest(prompts=["a cat"], models={"dit": own}))
+    assert after.models.path("dit") == own
+    assert after.models.made("dit") == []
+    assert after.models.identity("dit") == model_fingerprint(own) != before.models.identity("dit")
+    for role in (role for role in roles_of("t2v") if role != "dit"):
+        assert after.models.path(role) == before.models.path(role)
+        assert after.models.identity(role) == before.models.identity(role)
+        assert after.models.made(role) == before.models.made(role)
+    after.models.check()

@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
+from hv15.commands.terminal_picture import LINES, half_blocks, show_frames
 from hv15.data.pixels import Pixels
-from hv15.terminal_picture import LINES, half_blocks, show_frames
 
 CELL = re.compile(r"\x1b\[38;([\d;]+?);48;([\d;]+?)m(▀+)|\x1b\[0m( ?)")
 CUBE = (0, 95, 135, 175, 215, 255)
