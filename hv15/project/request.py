@@ -21,16 +21,16 @@ from hv15.records.problems import COMMAND_LINE, ConfigError, Location, Place, Pr
 from hv15.weighted_file import read_weighted_file
 
 _OPTIONS: dict[Location, str] = {
-    ("sample", "video_size"): "--size",
-    ("sample", "video_length"): "--frames",
-    ("sample", "infer_steps"): "--steps",
-    ("sample", "guidance_scale"): "--guidance",
-    ("sample", "flow_shift"): "--shift",
-    ("sample", "negative_prompt"): "--negative",
-    ("sample", "fps"): "--fps",
-    ("sample", "output_type"): "--output-type",
-    ("sample", "prompts_file"): "--prompts-file",
-    ("sample", "seeds"): "--seed",
+    ("sample", "video_size"): "size",
+    ("sample", "video_length"): "frames",
+    ("sample", "infer_steps"): "steps",
+    ("sample", "guidance_scale"): "guidance",
+    ("sample", "flow_shift"): "shift",
+    ("sample", "negative_prompt"): "negative",
+    ("sample", "fps"): "fps",
+    ("sample", "output_type"): "output-type",
+    ("sample", "prompts_file"): "prompts-file",
+    ("sample", "seeds"): "seed",
 }
 """The options that give one setting each."""
 
@@ -56,6 +56,8 @@ class SampleRequest:
     """Files instead of the project's; its other models stay."""
     settings: Sequence[str] = ()
     """Any other settings, as NAME=VALUE."""
+    typed: str = "--"
+    """What the options began with, for messages."""
 
 
 def open_project(config: Path, overrides: Mapping[str, Json], request: SampleRequest) -> Project:
@@ -93,16 +95,16 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
         return Project(config, changes, text=text, models=models)
     except ConfigError as error:
         given = {("sample", name) for name in asked}
-        raise ConfigError([_as_typed(problem, given) for problem in error.problems]) from None
+        raise ConfigError([_as_typed(problem, given, request.typed) for problem in error.problems]) from None
 
 
-def _as_typed(problem: Problem, given: Collection[Location]) -> Problem:
+def _as_typed(problem: Problem, given: Collection[Location], typed: str) -> Problem:
     """Name the option by which a setting was given, instead of the setting."""
     place = problem.place
     option = _OPTIONS.get(place.setting[:2])
     if place.file != COMMAND_LINE or option is None or place.setting[:2] not in given:
         return problem
-    return replace(problem, place=Place(Path(option)))
+    return replace(problem, place=Place(Path(f"{typed}{option}")))
 
 
 def _source(config: Path, changes: Mapping[str, Json], text: str | None) -> Json:
