@@ -223,7 +223,7 @@ class Session:
             UserError: it is; the settings stay as they were.
         """
         before, known = self.request, self._problems()
-        self.request = replace(before, **changes)  # type: ignore[arg-type]  # the names and values are those of the commands
+        self.request = replace(before, typed="/", **changes)  # type: ignore[arg-type]  # the names and values are those of the commands
         if wrong := [line for line in self._problems() if line not in known]:
             self.request = before
             raise UserError("; ".join(wrong), hint="the setting stays as it was")

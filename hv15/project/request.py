@@ -6,8 +6,8 @@ Relative paths on a command line start at the working directory. Loads no torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hv15.choices import Role
@@ -17,7 +17,22 @@ from hv15.config.yaml_file import read_yaml
 from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.json_values import Json, JsonObject
+from hv15.records.problems import COMMAND_LINE, ConfigError, Location, Place, Problem
 from hv15.weighted_file import read_weighted_file
+
+_OPTIONS: dict[Location, str] = {
+    ("sample", "video_size"): "size",
+    ("sample", "video_length"): "frames",
+    ("sample", "infer_steps"): "steps",
+    ("sample", "guidance_scale"): "guidance",
+    ("sample", "flow_shift"): "shift",
+    ("sample", "negative_prompt"): "negative",
+    ("sample", "fps"): "fps",
+    ("sample", "output_type"): "output-type",
+    ("sample", "prompts_file"): "prompts-file",
+    ("sample", "seeds"): "seed",
+}
+"""The options that give one setting each."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,8 @@ class SampleRequest:
     """Files instead of the project's; its other models stay."""
     settings: Sequence[str] = ()
     """Any other settings, as NAME=VALUE."""
+    typed: str = "--"
+    """What the options began with, for messages."""
 
 
 def open_project(config: Path, overrides: Mapping[str, Json], request: SampleRequest) -> Project:
@@ -74,7 +91,20 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
         paths: JsonObject = {role: str(path) for role, path in models.items()}
         changes["models"] = {**_section(changes, "models"), **paths}
         models = {}
-    return Project(config, changes, text=text, models=models)
+    try:
+        return Project(config, changes, text=text, models=models)
+    except ConfigError as error:
+        given = {("sample", name) for name in asked}
+        raise ConfigError([_as_typed(problem, given, request.typed) for problem in error.problems]) from None
+
+
+def _as_typed(problem: Problem, given: Collection[Location], typed: str) -> Problem:
+    """Name the option by which a setting was given, instead of the setting."""
+    place = problem.place
+    option = _OPTIONS.get(place.setting[:2])
+    if place.file != COMMAND_LINE or option is None or place.setting[:2] not in given:
+        return problem
+    return replace(problem, place=Place(Path(f"{typed}{option}")))
 
 
 def _source(config: Path, changes: Mapping[str, Json], text: str | None) -> Json:

@@ -191,6 +191,15 @@ def test_a_named_file_replaces_one_model_of_the_demo(done: Workbench, tmp_path: 
     assert (tmp_path / "own/models/demo/vae.safetensors").exists()
 
 
+def test_a_wrong_value_is_named_by_the_option_that_was_typed(done: Workbench) -> None:
+    said = done.hv15("sample", "a red circle", "--frames", "6", "--steps", "0", "--set", "sample.vae_tile_size=x")
+    assert "--frames: 6 frames: the VAE needs 4k+1" in said.err
+    assert "--steps: found 0, expected at least 1" in said.err
+    assert "sample.video_length" not in said.err
+    assert "--config sample.vae_tile_size" in said.err
+    assert "--config sample.video_length: 6" in done.hv15("sample", "a", "--set", "sample.video_length=6").err
+
+
 def test_strengths_and_options_never_come_from_the_prompt(done: Workbench, tmp_path: Path) -> None:
     lora = done.root / LORA
     odd = 'a "red" circle --seed 7 <lora:x:1> {a|b} %s $(id)'
@@ -348,8 +357,8 @@ def refusals(done: Workbench, tmp_path: Path) -> Iterator[None]:
     ("words", "named"),
     [
         (("--size", "7p"), "7p: expected a resolution"),
-        (("--steps", "0"), "infer_steps: found 0"),
-        (("--frames", "6"), "video_length"),
+        (("--steps", "0"), "--steps: found 0"),
+        (("--frames", "6"), "--frames: "),
         (("--lora", "nothing.safetensors"), "nothing.safetensors: no such file"),
         (("--set", "quantize"), "expected NAME=VALUE"),
         (("--set", "sample.quantise=fp8"), "quantise"),
@@ -360,7 +369,7 @@ def refusals(done: Workbench, tmp_path: Path) -> Iterator[None]:
         (("--lora-steps", "0.5:0"), "expected a part of the steps"),
         (("--lora-steps", "0-1:nan"), "expected a part of the steps"),
         (("--lora", "x.safetensors", "--lora-steps", "0.5-0.2:0"), "expected the begin before the end"),
-        (("--prompts-file", "nothing.txt"), "prompts_file: there is no file"),
+        (("--prompts-file", "nothing.txt"), "--prompts-file: there is no file"),
         (("--strength", "0.5"), "--strength without a LoRA"),
         (("--compare", "nothing.safetensors"), "nothing.safetensors: no such file"),
         (("--steps", "2", "--set", "sample.zero_init_steps=2"), "zero_init_steps is 2 of 2 steps"),
