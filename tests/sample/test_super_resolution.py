@@ -64,7 +64,10 @@ def test_what_the_official_program_starts_from(name: str, upsampler: Path) -> No
     first = run["mid/condition_first"]
     channels = low_resolution(run).channels(1.0, wanted.float())
     assert_close(channels, first[:, 33:], atol=1e-6, rtol=0)
-    assert torch.equal(initial_noise(wanted.shape, SEED), run["mid/initial_noise"].float())
+    noise, official = initial_noise(wanted.shape, SEED), run["mid/initial_noise"].float()
+    # Drawn in fp32 and rounded to bf16: where processors differ in the last bit, a few are rounded the other way.
+    assert_close(noise, official, atol=1e-6, rtol=2.0**-7)
+    assert (noise == official).float().mean() > 0.99
 
 
 @pytest.mark.numeric
