@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from hv15.commands.encode import text_encoder
 from hv15.commands.interruption import Interruption
 from hv15.commands.notes import denoising_notes, log_notes
-from hv15.commands.running import running_previews
+from hv15.commands.running_previews import running_previews
 from hv15.commands.sample import Parts, encode_first_images, file_of, is_denoised
 from hv15.commands.sample_work import LatentsWork, loaded_decoder, prepared, write_latents
 from hv15.commands.terminal_picture import show_frames

@@ -80,7 +80,7 @@ def sample(options: Sample) -> int | None:
             for file in files_of(spec, options.out):
                 print(f"{one_line(str(file))}{known}", file=sys.stderr)
         if options.sheet or compared.is_table:
-            from hv15.commands.comparison import draw_sheets
+            from hv15.commands.sample_sheets import draw_sheets
 
             shown = partial(_shown, options.out)
             for file in draw_sheets(project, table, options.out, shown, tells=tells):

@@ -65,7 +65,7 @@ def denoise(options: SampleDenoise) -> int | None:
     Raises:
         UserError: a model, a LoRA or an encoded text cannot be used, or the config has no such sample.
     """
-    from hv15.commands.running import running_previews
+    from hv15.commands.running_previews import running_previews
     from hv15.plan.guidance import batch_need
     from hv15.sample.sampler import sample_latents
 

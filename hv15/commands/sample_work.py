@@ -101,7 +101,7 @@ def denoise(project: Project, works: Iterable[LatentsWork], failed: Failed | Non
     Raises:
         UserError: the transformer cannot be used; or what a sample needs, if nothing is told of it by `failed`.
     """
-    from hv15.commands.running import running_previews
+    from hv15.commands.running_previews import running_previews
     from hv15.plan.guidance import batch_need
     from hv15.sample.sampler import loaded_sampler, with_spec
 

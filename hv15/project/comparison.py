@@ -18,14 +18,11 @@ from hv15.digest import short
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.project import Project
-from hv15.project.grids import row_titles
+from hv15.project.grids import NO_LORA, row_titles
 from hv15.records.outputs import OUTPUT_TYPES
 from hv15.records.paths import ProjectPaths, copy_of_step
 from hv15.sample.prompts import LoRAFile, SampleSpec
 from hv15.weighted_file import read_weighted_file
-
-WITHOUT = "no LoRA"
-"""The label of the column at strength 0."""
 
 _COPY = re.compile(r".*step[-_]?0*(?P<step>\d+)", re.IGNORECASE)
 _AUTOMATIC = re.compile(r"(?P<words>.+)-[0-9a-f]{8}")
@@ -144,7 +141,7 @@ def make_table(project: Project, compared: Compared) -> Table:
 def _named(project: Project, words: str, column: ComparedColumn, row: SampleSpec) -> SampleSpec:
     spec, text = column.of(row), project.texts.settings_digest
     digest = short([spec.denoising(None, text), spec.decoding(None, text)])[:8]
-    label = "" if column.label == WITHOUT else re.sub(r"[^A-Za-z0-9.]+", "-", column.label).strip("-.")[:40]
+    label = "" if column.label == NO_LORA else re.sub(r"[^A-Za-z0-9.]+", "-", column.label).strip("-.")[:40]
     return replace(spec, name="-".join(filter(None, (words, f"seed{spec.seed}", label, digest))))
 
 
@@ -165,7 +162,7 @@ def _columns(project: Project, compared: Compared) -> list[ComparedColumn]:
             label = name
             if compared.strengths:
                 label = f"{name} x {strength:g}" if name else f"strength {strength:g}"
-            column = ComparedColumn(label if strength else WITHOUT, lora, strength)
+            column = ComparedColumn(label if strength else NO_LORA, lora, strength)
             found.setdefault(column.label, column)
     return [*found.values()]
 

@@ -11,6 +11,9 @@ from hv15.records.paths import ProjectPaths
 from hv15.sample.plan import BASE_SUFFIX
 from hv15.sample.prompts import SampleSpec
 
+NO_LORA = "no LoRA"
+"""The title of a column of samples that no LoRA takes part in."""
+
 
 @dataclass(frozen=True)
 class GridCell:
@@ -70,4 +73,4 @@ def row_titles(samples: Mapping[str, SampleSpec]) -> dict[str, str]:
 
 def column_labels(rows: Sequence[GridRow]) -> list[str]:
     """Return the labels of the columns, which all rows share."""
-    return ["no LoRA" if cell.step is None else f"step {cell.step:,}" for cell in rows[0].cells]
+    return [NO_LORA if cell.step is None else f"step {cell.step:,}" for cell in rows[0].cells]

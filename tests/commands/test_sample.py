@@ -332,7 +332,7 @@ def test_a_sheet_without_metadata_tells_nothing(done: Workbench, tmp_path: Path)
 
 
 def test_many_rows_make_several_sheets(done: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hv15.commands.comparison.MOST_ROWS", 2)
+    monkeypatch.setattr("hv15.commands.sample_sheets.MOST_ROWS", 2)
     words = ("sample", "one", "two", "three", *SMALL[:-1], "1", "--guidance", "1", "--sheet", "-o", tmp_path / "out")
     made(done.hv15(*words))
     sheets = sorted(tmp_path.joinpath("out").glob("sheet-*.png"))

@@ -10,7 +10,8 @@ import pytest
 
 from hv15.errors import UserError
 from hv15.project import Project
-from hv15.project.comparison import WITHOUT, Compared, make_table
+from hv15.project.comparison import Compared, make_table
+from hv15.project.grids import NO_LORA
 from hv15.project.request import SampleRequest, open_project
 from hv15.records.paths import copy_of_step
 from tests.project.conftest import MakeProject
@@ -71,7 +72,7 @@ def test_without_anything_to_compare_there_is_one_column(asked: Any) -> None:
 def test_strengths_are_factors_for_all_loras_of_the_samples(asked: Any, tmp_path: Path) -> None:
     project = asked("a cat", loras=(lora(tmp_path / "a.safetensors"), lora(tmp_path / "b.safetensors") + ":0.5"))
     assert strengths(project, Compared(strengths=(0.0, 0.5, 1.0))) == {
-        WITHOUT: [],
+        NO_LORA: [],
         "strength 0.5": [("a", 0.5), ("b", 0.25)],
         "strength 1": [("a", 1.0), ("b", 0.5)],
     }
@@ -81,7 +82,7 @@ def test_compared_loras_stand_beside_those_of_all_samples(asked: Any, tmp_path: 
     project = asked("a cat", loras=(lora(tmp_path / "style.safetensors"),))
     compared = (lora(tmp_path / "a.safetensors"), lora(tmp_path / "b.safetensors") + ":0.8")
     assert strengths(project, Compared(compared, strengths=(0.0, 0.5, 1.0))) == {
-        WITHOUT: [("style", 1.0)],
+        NO_LORA: [("style", 1.0)],
         "a x 0.5": [("style", 1.0), ("a", 0.5)],
         "a x 1": [("style", 1.0), ("a", 1.0)],
         "b x 0.5": [("style", 1.0), ("b", 0.4)],

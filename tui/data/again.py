@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from hv15.config import SampleSettings
 from hv15.config.problems import explain
 from hv15.errors import UserError
+from hv15.project.grids import NO_LORA
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import ProjectPaths
 from hv15.records.problems import NOWHERE
 from hv15.runs import control
 from hv15.runs.record import RunFolder
 from hv15.sample.resolutions import parse_size
-from tui.data.lora_names import NO_LORA, THIS_LORA, NamedLoRA, name_of_lora
+from tui.data.lora_names import THIS_LORA, NamedLoRA, name_of_lora
 from tui.data.samples import Sample, UsedFile
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hv15.project.grids import NO_LORA
 from hv15.records.paths import ProjectPaths, average_of
 from tui.data.samples import Sample
 
-NO_LORA, THIS_LORA = "no LoRA", "this LoRA"
+THIS_LORA = "this LoRA"
 _KEPT = re.compile(r"lora-step(\d+)")
 _AVERAGED = ", averaged"
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tui.data.lora_names import NO_LORA, THIS_LORA, name_of_loras
+from hv15.project.grids import NO_LORA
+from tui.data.lora_names import THIS_LORA, name_of_loras
 from tui.data.samples import Sample
 
 FINAL = "final"
