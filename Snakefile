@@ -1,6 +1,7 @@
 # A folder of captioned clips and one config.yaml -> results/lora.safetensors, samples and a ComfyUI file.
 #
 #   snakemake results/lora.safetensors        everything that the config asks for
+#   snakemake                                 the same, and results/report.html, a page that shows it
 #   snakemake -n                              what would run, and why
 #   snakemake -d FOLDER results/lora.safetensors     another project
 #
@@ -29,6 +30,10 @@ WHY = PROJECT.why  # in a message, {WHY:train} is why that stage runs
 shell.prefix(prefix())
 
 
+# Snakemake's own report (`snakemake --report report.zip`) begins with it. Its captions are in rules/report.
+report: "rules/report/workflow.rst"
+
+
 wildcard_constraints:
     shard=r"\d+",
     step=r"\d+",
@@ -41,6 +46,7 @@ include: "rules/cache.smk"
 include: "rules/train.smk"
 include: "rules/sample.smk"
 include: "rules/publish.smk"
+include: "rules/report.smk"
 
 
 if clone():  # demo_base/, which makes the demo's base, is not in a wheel

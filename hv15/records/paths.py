@@ -176,6 +176,11 @@ class ProjectPaths:
         return self.results / "plan.txt"
 
     @property
+    def report(self) -> Path:
+        """The page of all results."""
+        return self.results / "report.html"
+
+    @property
     def checked_models(self) -> Path:
         """The results of checking the model files."""
         return self.results / "models.json"

@@ -30,6 +30,7 @@ class Rule(StrEnum):
     CONTACT_SHEET = "contact_sheet"
     CONVERT = "convert"
     PUBLISH = "publish"
+    REPORT = "report"
     CHECKPOINT_LATENTS = "checkpoint_latents"
     CHECKPOINT_GRID = "checkpoint_grid"
     PLAN = "plan"
@@ -61,6 +62,7 @@ _WORDS: dict[str, str] = {
     Rule.CONTACT_SHEET: "draw the samples side by side",
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",
+    Rule.REPORT: "put all results on one page",
     Rule.PLAN: "plan memory and time",
 }
 

@@ -40,7 +40,7 @@ from hv15.runs.lock import holder
 from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.parallel_jobs import sampling_jobs
-from hv15.workflow.planner import Planner, refuse_folders
+from hv15.workflow.planner import ALL, Planner, refuse_folders
 from hv15.workflow.shards import SHARDS
 from hv15.workflow.stages import Stage, StageBuilder
 from hv15.workflow.why import Reasons
@@ -186,6 +186,7 @@ class WorkflowProject:
         if not workflow.non_local_exec and "gpu" not in workflow.global_resources:
             workflow.register_resource("gpu", gpu_jobs(self.project.settings.runtime.device))
         targets = tuple(map(str, settings.targets)) if settings is not None else ()
+        targets = targets or (ALL,)
         stages = self._stages
         if _are_of_checkpoints(targets) or not workflow.is_main_process:  # a job's own process has other targets
             stages = _stages(self.project, of_checkpoints=True)
@@ -238,8 +239,10 @@ class WorkflowProject:
 
     @property
     def everything(self) -> list[str]:
-        """What is made unless something else is asked for: the LoRA, with all that belongs to it, or the samples."""
-        return [str(self.paths.lora)] if self.project.settings.datasets else self.samples
+        """What is made unless something else is asked for: the LoRA, with all that belongs to it, or the samples; and
+        the page that shows it."""
+        made = [str(self.paths.lora)] if self.project.settings.datasets else self.samples
+        return [*made, str(self.paths.report)]
 
     @property
     def samples(self) -> list[str]:

@@ -43,6 +43,8 @@ from hv15.workflow.stages import Found, Stage
 SECOND_NS = 10**9
 SAMPLES = "samples"
 """The target that stands for all samples."""
+ALL = "all"
+"""The target that stands for everything, the report too; Snakemake's own, if none is named."""
 _ONLY_SAMPLES = "add a dataset to config.yaml, or ask for samples"
 _SHOWN = (*(output.rule for output in DECODED), Rule.CONTACT_SHEET)
 
@@ -53,7 +55,8 @@ class Planner:
     Args:
         paths: of the project.
         stages: all of the project's, each after those that it reads from.
-        targets: what was asked for: products, names of stages, or `samples`; none, or others, mean everything.
+        targets: what was asked for: products, names of stages, `samples` or `all`; none, or others, mean the LoRA with
+            all that belongs to it.
         dry_run: whether specs go to a folder of their own.
         devices: how many jobs with a model run at the same time; 0: unknown, so that no samples are made together.
     """
@@ -89,8 +92,10 @@ class Planner:
         found = {named.get(target, target) for target in self._targets}
         if SAMPLES in found:
             found = found - {SAMPLES} | self._samples
-        known = found & self.stages.keys()
         everything = {Rule.PUBLISH} if Rule.PUBLISH in self.stages else self._samples
+        if ALL in found:
+            found = (found - {ALL}) | everything | {Rule.REPORT}
+        known = found & self.stages.keys()
         return known if known and known == found else known | everything
 
     @cached_property
@@ -107,7 +112,7 @@ class Planner:
         Raises:
             UserError: a target is neither a product, nor the name of a stage, nor `all`.
         """
-        known = {"all", SAMPLES, *self.stages, *map(str, self._makers)}
+        known = {ALL, SAMPLES, *self.stages, *map(str, self._makers)}
         if unknown := [target for target in self._targets if target not in known]:
             raise UserError(
                 f"{', '.join(unknown)}: the config asks for nothing with that name",
@@ -132,11 +137,12 @@ class Planner:
         return [name for name in self.stages if name in running]
 
     def _is_wrong(self, stage: Stage) -> bool:
-        """Whether a product is wrong. The published LoRA is, too, while anything that belongs to it is not right."""
-        if stage.found is Found.WRONG or stage.name != Rule.PUBLISH:
-            return stage.found is Found.WRONG
-        others = [self.stages[self._makers[product]] for product in stage.inputs["others"]]
-        return any(other.found is not Found.RIGHT for other in others)
+        """Whether a product is wrong. The published LoRA is, too, while anything that belongs to it is not right, and
+        the report while anything is not right that it shows."""
+        if stage.found is Found.WRONG:
+            return True
+        others = [self.stages[self._makers[product]] for key in stage.follows for product in stage.inputs[key]]
+        return any(other.found is not Found.RIGHT or self._is_wrong(other) for other in others)
 
     def above(self, name: str) -> Iterator[str]:
         """The stages whose products a stage, or the job of a shard, reads."""

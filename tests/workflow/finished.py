@@ -60,6 +60,8 @@ def make(planner: Planner, name: str) -> None:
             stub_hv15.main(["stage", "denoise", *options, *(word for file in lora for word in ("--lora", file))])
         case "sample_video":
             stub_hv15.main(["stage", "decode", *options, "--latents", str(stage.inputs["latents"][0])])
+        case "report":
+            stub_hv15.main(["stage", "report", *options])
         case "contact_sheet":
             stub_hv15.main(["stage", "sheet", *options])
         case "convert":
