@@ -121,8 +121,8 @@ class ResultsPage:
         ]
         if best is not None and best.loss is not None:
             found.append(KeyNumber("Best validation", f"{best.loss:.4g}", f"at step {best.step:,}"))
-        if lora.validations and lora.validations[-1].loss is not None:
-            last = lora.validations[-1]
+        last = lora.validations[-1] if lora.validations else None
+        if last is not best and last is not None and last.loss is not None:
             found.append(KeyNumber("Last validation", f"{last.loss:.4g}", f"at step {last.step:,}"))
         if summary is not None:
             found += [

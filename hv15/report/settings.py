@@ -68,7 +68,12 @@ def _row(place: Location, value: Json, known: dict[str, FieldInfo]) -> SettingRo
     field = known.get(_path(place))
     default: Json | EllipsisType = ... if field is None else field.default
     shown = "" if isinstance(default, EllipsisType) else _text(default)
-    return SettingRow(dotted(place), _text(value), shown, "" if field is None else field.doc, value != default)
+    return SettingRow(dotted(place), _text(value), shown, "" if field is None else field.doc, _differs(value, default))
+
+
+def _differs(value: Json, default: Json | EllipsisType) -> bool:
+    """Whether a value is not the default; patterns in order are told as a list, and none of them as an empty one."""
+    return value != default and not (value == [] and default == {})
 
 
 def _text(value: Json) -> str:

@@ -162,9 +162,7 @@ def test_the_sheet_of_all_checkpoints_is_shown_if_it_is_there(page_of: Project) 
     assert str(found.named("img")[0]["src"]).startswith("data:image/png;base64,")
 
 
-def test_without_records_of_the_training_the_rest_is_shown(
-    page_of: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_records_of_the_training_the_rest_is_shown(page_of: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     page_of.paths.metrics.unlink()
     page_of.paths.summary.unlink()
