@@ -116,7 +116,8 @@ for STEP in (None, "{step}"):
                         OUTPUT.path(PATHS, "{name}", STEP),
                         caption="report/sample.rst",
                         category="Checkpoints" if STEP else "Samples",
-                        labels={"sample": "{name}"} | ({"step": "{step}"} if STEP else {}),
+                        labels={"sample": "{name}"}
+                        | ({"step": "{step}"} if STEP else {}),
                     )
                 ),
             log:
