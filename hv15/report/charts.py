@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hv15.pages.vector import SERIES, inline_svg
 from hv15.records.metrics import QUANTILE_COUNT, SIGMA_BINS
-from hv15.train.curves import Curve, curves_of, draw_figure, level_colours
+from hv15.train.curves import TrainingCurve, curves_of, draw_figure, level_colours
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,7 +71,7 @@ def level_styles() -> dict[str, str]:
     return {"light": " ".join(light), "dark": " ".join(dark)}
 
 
-def _drawing(curve: Curve) -> Callable[[], Figure]:
+def _drawing(curve: TrainingCurve) -> Callable[[], Figure]:
     return lambda: draw_figure(curve, SIZE)
 
 

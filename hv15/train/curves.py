@@ -34,14 +34,14 @@ class Line(NamedTuple):
     values: Sequence[float]
 
 
-class Curve(NamedTuple):
+class TrainingCurve(NamedTuple):
     """A chart of a training."""
 
     title: str
     draw: Callable[[Axes], None]
 
 
-def curves_of(metrics: Path) -> dict[str, Curve]:
+def curves_of(metrics: Path) -> dict[str, TrainingCurve]:
     """Return the charts of what a metrics file has, by name; none if it has no steps.
 
     Raises:
@@ -52,16 +52,16 @@ def curves_of(metrics: Path) -> dict[str, Curve]:
     validations = [record for record in records if isinstance(record, ValidationRecord)]
     if not steps:
         return {}
-    curves = {"loss": Curve("Loss", lambda axes: _draw_loss(axes, steps, validations))}
+    curves = {"loss": TrainingCurve("Loss", lambda axes: _draw_loss(axes, steps, validations))}
     if any(record.loss_by_quantile for record in validations):
-        curves["validation_by_sigma"] = Curve(
+        curves["validation_by_sigma"] = TrainingCurve(
             "Validation by noise level", lambda axes: _draw_validation_by_sigma(axes, validations)
         )
     return curves | {
-        "loss_by_sigma": Curve("Loss by noise level", lambda axes: _draw_loss_by_sigma(axes, steps)),
-        "learning_rate": Curve("Learning rate", lambda axes: _draw_learning_rate(axes, steps)),
-        "gradient_norm": Curve("Gradient norm", lambda axes: _draw_gradient_norm(axes, steps)),
-        "memory": Curve("Memory", lambda axes: _draw_memory(axes, steps)),
+        "loss_by_sigma": TrainingCurve("Loss by noise level", lambda axes: _draw_loss_by_sigma(axes, steps)),
+        "learning_rate": TrainingCurve("Learning rate", lambda axes: _draw_learning_rate(axes, steps)),
+        "gradient_norm": TrainingCurve("Gradient norm", lambda axes: _draw_gradient_norm(axes, steps)),
+        "memory": TrainingCurve("Memory", lambda axes: _draw_memory(axes, steps)),
     }
 
 
@@ -77,7 +77,7 @@ def draw_curves(metrics: Path, folder: Path) -> list[Path]:
     return [path for name, curve in curves_of(metrics).items() for path in _save(curve, folder / name)]
 
 
-def draw_figure(curve: Curve, size: tuple[float, float]) -> Figure:
+def draw_figure(curve: TrainingCurve, size: tuple[float, float]) -> Figure:
     """Draw a chart of this width and height in inches."""
     from matplotlib.figure import Figure
 
@@ -190,7 +190,7 @@ def _draw_memory(axes: Axes, steps: Sequence[StepRecord]) -> None:
     axes.legend(frameon=False)
 
 
-def _save(curve: Curve, stem: Path) -> list[Path]:
+def _save(curve: TrainingCurve, stem: Path) -> list[Path]:
     figure = draw_figure(curve, (8, 4.5))
     paths = [stem.with_suffix(suffix) for suffix in FORMATS]
     for path in paths:
