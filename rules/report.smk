@@ -1,5 +1,5 @@
-# What is told of the results. The page depends on all that it shows, so it comes last; nothing depends on it, and
-# `snakemake results/lora.safetensors` does not make it. (`snakemake --report report.zip` is Snakemake's own report.)
+# What is told of the results: a page that shows everything, and the model card for `hv15 publish`. Nothing depends on
+# them, and `snakemake results/lora.safetensors` does not make them. (`--report report.zip` is Snakemake's own report.)
 
 
 rule report:
@@ -18,3 +18,21 @@ rule report:
         "Putting all results on one page: {WHY:report}"
     shell:
         "job {log:q} hv15 stage report --spec {input.spec:q} --out {output:q}"
+
+
+rule card:
+    input:
+        unpack(PROJECT.inputs("card")),
+    output:
+        PATHS.card,
+    log:
+        PATHS.log("card"),
+    benchmark:
+        PATHS.benchmark("card")
+    localrule: True
+    conda:
+        "environment.yaml"
+    message:
+        "Writing the model card: {WHY:card}"
+    shell:
+        "job {log:q} hv15 stage card --spec {input.spec:q} --out {output:q}"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,17 +33,21 @@ def render(template: Path, content: Mapping[str, object], made_from: JsonObject 
     told = {VERSION: hv15.__version__}
     if made_from is not None:
         told[MADE_FROM] = json.dumps(made_from, sort_keys=True, ensure_ascii=False)
-    page = _environment(template.parent).get_template(template.name).render(content, told=told)
-    return page.rstrip() + "\n"
+    page = templates([template.parent, TEMPLATES], autoescape=True).get_template(template.name)
+    return page.render(content, told=told).rstrip() + "\n"
 
 
-@cache
-def _environment(folder: Path) -> Environment:
+def templates(folders: Sequence[Path], *, autoescape: bool) -> Environment:
+    """Return what renders the templates of some folders; a variable that is missing is an error.
+
+    Args:
+        autoescape: whether values are escaped for HTML.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
-        loader=FileSystemLoader([folder, TEMPLATES]),
-        autoescape=True,
+        loader=FileSystemLoader(folders),
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

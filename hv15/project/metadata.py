@@ -9,7 +9,7 @@ from hv15.errors import UserError
 from hv15.records.json_values import JsonObject
 from hv15.records.metadata import MADE_FROM, SAMPLE
 
-KINDS = (".safetensors", ".mp4", ".png", ".html")
+KINDS = (".safetensors", ".mp4", ".png", ".html", ".md")
 """Endings of files that carry metadata."""
 
 _LAST_CHUNK = b"\0\0\0\0IEND\xaeB`\x82"
@@ -36,6 +36,10 @@ def read_metadata(path: Path) -> dict[str, str]:
         from hv15.pages.html import read_page_metadata
 
         return read_page_metadata(path)
+    if path.suffix == ".md":
+        from hv15.pages.markdown import read_markdown_metadata
+
+        return read_markdown_metadata(path)
     return {}
 
 

@@ -27,3 +27,5 @@ GRID = 1
 """The sheet and the video of all checkpoints."""
 REPORT = 1
 """The page of all results."""
+CARD = 1
+"""The model card."""

@@ -181,6 +181,11 @@ class ProjectPaths:
         return self.results / "report.html"
 
     @property
+    def card(self) -> Path:
+        """The model card, for publishing."""
+        return self.results / "README.md"
+
+    @property
     def checked_models(self) -> Path:
         """The results of checking the model files."""
         return self.results / "models.json"

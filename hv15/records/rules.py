@@ -31,6 +31,7 @@ class Rule(StrEnum):
     CONVERT = "convert"
     PUBLISH = "publish"
     REPORT = "report"
+    CARD = "card"
     CHECKPOINT_LATENTS = "checkpoint_latents"
     CHECKPOINT_GRID = "checkpoint_grid"
     PLAN = "plan"
@@ -63,6 +64,7 @@ _WORDS: dict[str, str] = {
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",
     Rule.REPORT: "put all results on one page",
+    Rule.CARD: "write the model card",
     Rule.PLAN: "plan memory and time",
 }
 

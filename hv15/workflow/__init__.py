@@ -239,10 +239,11 @@ class WorkflowProject:
 
     @property
     def everything(self) -> list[str]:
-        """What is made unless something else is asked for: the LoRA, with all that belongs to it, or the samples; and
-        the page that shows it."""
-        made = [str(self.paths.lora)] if self.project.settings.datasets else self.samples
-        return [*made, str(self.paths.report)]
+        """What is made unless something else is asked for: the LoRA, with all that belongs to it, and its model card,
+        or the samples; and the page that shows it."""
+        if not self.project.settings.datasets:
+            return [*self.samples, str(self.paths.report)]
+        return [str(self.paths.lora), str(self.paths.report), str(self.paths.card)]
 
     @property
     def samples(self) -> list[str]:

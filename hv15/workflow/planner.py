@@ -44,7 +44,7 @@ SECOND_NS = 10**9
 SAMPLES = "samples"
 """The target that stands for all samples."""
 ALL = "all"
-"""The target that stands for everything, the report too; Snakemake's own, if none is named."""
+"""The target that stands for everything, the report and the model card too; Snakemake's own, if none is named."""
 _ONLY_SAMPLES = "add a dataset to config.yaml, or ask for samples"
 _SHOWN = (*(output.rule for output in DECODED), Rule.CONTACT_SHEET)
 
@@ -94,7 +94,7 @@ class Planner:
             found = found - {SAMPLES} | self._samples
         everything = {Rule.PUBLISH} if Rule.PUBLISH in self.stages else self._samples
         if ALL in found:
-            found = (found - {ALL}) | everything | {Rule.REPORT}
+            found = (found - {ALL}) | everything | ({Rule.REPORT, Rule.CARD} & self.stages.keys())
         known = found & self.stages.keys()
         return known if known and known == found else known | everything
 

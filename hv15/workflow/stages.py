@@ -20,7 +20,7 @@ from hv15.lora.about import About
 from hv15.project import Project
 from hv15.project.checkpoints import earlier_step, is_gone, lora_after, not_kept, promised_steps, will_be_kept
 from hv15.project.grids import GridRow, grid_rows
-from hv15.project.products import lora_files, products, sheet_samples, shown_samples
+from hv15.project.products import gallery_files, lora_files, products, sheet_samples, shown_samples
 from hv15.records import formats
 from hv15.records.fields import to_json
 from hv15.records.json_values import JsonObject, RecordError
@@ -122,6 +122,8 @@ class StageBuilder:
             if of_checkpoints:
                 yield from self._checkpoints()
         yield self._report()
+        if self._trains:
+            yield self._card()
         # A plan of memory and time holds for this machine at this moment, so it is made whenever it is asked for.
         found = Found.WRONG if (self._root / self._paths.plan).exists() else Found.MISSING
         yield Stage(Rule.PLAN, (self._paths.plan,), {}, found)
@@ -371,6 +373,26 @@ class StageBuilder:
         }
         stage = self._recording_stage(Rule.REPORT, [paths.report], wanted, inputs)
         return replace(stage, follows=(*inputs,))
+
+    def _card(self) -> Stage:
+        """The model card: it tells of the published LoRA and its copies, and shows the samples of the gallery."""
+        project, paths = self._project, self._paths
+        settings = project.settings
+        shown = gallery_files(settings, project.samples, paths)
+        copies = [paths.converted(layout, settings.convert.output_name) for layout in settings.convert.formats]
+        inputs: dict[str, Sequence[Path]] = {
+            "lora": lora_files(settings.train, paths.lora),
+            "copies": copies,
+            "samples": [*shown.values()],
+        }
+        wanted: JsonObject = {
+            "format": formats.CARD,
+            "trained": project.trained_digest,
+            "copies": [*settings.convert.formats],
+            "samples": self._decoded({name: project.samples[name] for name in shown}),
+            "about": About.from_settings(settings.convert, project.root).digest(),
+        }
+        return replace(self._recording_stage(Rule.CARD, [paths.card], wanted, inputs), follows=(*inputs,))
 
     def _finished_grid(self) -> JsonObject | None:
         """What the sheet of all checkpoints was made from; None if there is none, or it is not of these samples."""

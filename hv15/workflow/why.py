@@ -76,6 +76,14 @@ _REPORT = {
     "samples": "",
 }
 
+_CARD = {
+    "format": "hv15 writes model cards in a new way.",
+    "about": "convert: says something else about it.",
+    "copies": "convert.formats",
+    "trained": "",
+    "samples": "",
+}
+
 
 class Reasons:
     """Puts the reasons of one plan into words."""
@@ -137,6 +145,11 @@ class Reasons:
                 yield from self._made_with(stage)
             case Rule.REPORT if stage.recorded:
                 yield from differences(stage.recorded, stage.wanted, _REPORT)
+                yield from self._new_results(stage)
+            case Rule.CARD if stage.recorded:
+                yield from differences(stage.recorded, stage.wanted, _CARD)
+                if as_object(stage.recorded.get("samples", {})).keys() != as_object(stage.wanted["samples"]).keys():
+                    yield "other samples are shown (convert.gallery)"
                 yield from self._new_results(stage)
             case Rule.CHECK_MODELS | Rule.DEMO_MODELS if stage.found is Found.WRONG:
                 yield "the model files changed"

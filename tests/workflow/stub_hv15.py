@@ -43,6 +43,7 @@ def main(words: list[str]) -> None:
         "export": export,
         "stage grid": write_grid,
         "stage report": write_page,
+        "stage card": write_card,
         "check": lambda *_: "",
     }
     with on_a_gpu(command):
@@ -61,7 +62,7 @@ def on_a_gpu(command: str) -> Iterator[None]:
     if (
         not log.exists()
         or command.split()[0] not in ("encode", "train", "stage")
-        or command in ("stage sheet", "stage report")
+        or command in ("stage sheet", "stage report", "stage card")
     ):
         yield
         return
@@ -267,6 +268,13 @@ def write_page(words: list[str], options: dict[str, str]) -> str:
     from hv15.pages.html import TEMPLATES, render
 
     Path(options["out"]).write_text(render(TEMPLATES / "base.html", {}, wanted_of(options)))
+    return ""
+
+
+def write_card(words: list[str], options: dict[str, str]) -> str:
+    from hv15.pages.markdown import with_made_from
+
+    Path(options["out"]).write_text(with_made_from("# A card", wanted_of(options)))
     return ""
 
 

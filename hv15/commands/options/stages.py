@@ -349,6 +349,20 @@ class ReportPage(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WriteCard(SettingsCommand):
+    """The model card of the published LoRA."""
+
+    name: ClassVar[str] = "card"
+    spec: Annotated[Path | None, Argument("what the card is made from, to be written into it")] = None
+    out: Annotated[Path, Argument("the card")] = ProjectPaths().card
+
+    def run(self) -> None:
+        from hv15.commands.reports import write_card
+
+        write_card(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepLoRA(SettingsCommand):
     """The LoRA after a step, from the copy that the training has kept."""
 
@@ -371,7 +385,10 @@ STAGE_COMMANDS: tuple[Entry, ...] = (
     Group(
         "stage",
         "one part of a sample: encode an i2v image, denoise, decode; several at once; the LoRA after a step; a report",
-        (SampleCondition, SampleDenoise, SampleDecode, SampleShard, SampleSheet, SampleGrid, StepLoRA, ReportPage),
+        (
+            *(SampleCondition, SampleDenoise, SampleDecode, SampleShard),
+            *(SampleSheet, SampleGrid, StepLoRA, ReportPage, WriteCard),
+        ),
         metavar="STEP",
     ),
 )
