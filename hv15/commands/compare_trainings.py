@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from hv15.atomic import check_writable
 from hv15.commands.options.runs import CompareTrainings
-from hv15.comparison.groups import Comparison
+from hv15.comparison.groups import TrainingComparison
 from hv15.comparison.page import PageTable, groups_table, summary, trainings_table
 from hv15.comparison.places import named_trainings
 from hv15.comparison.trainings import read_training
@@ -24,7 +24,7 @@ def compare_trainings(options: CompareTrainings) -> None:
         UserError: nothing was trained in a folder, a sample is damaged, or a file cannot be written.
     """
     places = named_trainings(options.folders or options.here)
-    comparison = Comparison(tuple(read_training(name, paths) for name, paths in places.items()))
+    comparison = TrainingComparison(tuple(read_training(name, paths) for name, paths in places.items()))
     for line in table_lines(comparison):
         print(one_line(line))
     if options.out is None:
@@ -36,7 +36,7 @@ def compare_trainings(options: CompareTrainings) -> None:
     print(one_line(f"{written[0]}: {len(written)} files"), file=sys.stderr)
 
 
-def table_lines(comparison: Comparison) -> Iterator[str]:
+def table_lines(comparison: TrainingComparison) -> Iterator[str]:
     """Yield the tables of a comparison as lines of text, and a sentence on it."""
     yield from _lines(trainings_table(comparison))
     if comparison.has_repetitions:

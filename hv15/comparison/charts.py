@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hv15.comparison.groups import Comparison, TrainingGroup, spread
+from hv15.comparison.groups import TrainingComparison, TrainingGroup, spread
 from hv15.comparison.settings import short_name
 from hv15.figures import PAPER_FORMATS, save_figure
 from hv15.records.metrics import SMOOTHING
@@ -47,7 +47,7 @@ class Band(NamedTuple):
     """The standard deviation over the seeds; None of a single training."""
 
 
-def draw_charts(comparison: Comparison, folder: Path) -> list[ComparisonChart]:
+def draw_charts(comparison: TrainingComparison, folder: Path) -> list[ComparisonChart]:
     """Draw all charts of which there is something to show, in a folder.
 
     Raises:
@@ -82,7 +82,7 @@ def draw_charts(comparison: Comparison, folder: Path) -> list[ComparisonChart]:
     return drawn
 
 
-def shown_groups(comparison: Comparison) -> list[TrainingGroup]:
+def shown_groups(comparison: TrainingComparison) -> list[TrainingGroup]:
     """Return the groups that have lines of their own, in their order."""
     if len(comparison.groups) <= MOST_LINES:
         return [*comparison.groups]
@@ -189,7 +189,7 @@ def _draw_noise(axes: Axes, groups: Sequence[TrainingGroup]) -> bool:
     return True
 
 
-def _draw_setting(axes: Axes, comparison: Comparison, name: str) -> bool:
+def _draw_setting(axes: Axes, comparison: TrainingComparison, name: str) -> bool:
     """Draw the lowest validation loss over the one setting that was varied."""
     points: list[tuple[float, TrainingGroup]] = []
     for group in comparison.groups:

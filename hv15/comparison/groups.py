@@ -58,7 +58,7 @@ class TrainingGroup:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TrainingComparison:
     """All trainings that are compared, in the order in which they were named."""
 
     trainings: tuple[ComparedTraining, ...]

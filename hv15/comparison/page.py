@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.comparison.charts import ComparisonChart
-from hv15.comparison.groups import Comparison, Spread
+from hv15.comparison.groups import TrainingComparison, Spread
 from hv15.comparison.numbers import (
     PLAIN,
     VALIDATION_BEST,
@@ -80,7 +80,7 @@ class PageSamples:
 
 
 def make_page(
-    comparison: Comparison,
+    comparison: TrainingComparison,
     charts: Sequence[ComparisonChart],
     *,
     title: str,
@@ -110,7 +110,7 @@ def make_page(
     )
 
 
-def summary(comparison: Comparison) -> str:
+def summary(comparison: TrainingComparison) -> str:
     """Return in a sentence or two what is compared, and which one is the best."""
     count, groups = len(comparison.trainings), comparison.groups
     text = f"{count} training{'s' * (count != 1)}"
@@ -152,7 +152,7 @@ def embedded(file: Path) -> str:
 # -- tables ---------------------------------------------------------------------------------------------------------
 
 
-def groups_table(comparison: Comparison) -> PageTable:
+def groups_table(comparison: TrainingComparison) -> PageTable:
     """Return the table with a row for each group: mean and deviation over its seeds."""
     columns = _columns(comparison)
     rows = []
@@ -169,7 +169,7 @@ def groups_table(comparison: Comparison) -> PageTable:
     return PageTable("Settings", (*header, counted, *_titles(columns)), tuple(rows), note)
 
 
-def trainings_table(comparison: Comparison) -> PageTable:
+def trainings_table(comparison: TrainingComparison) -> PageTable:
     """Return the table with a row for each training."""
     columns = _columns(comparison)
     has_seed = comparison.has_repetitions
@@ -189,7 +189,7 @@ def trainings_table(comparison: Comparison) -> PageTable:
     return PageTable("Trainings", (*header, *_titles(columns)), tuple(rows), note)
 
 
-def _columns(comparison: Comparison) -> list[tuple[MeasuredColumn, Scale, int]]:
+def _columns(comparison: TrainingComparison) -> list[tuple[MeasuredColumn, Scale, int]]:
     """The columns that have numbers, with their units and their digits after the point."""
     found = []
     for column in known_columns(comparison.trainings):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hv15.comparison.groups import Comparison
+from hv15.comparison.groups import TrainingComparison
 from hv15.errors import UserError
 from hv15.project.grids import NO_LORA, row_titles
 from hv15.project.metadata import product_metadata
@@ -50,7 +50,7 @@ def noise_of(spec: SampleSpec) -> str:
     return repr((spec.name, spec.prompt, spec.seed, spec.height, spec.width, spec.frames))
 
 
-def shown_trainings(comparison: Comparison) -> dict[str, str]:
+def shown_trainings(comparison: TrainingComparison) -> dict[str, str]:
     """Return the names of the trainings whose samples are shown, each with its label: the first seed of each group."""
     groups = list(comparison.groups)
     if len(groups) > MOST_COLUMNS:

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 
-from hv15.comparison.groups import Comparison, TrainingGroup
+from hv15.comparison.groups import TrainingComparison, TrainingGroup
 from hv15.comparison.numbers import (
     COLUMNS,
     PLAIN,
@@ -38,7 +38,7 @@ _IN_PAPERS = ("validation_best", "validation_last", "loss_last", "train_seconds"
 """The columns of the LaTeX table, by key."""
 
 
-def trainings_csv(comparison: Comparison) -> str:
+def trainings_csv(comparison: TrainingComparison) -> str:
     """Return a row for each training: its name, its group, the settings that differ, and all numbers in full."""
     header = ["name", "group", *comparison.differing, SEED, "total_steps", "device"]
     rows: list[list[Json]] = []
@@ -49,7 +49,7 @@ def trainings_csv(comparison: Comparison) -> str:
     return _csv([*header, *(column.key for column in COLUMNS)], rows)
 
 
-def groups_csv(comparison: Comparison) -> str:
+def groups_csv(comparison: TrainingComparison) -> str:
     """Return a row for each group: its settings, the number of its trainings, mean and deviation of each number."""
     header = ["group", "trainings", *comparison.differing]
     header += [f"{column.key}_{what}" for column in COLUMNS for what in ("mean", "std")]
@@ -63,7 +63,7 @@ def groups_csv(comparison: Comparison) -> str:
     return _csv(header, rows)
 
 
-def latex_table(comparison: Comparison) -> str:
+def latex_table(comparison: TrainingComparison) -> str:
     """Return a `tabular` with a row for each group, mean and standard deviation over its seeds, the best one bold."""
     columns = [column for column in known_columns(comparison.trainings) if column.key in _IN_PAPERS]
     scales = [column.scale(comparison.trainings) for column in columns]
@@ -91,7 +91,7 @@ def latex_table(comparison: Comparison) -> str:
     )
 
 
-def _names(comparison: Comparison, group: TrainingGroup) -> list[str]:
+def _names(comparison: TrainingComparison, group: TrainingGroup) -> list[str]:
     """What stands at the beginning of a group's row."""
     if not comparison.differing or not group.settings:
         return [group.label, *[""] * (len(comparison.differing) - 1)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hv15.atomic import write_text
 from hv15.comparison.charts import draw_charts
-from hv15.comparison.groups import Comparison
+from hv15.comparison.groups import TrainingComparison
 from hv15.comparison.page import PageSamples, make_page, page_samples
 from hv15.comparison.samples import SideBySide, draw_samples, find_samples, shown_trainings, side_by_side
 from hv15.comparison.tables import groups_csv, latex_table, trainings_csv
@@ -16,7 +16,7 @@ from hv15.records.paths import ComparisonPaths, ProjectPaths
 
 
 def write_comparison(
-    comparison: Comparison,
+    comparison: TrainingComparison,
     places: Mapping[str, ProjectPaths],
     out: ComparisonPaths,
     *,
@@ -52,7 +52,7 @@ def write_comparison(
     return [out.page, out.table, out.groups, out.latex, *pictures, *drawn]
 
 
-def _note(comparison: Comparison, shown: SideBySide) -> str:
+def _note(comparison: TrainingComparison, shown: SideBySide) -> str:
     """What the samples are of, in sentences."""
     parts = ["All samples of a row begin from the same noise."]
     if comparison.has_repetitions:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from hv15.comparison.groups import Comparison, Spread, spread
+from hv15.comparison.groups import TrainingComparison, Spread, spread
 from hv15.comparison.trainings import ComparedTraining, read_training
 from hv15.records.paths import ProjectPaths
 from tests.comparison.made_up import STEPS, ablation, make_training
 
 
-def compared(*places: ProjectPaths) -> Comparison:
-    return Comparison(tuple(read_training(paths.run, paths) for paths in places))
+def compared(*places: ProjectPaths) -> TrainingComparison:
+    return TrainingComparison(tuple(read_training(paths.run, paths) for paths in places))
 
 
 def test_what_is_known_of_a_training(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_what_a_reader_has_to_know_is_said(tmp_path: Path) -> None:
 
 def test_many_settings_are_no_name() -> None:
     trainings = [ComparedTraining(f"run{n}", {f"train.setting_{k}": n * k for k in range(1, 9)}) for n in (1, 2)]
-    assert [group.label for group in Comparison(tuple(trainings)).groups] == ["run1", "run2"]
+    assert [group.label for group in TrainingComparison(tuple(trainings)).groups] == ["run1", "run2"]
 
 
 def test_the_mean_and_the_deviation_of_a_sample() -> None:

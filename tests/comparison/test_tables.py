@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hv15.comparison.groups import Comparison, Spread
+from hv15.comparison.groups import TrainingComparison, Spread
 from hv15.comparison.numbers import COLUMNS, VALIDATION_BEST, Scale, decimals, spread_text
 from hv15.comparison.tables import groups_csv, latex_table, trainings_csv
 from hv15.comparison.trainings import ComparedTraining, read_training
@@ -17,15 +17,15 @@ from tests.comparison.made_up import ablation
 
 
 @pytest.fixture
-def comparison(tmp_path: Path) -> Comparison:
-    return Comparison(tuple(read_training(paths.run, paths) for paths in ablation(tmp_path)))
+def comparison(tmp_path: Path) -> TrainingComparison:
+    return TrainingComparison(tuple(read_training(paths.run, paths) for paths in ablation(tmp_path)))
 
 
 def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_a_row_for_each_training_with_all_digits(comparison: Comparison) -> None:
+def test_a_row_for_each_training_with_all_digits(comparison: TrainingComparison) -> None:
     found = rows(trainings_csv(comparison))
     assert [row["name"] for row in found] == [each.name for each in comparison.trainings]
     second = found[1]
@@ -36,7 +36,7 @@ def test_a_row_for_each_training_with_all_digits(comparison: Comparison) -> None
     assert found[0].keys() >= {column.key for column in COLUMNS}
 
 
-def test_a_row_for_each_group_with_mean_and_deviation(comparison: Comparison) -> None:
+def test_a_row_for_each_group_with_mean_and_deviation(comparison: TrainingComparison) -> None:
     found = rows(groups_csv(comparison))
     assert [(row["trainings"], row["train.discrete_flow_shift"]) for row in found] == [("3", "1.0"), ("3", "3.0")]
     assert float(found[1]["validation_best_mean"]) == pytest.approx(0.62)
@@ -47,11 +47,11 @@ def test_what_a_spreadsheet_would_compute_is_text() -> None:
     trainings = tuple(
         ComparedTraining(f"run{n}", {"train.optimizer_type": text}) for n, text in enumerate(("=1+1", 'a"b,c'))
     )
-    found = rows(trainings_csv(Comparison(trainings)))
+    found = rows(trainings_csv(TrainingComparison(trainings)))
     assert [row["train.optimizer_type"] for row in found] == ["'=1+1", 'a"b,c']
 
 
-def test_the_table_of_a_paper(comparison: Comparison) -> None:
+def test_the_table_of_a_paper(comparison: TrainingComparison) -> None:
     text = latex_table(comparison)
     assert text == latex_table(comparison)
     body = text.partition("\\midrule\n")[2].partition("\\bottomrule")[0].splitlines()
@@ -67,7 +67,7 @@ def test_the_table_of_a_paper(comparison: Comparison) -> None:
 def test_whatever_a_setting_holds_is_text_in_a_paper() -> None:
     hostile = ("a_b & 50% $x$ #1 {~^}", r"\input{/etc/passwd}")
     trainings = tuple(ComparedTraining(f"run{n}", {"train.x": text}) for n, text in enumerate(hostile))
-    text = latex_table(Comparison(trainings))
+    text = latex_table(TrainingComparison(trainings))
     assert r"a\_b \& 50\% \$x\$ \#1 \{\tex" in text
     assert r"\input" not in text
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hv15.comparison.charts import loss_band, validation_band
-from hv15.comparison.groups import Comparison
+from hv15.comparison.groups import TrainingComparison
 from hv15.comparison.samples import find_samples, shown_trainings, side_by_side
 from hv15.comparison.trainings import ComparedTraining, read_training
 from hv15.comparison.written import write_comparison
@@ -69,8 +69,8 @@ def written(places: dict[str, ProjectPaths], tmp_path_factory: pytest.TempPathFa
     return out
 
 
-def compared(places: dict[str, ProjectPaths]) -> Comparison:
-    return Comparison(tuple(read_training(name, paths) for name, paths in places.items()))
+def compared(places: dict[str, ProjectPaths]) -> TrainingComparison:
+    return TrainingComparison(tuple(read_training(name, paths) for name, paths in places.items()))
 
 
 def test_equal_trainings_give_equal_files(
@@ -173,7 +173,7 @@ def test_bands_are_means_over_what_all_seeds_have(tmp_path: Path) -> None:
 def test_losses_are_compared_as_far_as_all_have_come() -> None:
     lines = Line([1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0]), Line([2, 4, 6], [2.0, 2.0, 2.0])
     trainings = tuple(ComparedTraining(f"run{n}", {"train.seed": n}, loss=line) for n, line in enumerate(lines))
-    band = loss_band(Comparison(trainings).groups[0])
+    band = loss_band(TrainingComparison(trainings).groups[0])
     assert band is not None
     assert (list(band.x), list(band.mean)) == ([2, 3, 4], [2.0, 2.5, 3.0])
-    assert loss_band(Comparison((ComparedTraining("new", {}),)).groups[0]) is None
+    assert loss_band(TrainingComparison((ComparedTraining("new", {}),)).groups[0]) is None
