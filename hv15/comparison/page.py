@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.comparison.charts import ComparisonChart
-from hv15.comparison.groups import TrainingComparison, Spread
+from hv15.comparison.groups import Spread, TrainingComparison
 from hv15.comparison.numbers import (
     PLAIN,
     VALIDATION_BEST,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hv15.comparison.groups import TrainingComparison, Spread, spread
+from hv15.comparison.groups import Spread, TrainingComparison, spread
 from hv15.comparison.trainings import ComparedTraining, read_training
 from hv15.records.paths import ProjectPaths
 from tests.comparison.made_up import STEPS, ablation, make_training

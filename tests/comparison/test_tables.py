@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hv15.comparison.groups import TrainingComparison, Spread
+from hv15.comparison.groups import Spread, TrainingComparison
 from hv15.comparison.numbers import COLUMNS, VALIDATION_BEST, Scale, decimals, spread_text
 from hv15.comparison.tables import groups_csv, latex_table, trainings_csv
 from hv15.comparison.trainings import ComparedTraining, read_training
