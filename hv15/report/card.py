@@ -97,7 +97,7 @@ class ModelCard:
         data = ModelCardData(
             base_model=OFFICIAL,
             base_model_relation="adapter",
-            library_name="diffusers",
+            library_name="diffusers" if "diffusers" in convert.formats else None,
             pipeline_tag=kind,
             tags=["lora", "hunyuanvideo-1.5", kind, "template:diffusion-lora", *convert.tags],
             instance_prompt=", ".join(convert.trigger_words) or None,
