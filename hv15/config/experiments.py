@@ -46,7 +46,7 @@ FIXED: dict[Location, str] = {
 
 
 @dataclass(frozen=True)
-class Change:
+class OwnValue:
     """One setting to which an experiment gives a value of its own."""
 
     setting: Location
@@ -60,7 +60,7 @@ class Experiment:
     """An experiment: its name, and what it changes in the config."""
 
     name: str
-    changes: tuple[Change, ...]
+    changes: tuple[OwnValue, ...]
     place: Location
     """Where it stands in the config."""
 
@@ -137,7 +137,7 @@ class _Part:
 
     words: str
     """What it adds to the experiment's name."""
-    changes: tuple[Change, ...]
+    changes: tuple[OwnValue, ...]
 
 
 def _choices(sweep: SweepSettings, names: Mapping[Location, str]) -> Iterator[list[_Part]]:
@@ -170,18 +170,18 @@ def location_of(setting: str) -> Location:
     return tuple(int(number) if number else name for number, name in parts)
 
 
-def _changes(values: Mapping[str, Json], place: Location) -> Iterator[Change]:
+def _changes(values: Mapping[str, Json], place: Location) -> Iterator[OwnValue]:
     for name, value in values.items():
         yield from _leaves(location_of(name), value, (*place, name))
 
 
-def _leaves(setting: Location, value: Json, place: Location) -> Iterator[Change]:
+def _leaves(setting: Location, value: Json, place: Location) -> Iterator[OwnValue]:
     """Each value in a mapping is a change of its own, as on the command line; a list is one value."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves((*setting, key), inner, (*place, key))
     else:
-        yield Change(setting, value, place)
+        yield OwnValue(setting, value, place)
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def _wrong_names(experiments: Iterable[Experiment]) -> Iterator[Conflict]:
             yield each.place, f"makes a second experiment called '{each.name}', besides that of {where}: name one anew"
 
 
-def _set_twice(changes: Iterable[Change]) -> str:
+def _set_twice(changes: Iterable[OwnValue]) -> str:
     """The first setting that has two values, or a value and another one inside; "" if none has."""
     seen = set[Location]()
     for change in changes:

@@ -40,10 +40,10 @@ def load_config(
         ConfigError: with all problems, sorted by place, such as `config.yaml:24:17 train.learning_rate: ...`, or
             `--config train.learning_rate: ...` for an override; or there is no such experiment.
     """
-    return ConfigFile(path, overrides, text=text).settings(experiment)
+    return ConfigSource(path, overrides, text=text).settings(experiment)
 
 
-class ConfigFile:
+class ConfigSource:
     """A config that was read once, for its own settings and for those of each of its experiments.
 
     Args:

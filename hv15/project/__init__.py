@@ -25,7 +25,7 @@ from hv15.cache.encoding import Encoding, NeededClips, NeededMask
 from hv15.choices import Role, roles_of
 from hv15.config import Settings
 from hv15.config.experiments import Experiment
-from hv15.config.load import ConfigFile
+from hv15.config.load import ConfigSource
 from hv15.digest import digest
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.errors import UserError
@@ -77,7 +77,7 @@ class Project:
         self.config = Path(config)
         self.overrides = dict(overrides or {})
         if like is None:
-            self._family = Family(ConfigFile(self.config, self.overrides, text=text), models or {})
+            self._family = Family(ConfigSource(self.config, self.overrides, text=text), models or {})
             self._runs: dict[str, Project] = {}
         else:
             self._family, self._runs = like._family, like._runs

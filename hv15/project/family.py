@@ -14,7 +14,7 @@ from typing import TypeVar, cast
 from hv15.cache.encoding import Encoding, NeededClips, NeededMask
 from hv15.choices import Role
 from hv15.config import Settings
-from hv15.config.load import ConfigFile
+from hv15.config.load import ConfigSource
 from hv15.digest import digest
 from hv15.models.weights.fingerprint import FingerprintCache
 from hv15.project.dataset import ProjectDataset
@@ -36,7 +36,7 @@ class Family:
         ConfigError: the config is wrong.
     """
 
-    def __init__(self, file: ConfigFile, own_models: Mapping[Role, Path]) -> None:
+    def __init__(self, file: ConfigSource, own_models: Mapping[Role, Path]) -> None:
         self.file = file
         base = file.settings()
         self.store = base.resolve(base.cache.directory)

@@ -10,7 +10,7 @@ import pytest
 
 from hv15.config import load_config
 from hv15.config.experiments import LONGEST, MOST
-from hv15.config.load import ConfigFile
+from hv15.config.load import ConfigSource
 from hv15.errors import UserError
 from hv15.records.paths import ProjectPaths, is_result_name
 from tests.config.conftest import BASE, Problems
@@ -20,14 +20,14 @@ from tests.config.conftest import BASE, Problems
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
 
-    def config(text: str, overrides: dict[str, Any] | None = None) -> ConfigFile:
+    def config(text: str, overrides: dict[str, Any] | None = None) -> ConfigSource:
         Path("config.yaml").write_text(BASE + text)
-        return ConfigFile(Path("config.yaml"), overrides)
+        return ConfigSource(Path("config.yaml"), overrides)
 
     return config
 
 
-def names(file: ConfigFile) -> list[str]:
+def names(file: ConfigSource) -> list[str]:
     return list(file.experiments)
 
 
