@@ -216,7 +216,7 @@ def _value_text(value: Json) -> str:
     if isinstance(value, int | float):
         return _number_text(value)
     if isinstance(value, str):
-        clean = _UNSUITED.sub("-", value).strip("-.")[:30]
+        clean = _UNSUITED.sub("-", value.removesuffix(".safetensors")).strip("-.")[:30]
         return clean if clean == value else f"{clean}-{short(value)[:6]}".strip("-")
     if isinstance(value, list) and value and all(type(each) in (int, float) for each in value):
         return "x".join(_number_text(each) for each in value if isinstance(each, int | float))
