@@ -39,6 +39,7 @@ NAMED = {
     "wandb": "results/train/wandb",
     "trained_dataset": "results/train/dataset.json",
     "specs": "results/specs",
+    "all_manifests": "results/manifests",
     "logs": "results/logs",
     "benchmarks": "results/benchmarks",
     "hidden": ".hv15",
