@@ -6,7 +6,12 @@ rule report:
     input:
         unpack(PROJECT.inputs("report")),
     output:
-        report(PATHS.report, caption="report/page.rst", category="Report"),
+        report(
+            PATHS.report,
+            caption="report/page.rst",
+            category="Report",
+            labels=PROJECT.labels(),
+        ),
     log:
         PATHS.log("report"),
     benchmark:
@@ -15,9 +20,10 @@ rule report:
     conda:
         "environment.yaml"
     message:
-        "Putting all results on one page: {WHY:report}"
+        PROJECT.message("Putting all results on one page", "report")
     shell:
         "job {log:q} hv15 stage report --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
 
 
 rule card:
@@ -33,6 +39,7 @@ rule card:
     conda:
         "environment.yaml"
     message:
-        "Writing the model card: {WHY:card}"
+        PROJECT.message("Writing the model card", "card")
     shell:
         "job {log:q} hv15 stage card --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT

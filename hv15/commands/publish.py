@@ -30,7 +30,7 @@ def publish(options: Publish) -> None:
     from hv15.report.hub import address, check_repository, upload
 
     check_repository(options.repo)
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     _refuse_unfinished(project)
     files: dict[str, Path | bytes] = {
         CARD: without_made_from(project.paths.card.read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ def write_report(options: ReportPage) -> None:
     """
     from hv15.report.page import ResultsPage, is_grid_of
 
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     wanted: JsonObject | None = None if options.spec is None else Spec.read(options.spec).wanted
     grid = None if wanted is None else wanted.get("grid")
     page = ResultsPage(project, options.out, grid=isinstance(grid, str) and is_grid_of(project, grid))
@@ -39,5 +39,7 @@ def write_card(options: WriteCard) -> None:
     from hv15.report.card import ModelCard
 
     wanted: JsonObject | None = None if options.spec is None else Spec.read(options.spec).wanted
-    write_text(options.out, ModelCard(Project(options.config, options.overrides)).text(wanted))
+    write_text(
+        options.out, ModelCard(Project(options.config, options.overrides, experiment=options.experiment)).text(wanted)
+    )
     print(f"{one_line(str(options.out))}: the model card", file=sys.stderr)

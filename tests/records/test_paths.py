@@ -41,6 +41,7 @@ NAMED = {
     "wandb": "results/train/wandb",
     "trained_dataset": "results/train/dataset.json",
     "specs": "results/specs",
+    "all_manifests": "results/manifests",
     "logs": "results/logs",
     "benchmarks": "results/benchmarks",
     "hidden": ".hv15",
@@ -54,14 +55,7 @@ NAMED = {
 """Names that people, scripts and other programs know; the README lists those of a finished project."""
 
 OF_THE_PROJECT = {
-    "config",
-    "hidden",
-    "lock",
-    "runs",
-    "recorded_products",
-    "complete_encodings",
-    "passed_checks",
-    "job_requests",
+    *("config", "hidden", "lock", "runs", "recorded_products", "complete_encodings", "passed_checks", "job_requests"),
 }
 """What the experiments of a project share."""
 

@@ -117,6 +117,17 @@ def test_a_project_that_only_samples_has_a_page_and_no_card(project: QuickProjec
     assert due(project) == {}
 
 
+def test_an_experiment_has_a_page_and_a_card_of_its_own(project: QuickProject) -> None:
+    project.set(experiments={"small": {"train.network_dim": 2}})
+    assert due(project) == {}, "nobody asked for the experiment"
+    for name, stage in (("report.html", "small/report"), ("README.md", "small/card")):
+        found = due(project, f"results/small/{name}")
+        assert {"small/train", "small/publish", stage} <= found.keys()
+        assert found[stage] == ["not made yet"]
+    said = project.snakemake("-n", target="results/small/report.html").output
+    assert "small: Putting all results on one page: not made yet" in said
+
+
 def test_snakemake_makes_them_and_a_report_of_its_own(project: QuickProject, tmp_path: Path) -> None:
     for name in ("report.html", "README.md"):
         (project.root / "results" / name).unlink()
