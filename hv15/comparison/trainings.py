@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -80,7 +80,7 @@ class _Measured:
     at: array[float] = field(default_factory=lambda: array("d"))
     losses: array[float] = field(default_factory=lambda: array("d"))
     smooth: SmoothedLoss = field(default_factory=SmoothedLoss)
-    validations: dict[int, ValidationRecord] = field(default_factory=dict)
+    validations: list[ValidationRecord] = field(default_factory=list)
     steps: int = 0
     total_steps: int = 0
     seconds: float = 0.0
@@ -133,8 +133,8 @@ def read_training(name: str, paths: ProjectPaths) -> ComparedTraining:
         for record in read_records(paths.metrics):
             if isinstance(record, StepRecord):
                 found.take_step(record)
-            elif isinstance(record, ValidationRecord) and record.loss is not None and math.isfinite(record.loss):
-                found.validations[record.step] = record
+            elif isinstance(record, ValidationRecord):
+                found.validations.append(record)
             elif isinstance(record, StartRecord | EndRecord):
                 found.total_steps = record.total_steps
     return ComparedTraining(
@@ -144,7 +144,7 @@ def read_training(name: str, paths: ProjectPaths) -> ComparedTraining:
         total_steps=found.total_steps,
         loss=thinned(Line(found.at, found.losses), MOST_POINTS),
         loss_last=found.losses[-1] if found.losses else None,
-        validations=tuple(_alike([found.validations[step] for step in sorted(found.validations)])),
+        validations=comparable_validations(found.validations),
         train_seconds=found.seconds,
         memory_peak=found.memory or None,
         lora_bytes=_size(paths.trained) or _size(paths.lora),
@@ -152,9 +152,11 @@ def read_training(name: str, paths: ProjectPaths) -> ComparedTraining:
     )
 
 
-def _alike(validations: Sequence[ValidationRecord]) -> list[ValidationRecord]:
-    """Those at the noise levels of the last one."""
-    return [each for each in validations if each.sigmas == validations[-1].sigmas]
+def comparable_validations(records: Iterable[ValidationRecord]) -> tuple[ValidationRecord, ...]:
+    """Return the validations of a training whose loss is a number, by step: those at the noise levels of the last."""
+    found = {each.step: each for each in records if each.loss is not None and math.isfinite(each.loss)}
+    ordered = [found[step] for step in sorted(found)]
+    return tuple(each for each in ordered if each.sigmas == ordered[-1].sigmas)
 
 
 def _size(path: Path) -> int | None:
