@@ -73,7 +73,7 @@ async def test_states_progress_and_the_best(tmp_path: Path) -> None:
         assert "3 done" in shown
         await pilot.press("end", "up", "up")
         await pilot.pause()
-        assert "0.320 ± 0.028 over 2 (discrete_flow_shift 3, learning_rate 0.0001, network_dim" in " ".join(text_of(app).split())
+        assert "0.320 ± 0.028 over 2 (" in " ".join(text_of(app).split())
         await pilot.press("b")
         await pilot.pause()
         rows = app.screen.query_one(ExperimentsTable).rows
