@@ -127,7 +127,9 @@ async def test_curves_are_drawn_over_one_another_and_named_by_what_differs(tmp_p
         assert (table.taken["fast"], table.taken[SWEPT[0]]) == ("1", "2")
         await pilot.press("3")
         await settle(pilot)
-        assert f"2 {SWEPT[0]}: discrete_flow_shift 1, learning_rate 0.0001, network_dim" in " ".join(text_of(app).split())
+        assert f"2 {SWEPT[0]}: discrete_flow_shift 1, learning_rate 0.0001, network_dim" in " ".join(
+            text_of(app).split()
+        )
         await pilot.press("9")
         await settle(pilot)
         await pilot.press("a", "end", "space")
