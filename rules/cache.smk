@@ -13,7 +13,9 @@ rule encode_latents:
         PATHS.benchmark(PROJECT.encoding_job("encode_latents.{shard}"))
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("encode_latents")
     resources:
+        **PROJECT.resources("encode_latents"),
         gpu=PROJECT.gpu,
     message:
         PROJECT.message(
@@ -35,7 +37,9 @@ rule encode_texts:
         PATHS.benchmark(PROJECT.encoding_job("encode_texts.{shard}"))
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("encode_texts")
     resources:
+        **PROJECT.resources("encode_texts"),
         gpu=PROJECT.gpu,
     message:
         PROJECT.message(
@@ -58,6 +62,9 @@ rule encode_masks:
         PATHS.benchmark(PROJECT.encoding_job("encode_masks.{shard}"))
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("encode_masks")
+    resources:
+        **PROJECT.resources("encode_masks"),
     message:
         PROJECT.message(
             "Encoding masks, shard {wildcards.shard}", "encode_masks.{shard}"

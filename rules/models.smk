@@ -11,6 +11,7 @@ if PROJECT.source == "demo":
             SHARED.log("demo_models"),
         benchmark:
             SHARED.benchmark("demo_models")
+        localrule: True
         conda:
             "environment.yaml"
         message:
@@ -32,6 +33,7 @@ for ROLE, FILES in PROJECT.downloads.items():
             SHARED.log(f"download_{ROLE}"),
         benchmark:
             SHARED.benchmark(f"download_{ROLE}")
+        localrule: True
         conda:
             "environment.yaml"
         message:

@@ -44,6 +44,9 @@ rule convert:
         layout="comfyui|diffusers|official",
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("convert")
+    resources:
+        **PROJECT.resources("convert"),
     message:
         PROJECT.message(
             "Converting the LoRA to {wildcards.layout} names", "convert.{layout}"

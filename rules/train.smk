@@ -16,8 +16,10 @@ for RUNS in PROJECT.averaged:
             results=RUNS.folders,
         conda:
             "environment.yaml"
+        threads: PROJECT.threads("train")
         resources:
-            gpu=PROJECT.gpus("train"),
+            **PROJECT.resources("train"),
+            gpu=PROJECT.gpus("train", "train"),
         message:
             PROJECT.message("Training the LoRA (log: {log})", "train")
         shell:

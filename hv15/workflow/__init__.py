@@ -9,6 +9,7 @@
 - twins: what several experiments have in common is made once
 - rule_names: the file names and messages of the rules
 - job_environment: where the jobs find this hv15
+- job_resources: what the jobs ask an executor for
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import yaml
 
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.register import register
-from hv15.choices import TransformerSection
+from hv15.choices import PlannedJob, TransformerSection
 from hv15.collection import paused_collection
 from hv15.config.yaml_file import read_yaml
 from hv15.environment import RUN_VARIABLE, SAFE_PATH
@@ -42,6 +43,7 @@ from hv15.runs.control import note_on_lock, refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
 from hv15.workflow.job_environment import find_command, name_source
+from hv15.workflow.job_resources import JobResources, Resource
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.parallel_jobs import sampling_jobs
 from hv15.workflow.planner import EXPERIMENTS, Planner, refuse_folders
@@ -307,7 +309,7 @@ class WorkflowProject(RuleNames):
         return here and (name in self._planner.shard_of or self._planner.is_copied(name))
 
     def gpus(self, section: TransformerSection, stage: str = "") -> Callable[[Wildcards], int]:
-        """The GPUs of a job on a machine, where it may use several (`num_processes`, `context_parallel`).
+        """The GPUs of a job that may use several (`num_processes`, `context_parallel`), on all machines together.
 
         Never more than this machine has if the job runs here, so that it starts and says what it lacks.
         """
@@ -316,11 +318,27 @@ class WorkflowProject(RuleNames):
             if stage and self._only_takes(stage, wildcards):
                 return 0
             settings = self.project.experiment(run_of_wildcards(dict(wildcards.items()))).settings
-            ranks = settings.train.gpus_per_machine if section == "train" else settings.sample.context_parallel
+            ranks = settings.train.gpus if section == "train" else settings.sample.context_parallel
             here = not self._workflow.non_local_exec
             return self.gpu * (min(ranks, gpu_jobs(settings.runtime.device)) if here else ranks)
 
         return resource
+
+    def resources(self, job: PlannedJob, stage: str = "") -> dict[str, Resource]:
+        """Memory and time of a rule's jobs, for executors that ask for them (`hv15.workflow.job_resources`)."""
+        return self._job_resources.resources(job, stage)
+
+    def threads(self, job: PlannedJob) -> Callable[[Wildcards], int]:
+        """The threads of a rule's jobs."""
+        return self._job_resources.threads(job)
+
+    @cached_property
+    def _job_resources(self) -> JobResources:
+        def samples(stage: str) -> int:
+            shard = self._planner.shards.get(stage)
+            return 1 if shard is None else len(shard.samples)
+
+        return JobResources(self.project, self._workflow, samples)
 
 
 def refuse_living_run(root: Path) -> None:
