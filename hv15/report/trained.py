@@ -124,6 +124,11 @@ class TrainedLoRA:
         return {name: str(version) for name, version in _object(self.metadata.get(VERSIONS)).items()}
 
     @property
+    def packages(self) -> list[str]:
+        """The same as pip names them, without what a build adds to a version: `torch==2.9.0`."""
+        return [f"{name}=={version.partition('+')[0]}" for name, version in self.versions.items()]
+
+    @property
     def best(self) -> ValidationRecord | None:
         """The validation with the lowest loss, the first of several."""
         return min(self.validations, key=lambda each: each.loss or 0.0, default=None)
