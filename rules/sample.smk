@@ -3,7 +3,7 @@
 # The LoRA of each step that a training keeps can be sampled in the same way, as results/checkpoints/STEP/NAME.mp4.
 
 
-from hv15.records.outputs import DECODED, LATENTS, subject
+from hv15.records.outputs import DECODED, LATENTS, enlarged, subject
 
 
 rule condition_shard:
@@ -34,6 +34,8 @@ rule sample_condition:
         PATHS.log("sample_condition.{name}"),
     benchmark:
         PATHS.benchmark("sample_condition.{name}")
+    wildcard_constraints:
+        name=PROJECT.condition_pattern,
     conda:
         "environment.yaml"
     resources:
@@ -133,6 +135,86 @@ for STEP in (None, "{step}"):
             shell:
                 "job {log:q} taken {params.made:q} {output:q}"
                 " hv15 stage decode --spec {input.spec:q} --latents {input.latents:q} --out {output:q}"
+
+
+# Super resolution, with sample.sr: NAME.sr.mp4 beside NAME.mp4, from its latents. A shard has other models than above.
+rule upsample_shard:
+    input:
+        unpack(PROJECT.inputs("upsample_shard.{shard}")),
+    output:
+        temp(PATHS.made("upsample_shard.{shard}")),
+    log:
+        PATHS.log("upsample_shard.{shard}"),
+    benchmark:
+        PATHS.benchmark("upsample_shard.{shard}")
+    conda:
+        "environment.yaml"
+    resources:
+        gpu=PROJECT.gpus("sample"),
+    message:
+        "Super resolution, shard {wildcards.shard}: {WHY:upsample_shard.{wildcards.shard}}"
+    shell:
+        "job {log:q} hv15 stage shard --spec {input.spec:q} --out {output:q}"
+
+
+rule upsample_latents:
+    input:
+        unpack(PROJECT.inputs("upsample_latents.{name}")),
+    output:
+        LATENTS.path(PATHS, enlarged("{name}")),
+    log:
+        PATHS.log("upsample_latents.{name}"),
+    benchmark:
+        PATHS.benchmark("upsample_latents.{name}")
+    conda:
+        "environment.yaml"
+    resources:
+        gpu=PROJECT.gpus("sample", "upsample_latents.{name}"),
+    params:
+        made=str(PATHS.before_taken(LATENTS.path(PATHS, enlarged("{name}")))),
+        files=lambda wildcards, input: [
+            word
+            for key in ("lora", "condition")
+            for file in input.get(key, [])
+            for word in (f"--{key}", file)
+        ],
+    message:
+        "Super resolution of {wildcards.name}: {WHY:upsample_latents.{wildcards.name}}"
+    shell:
+        "job {log:q} taken {params.made:q} {output:q}"
+        " hv15 stage upsample --spec {input.spec:q} --low {input.low:q} {params.files:q} --out {output:q}"
+
+
+for OUTPUT in DECODED:
+
+    rule:
+        name:
+            OUTPUT.enlarging_rule
+        input:
+            unpack(PROJECT.inputs(OUTPUT.enlarging_rule + ".{name}")),
+        output:
+            (
+                directory(OUTPUT.path(PATHS, enlarged("{name}")))
+                if OUTPUT.is_folder
+                else OUTPUT.path(PATHS, enlarged("{name}"))
+            ),
+        log:
+            PATHS.log(OUTPUT.enlarging_rule + ".{name}"),
+        benchmark:
+            PATHS.benchmark(OUTPUT.enlarging_rule + ".{name}")
+        conda:
+            "environment.yaml"
+        resources:
+            gpu=PROJECT.gpu_of(OUTPUT.enlarging_rule + ".{name}"),
+        params:
+            made=str(PATHS.before_taken(OUTPUT.path(PATHS, enlarged("{name}")))),
+        message:
+            "Decoding the enlarged {wildcards.name}: {WHY:"
+            + OUTPUT.enlarging_rule
+            + ".{wildcards.name}}"
+        shell:
+            "job {log:q} taken {params.made:q} {output:q}"
+            " hv15 stage decode --spec {input.spec:q} --latents {input.latents:q} --out {output:q}"
 
 
 rule contact_sheet:

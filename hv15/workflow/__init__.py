@@ -1,6 +1,6 @@
 """What the Snakefile asks for: files, inputs and messages. The rules themselves only name files.
 
-- stages: every job, with what its product has to be made from
+- stages, stage: every job, with what its product has to be made from
 - made_from: what the products record about how they were made
 - planner: what has to run, and how Snakemake is made to agree
 - shards: jobs that make several samples
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ from hv15.errors import UserError, of_the_system
 from hv15.gpus import gpu_jobs
 from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
-from hv15.project.products import lora_files, sample_files, sheet_samples
+from hv15.project.products import lora_files, viewed_files
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths, manifest_name
 from hv15.runs.control import note_on_lock, refuse_orphans
@@ -42,7 +42,8 @@ from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.parallel_jobs import sampling_jobs
 from hv15.workflow.planner import Planner, refuse_folders
 from hv15.workflow.shards import SHARDS
-from hv15.workflow.stages import Stage, StageBuilder
+from hv15.workflow.stage import Stage
+from hv15.workflow.stages import StageBuilder
 from hv15.workflow.why import Reasons
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class WorkflowProject:
         checks: tuple[Callable[[], object], ...] = (
             lambda: project.dataset.sources,
             lambda: project.samples,
+            lambda: project.enlarged,
             lambda: project.training_spec if project.settings.datasets else None,
             lambda: refuse_beforehand(project, missing=False),  # missing files are reported by the others
         )
@@ -244,11 +246,7 @@ class WorkflowProject:
     @property
     def samples(self) -> list[str]:
         """The files of all samples that people look at."""
-        project = self.project
-        files = [file for spec in project.samples.values() for file in sample_files(spec, self.paths)]
-        if sheet_samples(project.samples, self.paths):
-            files.append(self.paths.contact_sheet)
-        return [str(file) for file in files]
+        return [str(file) for file in viewed_files(self.project.samples, self.project.enlarged, self.paths)]
 
     # -- names for the rules ----------------------------------------------------------------------------------------
 
@@ -308,7 +306,7 @@ class WorkflowProject:
     @property
     def downloads(self) -> dict[Role, list[str]]:
         """Role -> the files that are fetched from the Hub."""
-        roles = roles_of(self.project.settings.task) if self.source == "hub" else ()
+        roles = self.project.settings.roles if self.source == "hub" else ()
         return {role: self.model_files(role) for role in roles}
 
     def manifest(self, kind: EncodedKind) -> str:
@@ -319,8 +317,18 @@ class WorkflowProject:
     @property
     def sample_pattern(self) -> str:
         """Matches the names of this project's samples and previews, and nothing else."""
-        names = [*self.project.samples, *(each.name for each in self.project.previews)]
-        return "|".join(map(re.escape, dict.fromkeys(names))) or "(?!)"
+        return _any_of([*self.project.samples, *(each.name for each in self.project.previews)])
+
+    @property
+    def condition_pattern(self) -> str:
+        """Matches the names of all that may have a first image: also of samples that are made larger."""
+        enlarged = _any_of([each.name for each in self.project.enlarged.values()])
+        return f"{self.sample_pattern}|{enlarged}"
+
+
+def _any_of(names: Iterable[str]) -> str:
+    """A regular expression that matches these names and nothing else."""
+    return "|".join(map(re.escape, dict.fromkeys(names))) or "(?!)"
 
 
 def refuse_living_run(root: Path) -> None:

@@ -33,18 +33,19 @@ from hv15.atomic import atomic_path
 from hv15.errors import UserError
 from hv15.project.checkpoints import not_kept
 from hv15.records.json_values import RecordError
-from hv15.records.outputs import DECODED
+from hv15.records.outputs import DECODED, LATENTS
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import Rule
 from hv15.records.spec import Spec
 from hv15.workflow.shards import Shard, make_shards
-from hv15.workflow.stages import Found, Stage
+from hv15.workflow.stage import Found, Stage
 
 SECOND_NS = 10**9
 SAMPLES = "samples"
 """The target that stands for all samples."""
 _ONLY_SAMPLES = "add a dataset to config.yaml, or ask for samples"
-_SHOWN = (*(output.rule for output in DECODED), Rule.CONTACT_SHEET)
+_SHOWN = (*(rule for output in DECODED for rule in (output.rule, output.enlarging_rule)), Rule.CONTACT_SHEET)
+_LATENTS = (LATENTS.rule, LATENTS.enlarging_rule)
 
 
 class Planner:
@@ -98,7 +99,7 @@ class Planner:
         """The stages that make what people look at: decoded samples, latents that are not decoded, the sheet."""
         shown = {each.name for each in self.stages.values() if each.rule in _SHOWN}
         decoded = {stage for name in shown for stage in self.above(name)}
-        latents = {each.name for each in self.stages.values() if each.rule == Rule.SAMPLE_LATENTS}
+        latents = {each.name for each in self.stages.values() if each.rule in _LATENTS}
         return shown | (latents - decoded)
 
     def refuse_unknown_targets(self) -> None:

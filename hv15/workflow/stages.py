@@ -1,4 +1,4 @@
-"""The stages of a project: each job, with what it makes, what that has to be made from, and what it reads.
+"""The stages of a project, each with what it makes, what that has to be made from, and what it reads.
 
 A stage is right when its product records exactly what is wanted (hv15.workflow.made_from). Everything else follows from
 that: what has to run (hv15.workflow.planner), and why, in words (hv15.workflow.why).
@@ -7,13 +7,12 @@ that: what has to run (hv15.workflow.planner), and why, in words (hv15.workflow.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 from pathlib import Path
 
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.encoding import Encoding
-from hv15.choices import Role, roles_of
+from hv15.choices import ENLARGING_ROLES, Role, roles_of
 from hv15.demo.layout import DEMO_VERSION, demo_is_copied
 from hv15.digest import digest
 from hv15.lora.about import About
@@ -23,57 +22,16 @@ from hv15.project.grids import GridRow, grid_rows
 from hv15.project.products import lora_files, products, sheet_samples
 from hv15.records import formats
 from hv15.records.fields import to_json
-from hv15.records.json_values import JsonObject, RecordError
-from hv15.records.outputs import LATENTS, decoded_outputs, subject
+from hv15.records.json_values import JsonObject, RecordError, as_object
+from hv15.records.outputs import LATENTS, SampleOutput, decoded_outputs, subject
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import ENCODING_RULES, Rule
 from hv15.records.spec import Spec
 from hv15.sample.plan import BASE_SUFFIX
-from hv15.sample.prompts import SampleSpec
+from hv15.sample.prompts import LOW, SampleSpec
 from hv15.train.origin import ENTRY
 from hv15.workflow.made_from import MadeFromReader, conversion_spec
-
-
-class Found(Enum):
-    """The state in which a stage's product was found."""
-
-    RIGHT = "right"
-    MISSING = "missing"
-    """Not there, or unreadable: torn, or of another version. It is made again when something needs it."""
-    WRONG = "wrong"
-    """There, but made from something else."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One job of the workflow."""
-
-    name: str
-    """Rule and wildcard: `train`, `sample_video.NAME`. Its spec and its log have the same name."""
-    products: tuple[Path, ...]
-    """Relative to the project folder, as Snakemake names them."""
-    wanted: JsonObject
-    """What the products have to be made from."""
-    found: Found
-    recorded: JsonObject | None = None
-    """What the product was made from, as it records itself."""
-    inputs: Mapping[str, Sequence[Path]] = field(default_factory=dict)
-    """Products of other stages that it reads, by the name that the rule knows them by."""
-    details: JsonObject = field(default_factory=dict)
-    """What else the job has to know."""
-    is_always_made: bool = False
-    """Whether a missing product is made even if no stage that runs reads it."""
-    is_untaken: bool = False
-    """Whether the job of a shard has made the product, and the stage's own job has not taken it yet."""
-
-    @property
-    def rule(self) -> str:
-        return self.name.partition(".")[0]
-
-    @property
-    def subject(self) -> str:
-        """The wildcard: a sample's name, a shard, a layout."""
-        return self.name.partition(".")[2]
+from hv15.workflow.stage import Found, Stage
 
 
 class StageBuilder:
@@ -112,6 +70,8 @@ class StageBuilder:
                 yield self._keeping(step)
         for spec in self._project.samples.values():
             yield from self._sample(spec)
+        for name, spec in self._project.enlarged.items():
+            yield from self._enlarging(self._project.samples[name], spec)
         yield from self._sheet()
         if self._trains:
             for layout in self._project.settings.convert.formats:
@@ -135,10 +95,10 @@ class StageBuilder:
             yield Stage(Rule.DEMO_MODELS, files, {"version": DEMO_VERSION}, found)
             return
         if settings.models.source == "hub":
-            for role in roles_of(settings.task):
+            for role in settings.roles:
                 yield self._download(role)
-        identities: JsonObject = {role: models.identity(role) for role in roles_of(settings.task)}
-        inputs = {"models": [path for role in roles_of(settings.task) for path in self._made(role)]}
+        identities: JsonObject = {role: models.identity(role) for role in settings.roles}
+        inputs = {"models": self._made(*settings.roles)}
         yield self._checking_stage(Rule.CHECK_MODELS, self._paths.checked_models, {"models": identities}, inputs)
 
     def _download(self, role: Role) -> Stage:
@@ -239,9 +199,9 @@ class StageBuilder:
         return self._project.texts.settings_digest
 
     def _conditions(self) -> Iterator[Stage]:
-        """The first images of samples and previews."""
+        """The first images of samples and previews, and once more at the size to which super resolution enlarges."""
         models = {"models": self._made("vae", "image_encoder"), "checked": self._checked()}
-        specs = [*self._project.samples.values(), *self._project.previews]
+        specs = [*self._project.samples.values(), *self._project.previews, *self._project.enlarged.values()]
         for name, spec in {spec.name: spec for spec in reversed(specs) if spec.image}.items():
             product, details = self._paths.condition(name), JsonObject({"sample": spec.to_json()})
             stage = f"{Rule.SAMPLE_CONDITION}.{name}"
@@ -272,12 +232,41 @@ class StageBuilder:
             details,
         )
         for output in decoded_outputs(spec.output_type):
-            product = output.path(self._paths, name, step)
-            inputs = {"latents": [latents], "models": self._made("vae")}
-            wanted = spec.decoding(trained, self._text)
-            stage = self._sample_stage(f"{output.rule_of(step)}.{where}", product, wanted, inputs, details)
-            whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == spec.frames
-            yield stage if whole else replace(stage, found=Found.MISSING)
+            product, wanted = output.path(self._paths, name, step), spec.decoding(trained, self._text)
+            yield self._decoding(f"{output.rule_of(step)}.{where}", output, product, latents, wanted, details)
+
+    def _enlarging(self, small: SampleSpec, spec: SampleSpec) -> Iterator[Stage]:
+        """What super resolution makes of a sample with the published LoRA, from its latents."""
+        trained, details = self._project.trained_digest, JsonObject({"sample": spec.to_json()})
+        low, latents = small.denoising(trained, self._text), LATENTS.path(self._paths, spec.name)
+        yield self._sample_stage(
+            f"{LATENTS.enlarging_rule}.{small.name}",
+            latents,
+            spec.denoising(trained, self._text, low),
+            {
+                LOW: [LATENTS.path(self._paths, small.name)],
+                "lora": [self._published] if spec.lora_multiplier is not None else [],
+                "condition": [self._paths.condition(spec.name)] if spec.image else [],
+                "manifests": self._manifests(self._project.texts),
+                "models": self._made(*ENLARGING_ROLES),
+                "checked": self._checked(),
+            },
+            details,
+        )
+        for output in decoded_outputs(spec.output_type):
+            product, wanted = output.path(self._paths, spec.name), spec.decoding(trained, self._text, low)
+            name = f"{output.enlarging_rule}.{small.name}"
+            yield self._decoding(name, output, product, latents, wanted, details)
+
+    def _decoding(
+        self, name: str, output: SampleOutput, product: Path, latents: Path, wanted: JsonObject, details: JsonObject
+    ) -> Stage:
+        """The decoding of a sample's latents to one of its outputs."""
+        inputs = {"latents": [latents], "models": self._made("vae")}
+        stage = self._sample_stage(name, product, wanted, inputs, details)
+        frames = as_object(details["sample"])["frames"]
+        whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == frames
+        return stage if whole else replace(stage, found=Found.MISSING)
 
     def _same(self, name: str, step: int | None) -> Path | None:
         """The latents that may be the same, and are copied then: those of the published LoRA, those of its step."""
@@ -318,14 +307,15 @@ class StageBuilder:
         return found
 
     def _sheet(self) -> Iterator[Stage]:
-        compared = sheet_samples(self._project.samples, self._paths)
+        small, large = self._project.samples, self._project.enlarged
+        compared = sheet_samples(small, large, self._paths)
         if not compared:
             return
-        names = [file for pair in compared.values() for file in pair if file is not None]
-        trained = self._project.trained_digest
-        samples: JsonObject = {
-            name: digest(spec.decoding(trained, self._text)) for name, spec in self._project.samples.items()
-        }
+        names = [file for row in compared.values() for file in row.files]
+        trained, text = self._project.trained_digest, self._text
+        samples: JsonObject = {name: digest(spec.decoding(trained, text)) for name, spec in small.items()}
+        for name, spec in large.items():
+            samples[spec.name] = digest(spec.decoding(trained, text, small[name].denoising(trained, text)))
         product = self._paths.contact_sheet
         yield self._recording_stage(Rule.CONTACT_SHEET, [product], {"samples": samples}, {"samples": names})
 
@@ -340,7 +330,7 @@ class StageBuilder:
         return self._recording_stage(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._published]})
 
     def _publishing(self) -> Stage:
-        others = products(self._project.settings, self._project.samples, self._paths)
+        others = products(self._project.settings, self._project.samples, self._project.enlarged, self._paths)
         chosen, published = (
             lora_files(self._project.settings.train, lora) for lora in (self._published, self._paths.lora)
         )

@@ -20,7 +20,7 @@ from hv15.records.shard import parts_of
 from hv15.records.spec import Spec
 from hv15.workflow.planner import Planner
 from hv15.workflow.shards import make_shards
-from hv15.workflow.stages import Found, Stage
+from hv15.workflow.stage import Found, Stage
 from tests.workflow.edits import ONE, TWO
 from tests.workflow.quick import Outcome, QuickProject
 
