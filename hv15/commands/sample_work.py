@@ -250,7 +250,7 @@ def write_latents(
 
     Args:
         previews: show what it becomes meanwhile.
-        low: see `Sampler.latents`.
+        low: [1, C, F', h, w], see `Sampler.latents`.
 
     Raises:
         UserError: something that it needs is missing or cannot be used, or the file cannot be written.

@@ -54,7 +54,10 @@ class SheetRow:
 
     @property
     def details(self) -> list[tuple[str, Pixels]]:
-        """The middle of a few frames before and after super resolution, at the large size, each with its label."""
+        """The middle of a few frames before and after super resolution, at the large size, each with its label.
+
+        Each is uint8 [F, H, W, 3].
+        """
         if self.enlarged is None:
             return []
         after = few_frames(self.enlarged)
@@ -77,7 +80,7 @@ def read_sample(path: Path) -> Pixels:
 
 
 def read_few(path: Path, count: int = FRAMES_PER_CLIP) -> Pixels:
-    """Return the frames that `few_frames` would choose of a sample, without reading the others into memory.
+    """Return the frames [F, H, W, 3] that `few_frames` would choose of a sample, without reading the others into memory.
 
     Raises:
         UserError: it is missing or damaged.

@@ -111,5 +111,12 @@ class LatentEnlarger:
 
 
 def upsampled(latents: Tensor, rows: int, columns: int, path: Path, device: torch.device) -> Tensor:
-    """Enlarge latents with the latent upsampler of a file; see `LatentEnlarger`."""
+    """Enlarge latents [B, C, F', h, w] with the latent upsampler of a file, as `LatentEnlarger` does.
+
+    Returns:
+        float32 [B, C, F', rows, columns], on the CPU.
+
+    Raises:
+        UserError: as `LatentEnlarger`.
+    """
     return LatentEnlarger(path, device)(latents, rows, columns)
