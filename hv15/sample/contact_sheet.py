@@ -80,7 +80,7 @@ def read_sample(path: Path) -> Pixels:
 
 
 def read_few(path: Path, count: int = FRAMES_PER_CLIP) -> Pixels:
-    """Return the frames [F, H, W, 3] that `few_frames` would choose of a sample, without reading the others into memory.
+    """Return the frames [F, H, W, 3] of a sample that `few_frames` would choose; others are not kept in memory.
 
     Raises:
         UserError: it is missing or damaged.
