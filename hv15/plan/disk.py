@@ -137,7 +137,7 @@ def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
     from hv15.lora.sizes import settings_network
 
     settings, train = project.settings, project.settings.train
-    large = {"enlarged latents": _enlarged_bytes(project, sizes)}
+    large = {"enlarged latents": size} if (size := _enlarged_bytes(project, sizes)) else {}
     if not settings.datasets:
         return large
     try:
