@@ -387,6 +387,11 @@ class ProjectPaths:
         return self.hidden / "complete.json"
 
     @property
+    def job_requests(self) -> Path:
+        """What jobs ask a cluster for, as it was planned (`hv15.workflow.job_resources`)."""
+        return self.hidden / "requests.json"
+
+    @property
     def passed_checks(self) -> Path:
         """What was checked before the first job and found good (`hv15.plan.beforehand`)."""
         return self.hidden / "looks.json"
