@@ -22,9 +22,12 @@ rule condition_shard:
         **PROJECT.resources("condition", "condition_shard.{shard}"),
         gpu=PROJECT.gpu,
     message:
-        "Encoding first images, shard {wildcards.shard}: {WHY:condition_shard.{wildcards.shard}}"
+        PROJECT.message(
+            "Encoding first images, shard {wildcards.shard}", "condition_shard.{shard}"
+        )
     shell:
         "job {log:q} hv15 stage shard --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
 
 
 rule sample_condition:
@@ -47,9 +50,13 @@ rule sample_condition:
     params:
         made=str(PATHS.before_taken(PATHS.condition("{name}"))),
     message:
-        "Encoding the first image of sample {wildcards.name}: {WHY:sample_condition.{wildcards.name}}"
+        PROJECT.message(
+            "Encoding the first image of sample {wildcards.name}",
+            "sample_condition.{name}",
+        )
     shell:
         "job {log:q} taken {params.made:q} {output:q} hv15 stage condition --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
 
 
 rule sample_shard:
@@ -68,9 +75,10 @@ rule sample_shard:
         **PROJECT.resources("sample", "sample_shard.{shard}"),
         gpu=PROJECT.gpus("sample"),
     message:
-        "Sampling, shard {wildcards.shard}: {WHY:sample_shard.{wildcards.shard}}"
+        PROJECT.message("Sampling, shard {wildcards.shard}", "sample_shard.{shard}")
     shell:
         "job {log:q} hv15 stage shard --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
 
 
 # Of the published LoRA, and of that after a step.
@@ -97,17 +105,13 @@ for STEP in (None, "{step}"):
             gpu=PROJECT.gpus("sample", STAGE),
         params:
             made=str(PATHS.before_taken(LATENTS.path(PATHS, "{name}", STEP))),
-            files=lambda wildcards, input: [
-                word
-                for key in ("lora", "condition")
-                for file in input.get(key, [])
-                for word in (f"--{key}", file)
-            ],
+            files=PROJECT.options_of("lora", "condition"),
         message:
-            "Sampling " + WHICH + ": {WHY:" + STAGE.replace("{", "{wildcards.") + "}"
+            PROJECT.message("Sampling " + WHICH, STAGE)
         shell:
             "job {log:q} taken {params.made:q} {output:q}"
             " hv15 stage denoise --spec {input.spec:q} {params.files:q} --out {output:q}"
+            + EXPERIMENT
 
     # One rule for each kind of output that is decoded: a video, a folder of images.
     for OUTPUT in DECODED:
@@ -136,15 +140,13 @@ for STEP in (None, "{step}"):
                 gpu=PROJECT.gpu_of(STAGE),
             params:
                 made=str(PATHS.before_taken(OUTPUT.path(PATHS, "{name}", STEP))),
+                files=PROJECT.options_of("latents"),
             message:
-                "Decoding "
-                + WHICH
-                + ": {WHY:"
-                + STAGE.replace("{", "{wildcards.")
-                + "}"
+                PROJECT.message("Decoding " + WHICH, STAGE)
             shell:
                 "job {log:q} taken {params.made:q} {output:q}"
-                " hv15 stage decode --spec {input.spec:q} --latents {input.latents:q} --out {output:q}"
+                " hv15 stage decode --spec {input.spec:q} {params.files:q} --out {output:q}"
+                + EXPERIMENT
 
 
 # Super resolution, with sample.sr: NAME.sr.mp4 beside NAME.mp4, from its latents. A shard has other models than above.
@@ -159,12 +161,17 @@ rule upsample_shard:
         PATHS.benchmark("upsample_shard.{shard}")
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("upsample")
     resources:
+        **PROJECT.resources("upsample", "upsample_shard.{shard}"),
         gpu=PROJECT.gpus("sample"),
     message:
-        "Super resolution, shard {wildcards.shard}: {WHY:upsample_shard.{wildcards.shard}}"
+        PROJECT.message(
+            "Super resolution, shard {wildcards.shard}", "upsample_shard.{shard}"
+        )
     shell:
         "job {log:q} hv15 stage shard --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
 
 
 rule upsample_latents:
@@ -178,21 +185,21 @@ rule upsample_latents:
         PATHS.benchmark("upsample_latents.{name}")
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("upsample")
     resources:
+        **PROJECT.resources("upsample"),
         gpu=PROJECT.gpus("sample", "upsample_latents.{name}"),
     params:
         made=str(PATHS.before_taken(LATENTS.path(PATHS, enlarged("{name}")))),
-        files=lambda wildcards, input: [
-            word
-            for key in ("lora", "condition")
-            for file in input.get(key, [])
-            for word in (f"--{key}", file)
-        ],
+        files=PROJECT.options_of("low", "lora", "condition"),
     message:
-        "Super resolution of {wildcards.name}: {WHY:upsample_latents.{wildcards.name}}"
+        PROJECT.message(
+            "Super resolution of {wildcards.name}", "upsample_latents.{name}"
+        )
     shell:
         "job {log:q} taken {params.made:q} {output:q}"
-        " hv15 stage upsample --spec {input.spec:q} --low {input.low:q} {params.files:q} --out {output:q}"
+        " hv15 stage upsample --spec {input.spec:q} {params.files:q} --out {output:q}"
+        + EXPERIMENT
 
 
 for OUTPUT in DECODED:
@@ -214,17 +221,22 @@ for OUTPUT in DECODED:
             PATHS.benchmark(OUTPUT.enlarging_rule + ".{name}")
         conda:
             "environment.yaml"
+        threads: PROJECT.threads("decode_large")
         resources:
+            **PROJECT.resources("decode_large"),
             gpu=PROJECT.gpu_of(OUTPUT.enlarging_rule + ".{name}"),
         params:
             made=str(PATHS.before_taken(OUTPUT.path(PATHS, enlarged("{name}")))),
+            files=PROJECT.options_of("latents"),
         message:
-            "Decoding the enlarged {wildcards.name}: {WHY:"
-            + OUTPUT.enlarging_rule
-            + ".{wildcards.name}}"
+            PROJECT.message(
+                "Decoding the enlarged {wildcards.name}",
+                OUTPUT.enlarging_rule + ".{name}",
+            )
         shell:
             "job {log:q} taken {params.made:q} {output:q}"
-            " hv15 stage decode --spec {input.spec:q} --latents {input.latents:q} --out {output:q}"
+            " hv15 stage decode --spec {input.spec:q} {params.files:q} --out {output:q}"
+            + EXPERIMENT
 
 
 rule contact_sheet:
@@ -240,9 +252,10 @@ rule contact_sheet:
     conda:
         "environment.yaml"
     message:
-        "Drawing the samples side by side: {WHY:contact_sheet}"
+        PROJECT.message("Drawing the samples side by side", "contact_sheet")
     shell:
         "job {log:q} hv15 stage sheet --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
 
 
 rule samples:
@@ -264,6 +277,9 @@ rule checkpoint_grid:
     conda:
         "environment.yaml"
     message:
-        "Drawing the samples of all checkpoints side by side: {WHY:checkpoint_grid}"
+        PROJECT.message(
+            "Drawing the samples of all checkpoints side by side", "checkpoint_grid"
+        )
     shell:
         "job {log:q} hv15 stage grid --spec {input.spec:q} --out {output.sheet:q} --video {output.video:q}"
+        + EXPERIMENT

@@ -44,6 +44,8 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 _FARTHEST_FIRST: tuple[Enlarging, ...] = ("1080p", "720p", "auto")
 SEED_SUFFIX = ".seed"
 """Stands before the seed in the name of a sample of `seeds`; a prompt's own name has no dot."""
+SAMPLE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.seed\d+)?(\.base|\.preview)?"
+"""Matches the name of any sample."""
 
 
 class PromptSettings(Section):

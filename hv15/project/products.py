@@ -18,6 +18,14 @@ def sample_files(spec: SampleSpec, paths: ProjectPaths) -> list[Path]:
     return [output.path(paths, spec.name) for output in OUTPUT_TYPES[spec.output_type]]
 
 
+def shown_files(
+    samples: Mapping[str, SampleSpec], enlarged: Mapping[str, SampleSpec], paths: ProjectPaths
+) -> list[Path]:
+    """The files of all samples that people look at; arguments as in `sheet_samples`."""
+    files = [file for spec in (*samples.values(), *enlarged.values()) for file in sample_files(spec, paths)]
+    return [*files, paths.contact_sheet] if sheet_samples(samples, enlarged, paths) else files
+
+
 def shown_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, Path]:
     """The files of the samples that can be viewed, by the same names."""
     shown = {name: (spec.name, OUTPUT_TYPES[spec.output_type][0]) for name, spec in samples.items()}
@@ -62,18 +70,10 @@ def lora_files(train: TrainSettings, lora: Path) -> list[Path]:
     return [lora, average_of(lora)] if train.ema_decay else [lora]
 
 
-def viewed_files(
-    samples: Mapping[str, SampleSpec], enlarged: Mapping[str, SampleSpec], paths: ProjectPaths
-) -> list[Path]:
-    """All files of samples that people look at; arguments as in `sheet_samples`."""
-    made = [file for spec in (*samples.values(), *enlarged.values()) for file in sample_files(spec, paths)]
-    return [*made, paths.contact_sheet] if sheet_samples(samples, enlarged, paths) else made
-
-
 def products(
     settings: Settings, samples: Mapping[str, SampleSpec], enlarged: Mapping[str, SampleSpec], paths: ProjectPaths
 ) -> list[Path]:
     """Everything that belongs to a finished LoRA; arguments as in `sheet_samples`."""
     name = settings.convert.output_name
     converted = [paths.converted(layout, name) for layout in settings.convert.formats]
-    return viewed_files(samples, enlarged, paths) + converted
+    return shown_files(samples, enlarged, paths) + converted

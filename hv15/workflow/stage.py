@@ -1,4 +1,4 @@
-"""A stage: one job of the workflow, with what it makes and what that has to be made from."""
+"""One job of the workflow: what it makes, what that has to be made from, and what it reads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 from hv15.records.json_values import JsonObject
+from hv15.records.stage_names import rule_of, run_of, subject_of
 
 
 class Found(Enum):
@@ -25,7 +26,7 @@ class Stage:
     """One job of the workflow."""
 
     name: str
-    """Rule and wildcard: `train`, `sample_video.NAME`. Its spec and its log have the same name."""
+    """Rule and wildcard, after the experiment if it is of one: `train`, `sample_video.NAME`, `small/train`."""
     products: tuple[Path, ...]
     """Relative to the project folder, as Snakemake names them."""
     wanted: JsonObject
@@ -43,10 +44,32 @@ class Stage:
     """Whether the job of a shard has made the product, and the stage's own job has not taken it yet."""
 
     @property
+    def run(self) -> str:
+        """The experiment that it belongs to; "" for the base config."""
+        return run_of(self.name)
+
+    @property
     def rule(self) -> str:
-        return self.name.partition(".")[0]
+        return rule_of(self.name)
 
     @property
     def subject(self) -> str:
         """The wildcard: a sample's name, a shard, a layout."""
-        return self.name.partition(".")[2]
+        return subject_of(self.name)
+
+
+def compare(root: Path, products: Sequence[Path], recorded: JsonObject | None, wanted: JsonObject) -> Found:
+    """Return how products are found.
+
+    Args:
+        root: the project folder, where their paths start.
+        recorded: what they say they were made from; None if they do not say it, or are not there.
+    """
+    if recorded is None or not all((root / product).exists() for product in products):
+        return Found.MISSING
+    return Found.RIGHT if recorded == wanted else Found.WRONG
+
+
+def in_project(path: Path, root: Path) -> Path:
+    """Return a path as the rules name it: relative to the project folder if it is inside."""
+    return path.relative_to(root) if path.is_relative_to(root) else path

@@ -193,7 +193,7 @@ def test_an_image_is_encoded_again_at_the_large_size(finished_large: QuickProjec
     assert latents.inputs["condition"] == list(found["sample_condition.one.sr"].products)
     assert latents.inputs["low"] == list(found["sample_latents.one"].products)
     assert as_object(latents.wanted["models"]).keys() == {"sr_dit", "upsampler", "vae", "image_encoder"}
-    shards = make_shards(found.values(), 1, Project(project.root / "config.yaml").paths)
+    shards = make_shards(found.values(), 1)
     assert [shard.stage.name for shard in shards] == ["condition_shard.0"], "one sample alone needs no other"
 
 

@@ -222,7 +222,7 @@ def sample(name: str, *, steps: int = 10, untaken: tuple[str, ...] = (), rule: s
 
 
 def divided(*samples: list[Stage], devices: int = 1) -> list[tuple[str, ...]]:
-    shards = make_shards([stage for each in samples for stage in each], devices, PATHS)
+    shards = make_shards([stage for each in samples for stage in each], devices)
     return [shard.samples for shard in shards]
 
 

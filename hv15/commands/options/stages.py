@@ -279,7 +279,7 @@ class SampleUpsample(SettingsCommand):
     name: ClassVar[str] = "upsample"
     stage: ClassVar[StageName | None] = "upsample"
     spec: Annotated[Path, Argument("the stage's spec, as the planner writes it")]
-    low: Annotated[Path, Argument("the latents of the small sample")]
+    low: Annotated[Path | None, Argument("the latents of the small sample")] = None
     lora: Annotated[Path | None, Argument("the trained LoRA, if super resolution uses it")] = None
     condition: Annotated[Path | None, Argument("the first image, encoded at the large size (i2v)")] = None
     out: Annotated[Path, Argument("the latents file")]
@@ -298,8 +298,8 @@ class SampleDecode(SettingsCommand):
     stage: ClassVar[StageName | None] = "decode"
     spec: Annotated[Path | None, Argument("the stage's spec (by default from the latents)")] = None
     latents: Annotated[
-        Path, Argument("a .latents.safetensors file; all that is needed", flags=("--latents", "--latent_path"))
-    ]
+        Path | None, Argument("a .latents.safetensors file; all that is needed", flags=("--latents", "--latent_path"))
+    ] = None
     out: Annotated[Path, Argument("the video, or the folder of images")]
 
     def run(self) -> None:
