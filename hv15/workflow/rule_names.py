@@ -117,11 +117,9 @@ class RuleNames:
 
     def _everything(self, run: str) -> list[str]:
         project, paths = self.project.experiment(run), ProjectPaths(run=run)
-        return (
-            [str(paths.lora)]
-            if project.settings.datasets
-            else [*map(str, shown_files(project.samples, project.enlarged, paths))]
-        )
+        if project.settings.datasets:
+            return [str(paths.lora)]
+        return [*map(str, shown_files(project.samples, project.enlarged, paths))]
 
     def all_experiments(self, wildcards: Wildcards) -> list[str]:
         """What `snakemake experiments` makes: of each experiment the LoRA, or the samples if it has no dataset."""
