@@ -48,6 +48,7 @@ _OF_PROMPTS = (
     "shift",
     "negative",
     "image",
+    "sr",
 )
 """Options that say what to denoise."""
 

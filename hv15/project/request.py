@@ -31,6 +31,7 @@ _OPTIONS: dict[Location, str] = {
     ("sample", "output_type"): "output-type",
     ("sample", "prompts_file"): "prompts-file",
     ("sample", "seeds"): "seed",
+    ("sample", "sr"): "sr",
 }
 """The options that give one setting each."""
 

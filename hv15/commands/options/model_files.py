@@ -8,6 +8,10 @@ from typing import Annotated, TypeAlias
 from hv15.arguments import Argument, Command
 from hv15.choices import ENLARGING_ROLES, ROLES, Role
 
+SuperResolutionFile: TypeAlias = Annotated[
+    Path | None, Argument("the transformer of super resolution, instead of the project's")
+]
+UpsamplerFile: TypeAlias = Annotated[Path | None, Argument("its latent upsampler")]
 VaeFile: TypeAlias = Annotated[Path | None, Argument("the VAE")]
 TextEncoderFile: TypeAlias = Annotated[Path | None, Argument("Qwen2.5-VL")]
 TokenizerFile: TypeAlias = Annotated[Path | None, Argument("its tokenizer")]

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Annotated, ClassVar, TypeAlias
 
 from hv15.arguments import Argument, Entry, Group
-from hv15.choices import EnlargedResolution
+from hv15.choices import EnlargedResolution, Enlarging
 from hv15.commands.options.base import SettingsCommand
 from hv15.commands.options.model_files import (
     GlyphEncoderFile,
     ImageEncoderFile,
+    SuperResolutionFile,
     TextEncoderFile,
     TokenizerFile,
+    UpsamplerFile,
     VaeFile,
 )
 from hv15.commands.options.reach import BlockFactors, ExcludePatterns, IncludePatterns, StepFactors
@@ -176,6 +178,10 @@ class Sample(SettingsCommand):
     image: Annotated[Path | None, Argument("the first frame (i2v)")] = None
     fps: Annotated[float | None, Argument("frames per second of the file")] = None
     output_type: Annotated[OutputType | None, Argument("as sample.output_type")] = None
+    sr: Annotated[
+        Enlarging | None,
+        Argument("also make each video larger by super resolution, as a file of its own (as sample.sr)"),
+    ] = None
     no_metadata: Annotated[
         bool,
         Argument(
@@ -184,6 +190,8 @@ class Sample(SettingsCommand):
         ),
     ] = False
     dit: Annotated[Path | None, Argument("the transformer, instead of the project's")] = None
+    sr_dit: SuperResolutionFile = None
+    upsampler: UpsamplerFile = None
     vae: VaeFile = None
     text_encoder: TextEncoderFile = None
     tokenizer: TokenizerFile = None
@@ -223,8 +231,8 @@ class Upsample(SettingsCommand):
     lora: Annotated[
         tuple[str, ...], Argument("LoRAs for super resolution itself", metavar="FILE[:STRENGTH]", several="+")
     ] = ()
-    sr_dit: Annotated[Path | None, Argument("the transformer of super resolution, instead of the project's")] = None
-    upsampler: Annotated[Path | None, Argument("its latent upsampler")] = None
+    sr_dit: SuperResolutionFile = None
+    upsampler: UpsamplerFile = None
     vae: VaeFile = None
     text_encoder: TextEncoderFile = None
     tokenizer: TokenizerFile = None
