@@ -139,7 +139,7 @@ class ProjectPaths:
     @property
     def results(self) -> Path:
         """The folder of all results."""
-        return self.root / RESULTS / self.run
+        return _results(self.root, self.run)
 
     # -- results for the user ---------------------------------------------------------------------------------------
 
@@ -336,7 +336,17 @@ class ProjectPaths:
 
     def trial_spec(self, stage: str) -> Path:
         """Return the spec of a job in a dry run, which may be of a config that is not saved yet."""
-        return self.hidden / "dry-run" / self.run / f"{stage}.json"
+        return self.trials / self.run / f"{stage}.json"
+
+    @property
+    def trials(self) -> Path:
+        """The folder of the specs of a dry run."""
+        return self.hidden / "dry-run"
+
+    @property
+    def no_spec(self) -> Path:
+        """Stands for each spec in a dry run that need not be written."""
+        return self.trials / "none.json"
 
     @property
     def all_manifests(self) -> Path:
@@ -422,6 +432,11 @@ _OWN_NAMES = re.compile(r"train-.*|.*\.(safetensors|json|html|csv|tex|zip|png|mp
 def is_result_name(name: str) -> bool:
     """Whether something else than an experiment has this name in the folder of results, or may get it."""
     return name.lower() in _names_of_results() or _OWN_NAMES.fullmatch(name.lower()) is not None
+
+
+@cache
+def _results(root: Path, run: str) -> Path:
+    return root / RESULTS / run
 
 
 @cache

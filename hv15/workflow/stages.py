@@ -191,11 +191,12 @@ class StageBuilder:
             if same := self._same(name, step):
                 details["same"] = str(same)
         condition = [self._paths.condition(name)] if spec.image else []
+        denoised = spec.denoising(trained, self._text)
         latents, where = LATENTS.path(self._paths, name, step), subject(name, step)
         yield self._sample_stage(
             f"{LATENTS.rule_of(step)}.{where}",
             latents,
-            spec.denoising(trained, self._text),
+            denoised,
             {
                 "lora": lora,
                 "condition": condition,
@@ -207,7 +208,7 @@ class StageBuilder:
         for output in decoded_outputs(spec.output_type):
             product = output.path(self._paths, name, step)
             inputs = {"latents": [latents], "models": self._models.made("vae")}
-            wanted = spec.decoding(trained, self._text)
+            wanted = spec.decoding_of(denoised)
             stage = self._sample_stage(f"{output.rule_of(step)}.{where}", product, wanted, inputs, details)
             whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == spec.frames
             yield stage if whole else replace(stage, found=Found.MISSING)
