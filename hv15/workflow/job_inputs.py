@@ -11,9 +11,10 @@ from functools import cached_property
 from pathlib import Path
 
 from hv15.records.twins import TWIN
+from hv15.sample.prompts import LOW
 from hv15.workflow.stage import Stage
 
-_IN_COMMANDS = ("lora", "condition", "latents", TWIN)
+_IN_COMMANDS = ("lora", "condition", "latents", LOW, TWIN)
 """Inputs that the rules' commands name."""
 
 
