@@ -60,7 +60,9 @@ def main() -> None:
             root = Path(folder) / "project"
             make_project(root, count, options.clips)
             (wall, used, jobs), (wall_again, used_again, _) = plan(root), plan(root)
-            row = f"{count:>11}{options.clips:>8}{jobs:>7}{wall:>10.1f}{used:>8.1f}{wall_again:>10.1f}{used_again:>8.1f}"
+            row = (
+                f"{count:>11}{options.clips:>8}{jobs:>7}{wall:>10.1f}{used:>8.1f}{wall_again:>10.1f}{used_again:>8.1f}"
+            )
             print(row, flush=True)
 
 
