@@ -72,7 +72,7 @@ def removable(store_root: Path, use: StoreUse) -> Iterator[Path]:
 
 def _runs(root: Path) -> list[ProjectPaths]:
     """Return the paths of a project and of its experiments, each of which has its own manifests and specs."""
-    return [ProjectPaths(root), *ProjectPaths(root).experiments()]
+    return [ProjectPaths(root), *ProjectPaths(root).begun_experiments()]
 
 
 def _add_manifests(use: StoreUse, store_root: Path, paths: ProjectPaths) -> None:

@@ -317,10 +317,12 @@ class ProjectPaths:
         for path in sorted(self.root.glob(f"{RESULTS}/*/train/metrics.jsonl")):
             yield ProjectPaths(self.root, path.parts[-3])
 
-    def planned_experiments(self) -> Iterator[ProjectPaths]:
-        """Yield the project's experiments of which anything is there, whether the config still has them, by name."""
-        for path in sorted(self.root.glob(f"{RESULTS}/*/{self.specs.name}")):
-            yield ProjectPaths(self.root, path.parts[-2])
+    def begun_experiments(self) -> Iterator[ProjectPaths]:
+        """Yield the experiments of which anything was planned or encoded, even if the config lost them, by name."""
+        base = ProjectPaths(self.root)
+        signs = (base.specs.name, base.all_manifests.name)
+        found = {path.parts[-2] for sign in signs for path in self.root.glob(f"{RESULTS}/*/{sign}")}
+        yield from (ProjectPaths(self.root, run) for run in sorted(found))
 
     def with_samples(self) -> Iterator[ProjectPaths]:
         """Yield the project, and its experiments with samples or previews, sorted by name."""

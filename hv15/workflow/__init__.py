@@ -7,6 +7,7 @@
 - why: the reasons, in words
 - outcome: what becomes of the training that is there, in words
 - twins: what several experiments have in common is made once
+- former: what was made before an experiment was renamed
 - rule_names: the file names and messages of the rules
 - job_environment: where the jobs find this hv15
 - job_resources: what the jobs ask an executor for
@@ -42,6 +43,7 @@ from hv15.records.twins import TWIN, twin_files
 from hv15.runs.control import note_on_lock, refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
+from hv15.workflow.former import former_stages
 from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.job_resources import JobResources, Resource
 from hv15.workflow.made_from import MadeFromReader
@@ -145,6 +147,8 @@ def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False) -> list[St
             refuse_folders(run.paths)
             refuse_beforehand(run, missing=False)
             stages += StageBuilder(run, reader, complete).stages(of_checkpoints=of_checkpoints)
+    former = former_stages(base.root, base.experiments, stages, reader) if base.experiments else ()
+    stages = [*former, *stages]
     reader.save()
     complete.save()
     base.save_caches()

@@ -85,7 +85,7 @@ class Planner:
         self._targets, self._dry_run, self._devices = targets, dry_run, devices
         self._relative = ProjectPaths()
         self._makers = {product: stage.name for stage in self.stages.values() for product in stage.products}
-        self._runs = dict.fromkeys(["", *(stage.run for stage in self.stages.values())])
+        self._runs = dict.fromkeys(["", *(stage.run for stage in self.stages.values() if not stage.is_former)])
         self._restored: dict[str, str] = {}
         """For a lost LoRA that is restored from its published copy, the stage of that."""
         for run in self._runs:
@@ -274,6 +274,8 @@ class Planner:
                 with atomic_path(self.paths.root / product):
                     pass  # empty
         for stage in (*self.stages.values(), *(shard.stage for shard in self.shards.values())):
+            if stage.is_former:
+                continue
             self._write_spec(stage)
             self._avoid_future_times(stage)
 
