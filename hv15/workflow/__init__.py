@@ -107,11 +107,11 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
         UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
     """
     with paused_collection():
-        stages = _stages(_asked_runs(project, targets), of_checkpoints=_are_of_checkpoints(targets))
+        stages = _stages(asked_runs(project, targets), of_checkpoints=_are_of_checkpoints(targets))
         return Planner(ProjectPaths(project.root), stages, targets=targets, dry_run=dry_run, devices=devices)
 
 
-def _asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
+def asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
     """The base config, and the experiments that targets belong to.
 
     Raises:
@@ -234,7 +234,7 @@ class WorkflowProject(RuleNames):
         of_checkpoints = _are_of_checkpoints(targets) or not workflow.is_main_process  # a job has other targets
         if of_checkpoints or self.has_experiments:
             with paused_collection():
-                stages = _stages(_asked_runs(self.project, targets), of_checkpoints=of_checkpoints)
+                stages = _stages(asked_runs(self.project, targets), of_checkpoints=of_checkpoints)
         else:
             stages = self._stages
         devices = sampling_jobs(workflow, self.project.settings) if workflow.is_main_process else 0
