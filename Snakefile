@@ -48,6 +48,7 @@ include: "rules/cache.smk"
 include: "rules/train.smk"
 include: "rules/sample.smk"
 include: "rules/publish.smk"
+include: "rules/experiments.smk"
 
 
 if clone():  # demo_base/, which makes the demo's base, is not in a wheel
@@ -59,8 +60,3 @@ rule all:
     default_target: True
     input:
         PROJECT.everything,
-
-
-rule experiments:
-    input:
-        PROJECT.all_experiments,

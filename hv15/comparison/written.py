@@ -22,12 +22,14 @@ def write_comparison(
     *,
     title: str,
     made_from: JsonObject | None = None,
+    has_samples: bool = True,
 ) -> list[Path]:
     """Write all files and return them; those of an earlier comparison that this one has not are removed.
 
     Args:
         places: of the trainings, by name.
         made_from: what the comparison depends on, to be written into the page, the sheet and the video.
+        has_samples: whether samples are looked for, and drawn side by side.
 
     Raises:
         UserError: a sample is damaged, or a file cannot be written.
@@ -35,7 +37,7 @@ def write_comparison(
     from hv15.sample.provenance import made_from_metadata
 
     labels = shown_trainings(comparison)
-    shown = side_by_side(labels, {name: find_samples(places[name]) for name in labels})
+    shown = side_by_side(labels, {name: find_samples(places[name]) for name in labels}) if has_samples else None
     samples: PageSamples | None = None
     if shown is not None:
         metadata = {} if made_from is None else made_from_metadata(made_from)

@@ -25,3 +25,5 @@ CONVERSION = 2
 """The LoRA in the layouts of other programs."""
 GRID = 1
 """The sheet and the video of all checkpoints."""
+COMPARISON = 1
+"""The comparison of experiments: its page, tables and pictures."""

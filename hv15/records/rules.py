@@ -32,6 +32,7 @@ class Rule(StrEnum):
     PUBLISH = "publish"
     CHECKPOINT_LATENTS = "checkpoint_latents"
     CHECKPOINT_GRID = "checkpoint_grid"
+    COMPARISON = "comparison"
     PLAN = "plan"
 
 
@@ -61,6 +62,7 @@ _WORDS: dict[str, str] = {
     Rule.CONTACT_SHEET: "draw the samples side by side",
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",
+    Rule.COMPARISON: "compare the experiments",
     Rule.PLAN: "plan memory and time",
 }
 

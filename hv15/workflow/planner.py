@@ -107,6 +107,7 @@ class Planner:
         if EXPERIMENTS in found:
             found = found - {EXPERIMENTS}
             found |= {name for run in self._runs if run for name in self._everything(run)}
+            found |= {Rule.COMPARISON} & self.stages.keys()
         known = found & self.stages.keys()
         return known if known and known == found else known | self._everything("")
 

@@ -335,6 +335,20 @@ class SampleGrid(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExperimentsCompared(SettingsCommand):
+    """The experiments beside one another: a page, tables, charts, samples."""
+
+    name: ClassVar[str] = "comparison"
+    spec: Annotated[Path, Argument("which experiments, as the planner writes it")]
+    out: Annotated[Path, Argument("the page; the other files are beside it")] = ProjectPaths().comparison().page
+
+    def run(self) -> None:
+        from hv15.commands.compare_trainings import compare_experiments
+
+        compare_experiments(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepLoRA(SettingsCommand):
     """The LoRA after a step, from the copy that the training has kept."""
 
@@ -357,7 +371,16 @@ STAGE_COMMANDS: tuple[Entry, ...] = (
     Group(
         "stage",
         "one part of a sample: encode an i2v image, denoise, decode; several at once; the LoRA after a step",
-        (SampleCondition, SampleDenoise, SampleDecode, SampleShard, SampleSheet, SampleGrid, StepLoRA),
+        (
+            SampleCondition,
+            SampleDenoise,
+            SampleDecode,
+            SampleShard,
+            SampleSheet,
+            SampleGrid,
+            StepLoRA,
+            ExperimentsCompared,
+        ),
         metavar="STEP",
     ),
 )
