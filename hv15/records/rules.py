@@ -30,6 +30,8 @@ class Rule(StrEnum):
     CONTACT_SHEET = "contact_sheet"
     CONVERT = "convert"
     PUBLISH = "publish"
+    REPORT = "report"
+    CARD = "card"
     CHECKPOINT_LATENTS = "checkpoint_latents"
     CHECKPOINT_GRID = "checkpoint_grid"
     COMPARISON = "comparison"
@@ -63,6 +65,8 @@ _WORDS: dict[str, str] = {
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",
     Rule.COMPARISON: "compare the experiments",
+    Rule.REPORT: "put all results on one page",
+    Rule.CARD: "write the model card",
     Rule.PLAN: "plan memory and time",
 }
 
