@@ -229,7 +229,7 @@ def _levels(groups: Sequence[TrainingGroup]) -> dict[TrainingGroup, Band] | None
     if len(means) < 2:
         return None
     every = [spread(level) for level in zip(*means.values(), strict=False)]
-    found = dict[TrainingGroup, Band]()
+    bands = dict[TrainingGroup, Band]()
     for group, values in means.items():
         points = [
             (sigma, 100 * (value / whole.mean - 1))
@@ -237,8 +237,8 @@ def _levels(groups: Sequence[TrainingGroup]) -> dict[TrainingGroup, Band] | None
             if value is not None and whole is not None and whole.mean
         ]
         if points:
-            found[group] = Band([sigma for sigma, _ in points], [percent for _, percent in points], None)
-    return found or None
+            bands[group] = Band([sigma for sigma, _ in points], [percent for _, percent in points], None)
+    return bands or None
 
 
 def _drawing_of_levels(groups: Sequence[TrainingGroup], levels: Mapping[TrainingGroup, Band]) -> Callable[[Axes], None]:

@@ -144,8 +144,8 @@ def page_samples(note: str, film: Path, sheet: Path) -> PageSamples:
         OSError: a file cannot be read.
     """
     inliner = Inliner(film.parent)
-    urls = [inliner.url(file) for file in (film, sheet)]
-    return PageSamples(note, *urls, " and ".join(file.name for file in inliner.linked))
+    film_url, sheet_url = inliner.url(film), inliner.url(sheet)
+    return PageSamples(note, film_url, sheet_url, " and ".join(file.name for file in inliner.linked))
 
 
 # -- tables ---------------------------------------------------------------------------------------------------------

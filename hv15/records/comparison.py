@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hv15.records.fields import to_json
 from hv15.records.json_values import Json, JsonObject, RecordError, as_object, as_text
 
 
@@ -21,7 +20,8 @@ class ComparisonDetails:
 
     def to_json(self) -> JsonObject:
         """Return it as JSON, which `from_json` reads."""
-        return to_json(self)
+        settings: JsonObject = dict(self.settings)
+        return {"experiments": [*self.experiments], "settings": settings, "has_samples": self.has_samples}
 
     @classmethod
     def from_json(cls, content: JsonObject) -> ComparisonDetails:
