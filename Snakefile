@@ -41,6 +41,7 @@ include: "rules/cache.smk"
 include: "rules/train.smk"
 include: "rules/sample.smk"
 include: "rules/publish.smk"
+include: "rules/reproduce.smk"
 
 
 if clone():  # demo_base/, which makes the demo's base, is not in a wheel

@@ -15,6 +15,7 @@ from hv15.config.section import expand_variables
 from hv15.config.settings import Settings
 from hv15.errors import of_the_system
 from hv15.records.json_values import Json, JsonObject
+from hv15.records.paths import project_of
 from hv15.records.problems import COMMAND_LINE, ConfigError, Location, Place, Problem, dotted
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def load_config(path: Path, overrides: Mapping[str, Json] | None = None, *, text
     source = read_yaml(path, text)
     replaced: set[Location] = set()
     data = _merge(source.data, overrides or {}, (), replaced)
-    root = path.absolute().parent
+    root = project_of(path).root
     origin = _Origin(source, replaced, root)
     origin.toml = _datasets_file(data.get("datasets"), origin)
     if origin.toml is not None:

@@ -33,9 +33,10 @@ from hv15.project.dataset import ProjectDataset
 from hv15.project.encodings import encode_clips, encode_masks, encode_texts
 from hv15.project.model_files import ModelFiles
 from hv15.project.training import training_items, training_spec, validation_items
-from hv15.records.json_values import Json, JsonObject
-from hv15.records.paths import CachePaths, ProjectPaths
+from hv15.records.json_values import Json, JsonObject, RecordError
+from hv15.records.paths import CachePaths, project_of
 from hv15.records.problems import ConfigError, Place, Problem
+from hv15.records.trained_dataset import TrainedDataset
 from hv15.sample.plan import plan_previews, plan_samples
 from hv15.sample.prompts import SampleSpec
 from hv15.train.origin import Origin
@@ -67,12 +68,27 @@ class Project:
         self.overrides = dict(overrides or {})
         self.settings: Settings = load_config(self.config, self.overrides, text=text)
         self.root = self.settings.root
-        self.paths = ProjectPaths(self.root)
+        self.paths = project_of(self.config)
         self.cache = self.settings.resolve(self.settings.cache.directory)
         self._fingerprints = FingerprintCache(CachePaths(self.cache).model_fingerprints)
         self.models = ModelFiles(self.settings, self._fingerprints, models or {})
         validation = self.settings.train.validation
-        self.dataset = ProjectDataset(self.settings.datasets, validation, self.root, self.cache)
+        self.dataset = ProjectDataset(self.settings.datasets, validation, self.root, self.cache, only=self._only)
+
+    @property
+    def _only(self) -> TrainedDataset | None:
+        """The clips of a reproduction, if it is known which they were; None: all that the datasets hold.
+
+        Raises:
+            UserError: the file that lists them is damaged.
+        """
+        path = self.paths.reproduced_dataset
+        if not self.paths.run or not path.exists():
+            return None
+        try:
+            return TrainedDataset.load(path)
+        except RecordError as error:
+            raise UserError.at(path, str(error), hint="remove it, then run `hv15 reproduce` again") from None
 
     @property
     def environment(self) -> dict[str, str]:

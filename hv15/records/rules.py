@@ -33,6 +33,7 @@ class Rule(StrEnum):
     CHECKPOINT_LATENTS = "checkpoint_latents"
     CHECKPOINT_GRID = "checkpoint_grid"
     PLAN = "plan"
+    REPRODUCE = "reproduce"
 
 
 ENCODING_RULES: dict[EncodedKind, Rule] = {
@@ -62,6 +63,7 @@ _WORDS: dict[str, str] = {
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",
     Rule.PLAN: "plan memory and time",
+    Rule.REPRODUCE: "make a LoRA again",
 }
 
 

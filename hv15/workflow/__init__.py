@@ -6,6 +6,7 @@
 - shards: jobs that make several samples
 - why: the reasons, in words
 - outcome: what becomes of the training that is there, in words
+- command_line: what Snakemake's own command line changes
 - job_environment: where the jobs find this hv15
 """
 
@@ -19,13 +20,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.register import register
 from hv15.choices import Role, TransformerSection, roles_of
 from hv15.collection import paused_collection
-from hv15.config.yaml_file import read_yaml
 from hv15.environment import RUN_VARIABLE, SAFE_PATH
 from hv15.errors import UserError, of_the_system
 from hv15.gpus import gpu_jobs
@@ -34,9 +32,11 @@ from hv15.project import Project
 from hv15.project.products import lora_files, sample_files, sheet_samples
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths, manifest_name
+from hv15.records.rules import Rule
 from hv15.runs.control import note_on_lock, refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
+from hv15.workflow.command_line import FROM, changed_settings, without_reproduction
 from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.parallel_jobs import sampling_jobs
@@ -65,11 +65,12 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
     from snakemake.exceptions import WorkflowError
 
     recorder = record_events(workflow)
+    config, asked = without_reproduction(config)
     files = [Path(file) for file in workflow.overwrite_configfiles]
     try:
         file = _relative(files[0]) if files else ProjectPaths().config
-        project = Project(file, _changes(file, config) if files else config)
-        opened = WorkflowProject(project, workflow)
+        project = Project(file, changed_settings(file, config) if files else config)
+        opened = WorkflowProject(project, workflow, asked)
         if recorder is not None:
             recorder.why = opened.reason
         os.environ.update(project.environment)  # through it, the jobs' commands find the same project
@@ -131,8 +132,8 @@ class ReasonFormatter:
 class WorkflowProject:
     """A project as the rules see it; paths are relative to its folder, as Snakemake wants."""
 
-    def __init__(self, project: Project, workflow: Workflow) -> None:
-        self.project = project
+    def __init__(self, project: Project, workflow: Workflow, reproduced: str = "") -> None:
+        self.project, self._reproduced = project, reproduced
         self.paths = ProjectPaths(run=project.paths.run)
         self._workflow = workflow
 
@@ -218,8 +219,24 @@ class WorkflowProject:
 
         return input_files
 
+    @property
+    def lora_to_reproduce(self) -> str:
+        """The LoRA that `--config from=FILE` names.
+
+        Raises:
+            snakemake.exceptions.WorkflowError: it names none.
+        """
+        from snakemake.exceptions import WorkflowError
+
+        if not self._reproduced:
+            error = UserError("reproduce: which LoRA?", hint=f"snakemake reproduce --config {FROM}=FILE")
+            raise WorkflowError(str(error))
+        return self._reproduced
+
     def reason(self, rule: str, wildcards: Mapping[str, str]) -> str:
         """Why a job runs, in words; "" if it is not a stage."""
+        if rule == Rule.REPRODUCE:
+            return "it was asked for"
         name = ".".join([rule, *wildcards.values()])
         return self._reasons.sentence(name)
 
@@ -350,25 +367,6 @@ def make_demo_clips(project: Project) -> None:
         for name, write in DEMO_FOLDERS.items():
             if project.root / name in missing:
                 write(project.root / name)
-
-
-def _changes(file: Path, config: Mapping[str, Json]) -> dict[str, Json]:
-    """The part of Snakemake's merged config that is not in the config file: what came from the command line."""
-    read_yaml(file)  # raises if something is wrong with it
-    base = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return _difference(base if isinstance(base, dict) else {}, config)
-
-
-def _difference(base: Mapping[str, Json], merged: Mapping[str, Json]) -> dict[str, Json]:
-    result: dict[str, Json] = {}
-    for key, value in merged.items():
-        below = base.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
-            if inner := _difference(below, value):
-                result[key] = inner
-        elif key not in base or below != value:
-            result[key] = value
-    return result
 
 
 def _relative(path: Path) -> Path:

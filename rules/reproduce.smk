@@ -1,0 +1,20 @@
+# A LoRA is trained again from what its file tells, and compared. `snakemake reproduce --config from=FILE`; a relative path
+# starts at the project folder. It works in a folder of its own, so no product depends on it; there is no output that could
+# be older than anything, so it runs whenever it is asked for. What is done already stays.
+
+
+rule reproduce:
+    params:
+        lora=lambda wildcards: PROJECT.lora_to_reproduce,
+    log:
+        PATHS.log("reproduce"),
+    benchmark:
+        PATHS.benchmark("reproduce")
+    conda:
+        "environment.yaml"
+    resources:
+        gpu=PROJECT.gpus("train"),
+    message:
+        "Making {params.lora} again (log: {log})"
+    shell:
+        "job {log:q} hv15 reproduce {params.lora:q} --project ."
