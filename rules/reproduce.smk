@@ -4,8 +4,6 @@
 
 
 rule reproduce:
-    params:
-        lora=lambda wildcards: PROJECT.lora_to_reproduce,
     log:
         PATHS.log("reproduce"),
     benchmark:
@@ -14,6 +12,8 @@ rule reproduce:
         "environment.yaml"
     resources:
         gpu=PROJECT.gpus("train"),
+    params:
+        lora=lambda wildcards: PROJECT.lora_to_reproduce,
     message:
         "Making {params.lora} again (log: {log})"
     shell:
