@@ -1,13 +1,11 @@
 # A LoRA is trained again from what its file tells, and compared. `snakemake reproduce --config from=FILE`; a relative path
-# starts at the project folder. It works in a folder of its own, so no product depends on it; there is no output that could
-# be older than anything, so it runs whenever it is asked for. What is done already stays.
+# starts at the project folder. It works in a folder of its own, so no product depends on it; no file of it counts as an
+# output (a benchmark would), so it runs whenever it is asked for. What is done already stays.
 
 
 rule reproduce:
     log:
         PATHS.log("reproduce"),
-    benchmark:
-        PATHS.benchmark("reproduce")
     conda:
         "environment.yaml"
     resources:
