@@ -8,7 +8,9 @@ rule reproduce:
         PATHS.log("reproduce"),
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("train")
     resources:
+        **PROJECT.resources("train"),  # of the project's own training: the LoRA's cannot be planned before it is opened
         gpu=PROJECT.gpus("train"),
     params:
         lora=lambda wildcards: PROJECT.lora_to_reproduce,
