@@ -92,6 +92,10 @@ class Settings(Section):
             if wanted not in names:
                 text = f"no prompt in sample.prompts is called '{wanted}'; there are: {', '.join(names) or 'none'}"
                 yield ("train", "previews", index), text
+        for index, wanted in enumerate(self.convert.gallery):
+            if wanted not in names:
+                text = f"no prompt in sample.prompts is called '{wanted}'; there are: {', '.join(names) or 'none'}"
+                yield ("convert", "gallery", index), text
         for index, prompt in enumerate(self.sample.prompts):
             where = ("sample", "prompts", index, "image_path")
             if self.task == "i2v" and prompt.image_path is None:

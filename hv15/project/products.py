@@ -41,6 +41,18 @@ def sheet_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dic
     return {name: (file, shown.get(name + BASE_SUFFIX)) for name, file in with_lora.items()}
 
 
+def gallery_files(settings: Settings, samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, Path]:
+    """The samples with the trained LoRA that a model card shows (`convert.gallery`), by name; folders are left out."""
+    chosen = {
+        name
+        for prompt in settings.sample.prompts
+        if prompt.name in settings.convert.gallery
+        for name in settings.sample.seeds_of(prompt)
+    }
+    shown = shown_samples({name: spec for name, spec in samples.items() if name in chosen}, paths)
+    return {name: file for name, file in shown.items() if file.suffix}
+
+
 def lora_files(train: TrainSettings, lora: Path) -> list[Path]:
     """A trained LoRA's file, and that of its moving average if it has one."""
     return [lora, average_of(lora)] if train.ema_decay else [lora]

@@ -30,6 +30,8 @@ class Rule(StrEnum):
     CONTACT_SHEET = "contact_sheet"
     CONVERT = "convert"
     PUBLISH = "publish"
+    REPORT = "report"
+    CARD = "card"
     CHECKPOINT_LATENTS = "checkpoint_latents"
     CHECKPOINT_GRID = "checkpoint_grid"
     PLAN = "plan"
@@ -61,6 +63,8 @@ _WORDS: dict[str, str] = {
     Rule.CONTACT_SHEET: "draw the samples side by side",
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",
+    Rule.REPORT: "put all results on one page",
+    Rule.CARD: "write the model card",
     Rule.PLAN: "plan memory and time",
 }
 

@@ -70,6 +70,22 @@ _CONVERSION = {
     "layout": "",
 }
 
+_REPORT = {
+    "format": "hv15 writes reports in a new way.",
+    "about": "convert: says something else about it.",
+    "grid": "the samples of the checkpoints are new.",
+    "trained": "",
+    "samples": "",
+}
+
+_CARD = {
+    "format": "hv15 writes model cards in a new way.",
+    "about": "convert: says something else about it.",
+    "copies": "convert.formats",
+    "trained": "",
+    "samples": "",
+}
+
 
 class Reasons:
     """Puts the reasons of one plan into words."""
@@ -149,6 +165,14 @@ class _ReasonsOfRun:
                 yield from self._made_with(stage)
             case Rule.CONTACT_SHEET | Rule.PUBLISH if stage.recorded:
                 yield from self._made_with(stage)
+            case Rule.REPORT if stage.recorded:
+                yield from differences(stage.recorded, stage.wanted, _REPORT)
+                yield from self._new_results(stage)
+            case Rule.CARD if stage.recorded:
+                yield from differences(stage.recorded, stage.wanted, _CARD)
+                if as_object(stage.recorded.get("samples", {})).keys() != as_object(stage.wanted["samples"]).keys():
+                    yield "other samples are shown (convert.gallery)"
+                yield from self._new_results(stage)
             case Rule.CHECK_MODELS | Rule.DEMO_MODELS if stage.found is Found.WRONG:
                 yield "the model files changed"
             case _ if stage.rule.startswith("download") and stage.found is Found.WRONG:
@@ -174,9 +198,17 @@ class _ReasonsOfRun:
             before, now = stage.recorded.get("latents"), stage.wanted.get("latents")
             if isinstance(before, dict) and isinstance(now, dict):
                 yield from differences(before, now, _SAMPLE)
-        new = [name for name in above if rule_of(name) in (*_DECODING, Rule.CONVERT, Rule.CONTACT_SHEET)]
-        if new and stage.rule in (Rule.PUBLISH, Rule.CONTACT_SHEET):
-            yield from _first_few([subject_of(name) or "contact sheet" for name in new], "{} is new")
+        if stage.rule in (Rule.PUBLISH, Rule.CONTACT_SHEET):
+            yield from self._new_results(stage)
+
+    def _new_results(self, stage: Stage) -> Iterator[str]:
+        """What it shows, or is published with, that is made again."""
+        above = [name for name in self._planner.above(stage.name) if name in self._planner.due]
+        if any(rule_of(name) == Rule.PUBLISH for name in above):
+            yield "the LoRA is new"
+        shown = (*_DECODING, Rule.CONVERT, Rule.CONTACT_SHEET)
+        new = [name for name in above if rule_of(name) in shown]
+        yield from _first_few([subject_of(name) or "contact sheet" for name in new], "{} is new")
 
     def _trains_again(self, above: Collection[str]) -> bool:
         """Whether, of these stages, one that makes the LoRA runs because it is trained."""
