@@ -54,6 +54,7 @@ include: "rules/train.smk"
 include: "rules/sample.smk"
 include: "rules/publish.smk"
 include: "rules/experiments.smk"
+include: "rules/reproduce.smk"
 include: "rules/report.smk"
 
 

@@ -38,6 +38,7 @@ class Rule(StrEnum):
     CHECKPOINT_GRID = "checkpoint_grid"
     COMPARISON = "comparison"
     PLAN = "plan"
+    REPRODUCE = "reproduce"
 
 
 ENCODING_RULES: dict[EncodedKind, Rule] = {
@@ -73,6 +74,7 @@ _WORDS: dict[str, str] = {
     Rule.REPORT: "put all results on one page",
     Rule.CARD: "write the model card",
     Rule.PLAN: "plan memory and time",
+    Rule.REPRODUCE: "make a LoRA again",
 }
 
 

@@ -34,7 +34,7 @@ _DECODING = tuple(rule for output in DECODED for rule in (output.rule, output.en
 _DECODED_LARGE = tuple(output.enlarging_rule for output in DECODED)
 _DENOISING = (LATENTS.rule, LATENTS.enlarging_rule)
 
-_TRAINING = {
+TRAINING_NAMES = {
     "format": "hv15 trains in a new way.",
     "dit": "another transformer (models.dit).",
     "train.network_weights": "another file for train.network_weights.",
@@ -249,7 +249,7 @@ class _ReasonsOfRun:
     # -- training ---------------------------------------------------------------------------------------------------
 
     def _training(self, recorded: JsonObject, wanted: JsonObject) -> Iterator[str]:
-        yield from differences(*_with_patience(recorded, wanted), _TRAINING)
+        yield from differences(*_with_patience(recorded, wanted), TRAINING_NAMES)
         yield from self._encoded_otherwise(recorded, wanted)
         if recorded.get("dataset") != wanted.get("dataset"):
             yield from self._dataset(recorded)
@@ -259,7 +259,7 @@ class _ReasonsOfRun:
         for kind, encoding in self._encodings:
             both = isinstance(wanted.get(kind), str) and isinstance(recorded.get(kind), str)
             if both and recorded[kind] != wanted[kind]:
-                former = _settings_of(encoding, str(recorded.get(kind)))
+                former = settings_of(encoding, str(recorded.get(kind)))
                 words = change_of_settings(former, encoding.settings, _plural(kind)) if former else []
                 yield from words or [f"{_plural(kind)} are encoded with other settings"]
 
@@ -308,7 +308,7 @@ class _ReasonsOfRun:
     def _former_settings(self, encoding: Encoding[object], kind: EncodedKind) -> JsonObject | None:
         """The settings with which the last training's items were encoded."""
         recorded = self._last_training or {}
-        return _settings_of(encoding, str(recorded.get(kind)))
+        return settings_of(encoding, str(recorded.get(kind)))
 
     def _new_clips(self, keys: list[str]) -> Iterator[str]:
         latents = self._project.latents
@@ -455,9 +455,13 @@ def _plural(kind: EncodedKind) -> str:
     return {"latents": "clips", "text": "captions", "masks": "masks"}[kind]
 
 
-def _settings_of(encoding: Encoding[object], settings_digest: str) -> JsonObject | None:
-    """The settings of another encoding of the project, by its digest, as its manifests record them."""
-    for path in sorted((encoding.manifests_root / settings_digest).glob(MANIFESTS)):
+def settings_of(encoding: Encoding[object], settings_digest: str, manifests: Path | None = None) -> JsonObject | None:
+    """The settings of another encoding of the project, by its digest, as its manifests record them.
+
+    Args:
+        manifests: the folder of the manifests, if it is not the encoding's own.
+    """
+    for path in sorted(((manifests or encoding.manifests_root) / settings_digest).glob(MANIFESTS)):
         try:
             return as_object(Manifest.load(path).settings)
         except RecordError:

@@ -101,6 +101,9 @@ class Train(SettingsCommand):
     stage: ClassVar[StageName | None] = "train"
     spec: Annotated[Path | None, Argument("stop unless the training depends on exactly this")] = None
     out: Annotated[Path, Argument("the LoRA file")] = ProjectPaths().trained
+    until: Annotated[
+        int | None, Argument("save the state after this step and end, with exit code 3; the next call goes on")
+    ] = None
 
     def run(self) -> int | None:
         from hv15.commands.train import train
