@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from hv15.cache.complete import CompleteEncodings
@@ -372,8 +373,13 @@ class StageBuilder:
 
     def _decoded(self, samples: Mapping[str, SampleSpec]) -> JsonObject:
         """What samples are made from, by name."""
+        return {name: self._digests[name] for name in samples}
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        """Of what all samples are made from, by name."""
         trained = self._project.trained_digest
-        return {name: digest(spec.decoding(trained, self._text)) for name, spec in samples.items()}
+        return {name: digest(spec.decoding(trained, self._text)) for name, spec in self._project.samples.items()}
 
     def _decoded_large(self) -> JsonObject:
         """What the samples are made from that super resolution has made, by name."""

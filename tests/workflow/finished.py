@@ -74,6 +74,8 @@ def make(planner: Planner, name: str) -> None:
             stub_hv15.main(["stage", "decode", *options, "--latents", str(stage.inputs["latents"][0])])
         case "checkpoint_grid":
             stub_hv15.main(["stage", "grid", *options, "--video", str(stage.products[1])])
+        case "comparison":
+            stub_hv15.main(["stage", "comparison", *options])
         case "contact_sheet":
             stub_hv15.main(["stage", "sheet", *options])
         case "convert":
