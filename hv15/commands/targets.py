@@ -8,14 +8,14 @@ from typing import NamedTuple
 from hv15.records.paths import CONFIG, ProjectPaths
 
 
-class Asked(NamedTuple):
+class AskedTargets(NamedTuple):
     """What a command line names."""
 
     project: Path
     targets: tuple[str, ...]
 
 
-def asked(project: Path, words: tuple[str, ...], targets: tuple[str, ...], experiment: str = "") -> Asked:
+def asked(project: Path, words: tuple[str, ...], targets: tuple[str, ...], experiment: str = "") -> AskedTargets:
     """Return the project and the targets.
 
     Args:
@@ -29,7 +29,7 @@ def asked(project: Path, words: tuple[str, ...], targets: tuple[str, ...], exper
     named = (*words, *targets)
     if experiment and not named:
         named = (str(ProjectPaths(run=experiment).lora),)
-    return Asked(project, named)
+    return AskedTargets(project, named)
 
 
 def is_target(word: Path) -> bool:
