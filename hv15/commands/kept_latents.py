@@ -123,7 +123,11 @@ def _means(options: Sample) -> _Means:
         UserError: there is neither, or it is missing.
     """
     if options.config.exists():
-        project = open_project(options.config, options.overrides, SampleRequest((), settings=options.settings))
+        project = open_project(
+            options.config,
+            options.overrides,
+            SampleRequest((), settings=options.settings, experiment=options.experiment),
+        )
         sample, runtime = project.settings.sample, project.settings.runtime
         if options.vae is None:
             fetch_models(project, ["vae"])
