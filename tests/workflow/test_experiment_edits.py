@@ -12,9 +12,11 @@ from hv15.cache.collect import use_of
 from hv15.cache.register import register
 from hv15.project import Project
 from hv15.records.paths import ProjectPaths
+from hv15.records.rules import Rule
+from tests.workflow import test_experiments
 from tests.workflow.finished import finish
 from tests.workflow.quick import QuickProject
-from tests.workflow.test_experiments import due, with_experiments
+from tests.workflow.test_experiments import with_experiments
 
 Values = dict[str, object]
 
@@ -43,6 +45,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> QuickProject:
 @pytest.fixture
 def project(made: QuickProject, tmp_path: Path) -> QuickProject:
     return made.copied(tmp_path / "project", everything=True)
+
+
+def due(project: QuickProject, *targets: str) -> dict[str, str]:
+    """What would run, without the comparison of all, which is made again whenever one of them changes."""
+    found = test_experiments.due(project, *targets)
+    return {name: reason for name, reason in found.items() if name != Rule.COMPARISON}
 
 
 def runs(found: dict[str, str]) -> set[str]:
