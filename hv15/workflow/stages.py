@@ -169,8 +169,10 @@ class StageBuilder:
         for shard, state in enumerate(self._complete.shards(encoding)):
             path = _relative(encoding.manifest_path(shard), self._root)
             found = Found.MISSING
-            if state.recorded is not None:
-                found = Found.RIGHT if state.is_complete else Found.WRONG
+            if state.is_complete and state.recorded is not None:
+                found = Found.RIGHT
+            elif state.recorded not in (None, {"settings": encoding.settings, "needs": state.needs}):
+                found = Found.WRONG  # else items were lost from the store, which matters when something reads them
             yield Stage(
                 f"{ENCODING_RULES[kind]}.{shard}",
                 (path,),

@@ -228,7 +228,7 @@ class Reasons:
             former = self._former_settings(encoding, kind)
             words = change_of_settings(former, encoding.settings, _plural(kind)) if former else []
             yield from words or [f"{len(new)} {_plural(kind)} are not encoded yet"]
-        elif stage.found is Found.WRONG:
+        elif stage.recorded is not None:
             yield f"encoded {_plural(kind)} were lost from {encoding.store.folder}"
         else:
             yield f"cache.shards is {encoding.shards} now"
