@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hv15.project.grids import NO_LORA
+from hv15.sample.plan import BASE_SUFFIX
 from tui.data.lora_names import THIS_LORA, name_of_loras
 from tui.data.samples import Sample
 
@@ -26,8 +27,8 @@ class SampleMatrix:
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     cells: Mapping[Place, tuple[Sample, ...]] = field(default_factory=dict)
-    asked: frozenset[Place] = frozenset()
-    """The cells that the config asks for, whether they are there or not."""
+    asked: Mapping[Place, str] = field(default_factory=dict)
+    """The cells that the config asks for, whether they are there or not -> the names of their samples."""
 
     def place_of(self, path: Path) -> tuple[Place, int] | None:
         """Return the cell of a file, and which of its samples it is; None if it is in none."""
@@ -106,9 +107,11 @@ def _grid(
     for row, key, sample in sorted(placed, key=lambda each: -each[2].mtime):
         place = row_numbers[row], column_numbers[key]
         cells[place] = (*cells.get(place, ()), sample)
-    wanted = {(row_numbers[name], column_numbers[finished]) for name in asked}
-    wanted |= {(row_numbers[name], column_numbers[base]) for name, compared in asked.items() if compared}
-    return SampleMatrix(tuple(rows), tuple(title for _, _, title in columns), cells, frozenset(wanted))
+    wanted = {(row_numbers[name], column_numbers[finished]): name for name in asked}
+    wanted |= {
+        (row_numbers[name], column_numbers[base]): name + BASE_SUFFIX for name, compared in asked.items() if compared
+    }
+    return SampleMatrix(tuple(rows), tuple(title for _, _, title in columns), cells, wanted)
 
 
 def _numbers(names: Sequence[Hashable]) -> dict[Hashable, int]:
