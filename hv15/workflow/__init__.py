@@ -7,6 +7,7 @@
 - why: the reasons, in words
 - outcome: what becomes of the training that is there, in words
 - job_environment: where the jobs find this hv15
+- refusals: how Snakemake ends where a person has to put something right
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.parallel_jobs import sampling_jobs
 from hv15.workflow.planner import Planner, refuse_folders
+from hv15.workflow.refusals import end_with
 from hv15.workflow.shards import SHARDS
 from hv15.workflow.stages import Stage, StageBuilder
 from hv15.workflow.why import Reasons
@@ -60,10 +62,8 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         config: what the command line gave: `--config` values, merged over the config file if one was named.
 
     Raises:
-        snakemake.exceptions.WorkflowError: anything a user can put right, in one message.
+        SystemExit: anything a user can put right was said, in one message (`hv15.workflow.refusals`).
     """
-    from snakemake.exceptions import WorkflowError
-
     recorder = record_events(workflow)
     files = [Path(file) for file in workflow.overwrite_configfiles]
     try:
@@ -71,7 +71,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         project = Project(file, _changes(file, config) if files else config)
         opened = WorkflowProject(project, workflow)
         if recorder is not None:
-            recorder.why = opened.reason
+            recorder.why, opened.refused = opened.reason, recorder.refused
         os.environ.update(project.environment)  # through it, the jobs' commands find the same project
         os.environ[SAFE_PATH] = "1"
         name_source(workflow)
@@ -84,9 +84,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
             if error.filename is None:
                 raise
             error = of_the_system(error)
-        if recorder is not None:
-            recorder.refused(error)
-        raise WorkflowError(str(error)) from None
+        end_with(workflow, error, recorder.refused if recorder is not None else None)
     return opened
 
 
@@ -135,6 +133,8 @@ class WorkflowProject:
         self.project = project
         self.paths = ProjectPaths(run=project.paths.run)
         self._workflow = workflow
+        self.refused: Callable[[UserError], None] | None = None
+        """Notes for the record of the run why nothing could be planned."""
 
     def check(self) -> None:
         """Check everything that can be checked before the jobs are planned. Only the main process does this.
@@ -201,7 +201,6 @@ class WorkflowProject:
         """The input function of a rule; `name` is its stage, with the wildcard in braces: `sample_video.{name}`."""
 
         def input_files(wildcards: Wildcards) -> dict[str, list[str]]:
-            from snakemake.exceptions import WorkflowError
             from snakemake.io import ancient
 
             stage = name.format(**dict(wildcards.items()))
@@ -210,7 +209,7 @@ class WorkflowProject:
             try:
                 named, plain = self._planner.inputs(stage)
             except UserError as error:
-                raise WorkflowError(str(error)) from None
+                end_with(self._workflow, error, self.refused)
             # A process that Snakemake starts for one job reads the Snakefile too, but decides nothing.
             if plain or not self._workflow.is_main_process:
                 return named
