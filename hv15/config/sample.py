@@ -158,6 +158,10 @@ class SampleSettings(TransformerSettings):
     dtype: ComputeDtype = "auto"
     """Number format in which the transformer computes. `auto`: bfloat16 on a GPU that supports it, else float32."""
 
+    vae_dtype: ComputeDtype | None = None
+    """Number format in which the VAE decodes, and encodes first images. If not set: that of `dtype`, where `auto` is
+    float16 on a GPU, as in the official program. float32 takes twice the memory of float16, and rounds less."""
+
     vae_sample_size: TileSize = 256
     """Tile size in pixels for decoding. 0 = no tiles (exact, but much memory). The official choice is 256 with more
     than 21 GB of GPU memory, else 128."""
@@ -180,8 +184,8 @@ class SampleSettings(TransformerSettings):
     cuda_graphs: bool = Field(False, json_schema_extra=SPEED)
     """On NVIDIA GPUs, record the transformer's work in the first steps and repeat it as a whole in the others: faster
     where the GPU waits for the program, as with few frames. The results are the same. It has no effect with
-    `blocks_to_swap`, with `context_parallel`, with `quantize: int8` or `nf4`, and with the modes of `compile` that do
-    it themselves (`reduce-overhead`, `max-autotune`)."""
+    `blocks_to_swap`, with `context_parallel`, with `quantize: int8` or `nf4`, and with the modes and backends of
+    `compile` that do it themselves (`reduce-overhead`, `max-autotune`, `cudagraphs`)."""
 
     step_cache: StepCacheSettings = StepCacheSettings()
     """Faster sampling: steps that reuse a part of earlier ones."""
@@ -228,6 +232,11 @@ class SampleSettings(TransformerSettings):
     prompts_file: PathText | None = None
     """A file of further prompts: .yaml (a list of texts or of entries as in `prompts`), .jsonl (such an entry in each
     line) or .txt (a prompt in each line). What is edited in it is sampled again, nothing else."""
+
+    @property
+    def dtype_of_vae(self) -> str:
+        """The number format of the VAE, as `hv15.precision.pick_encoder_dtype` takes it."""
+        return self.vae_dtype or self.dtype
 
     @property
     def asks_for_gpus(self) -> str:

@@ -161,6 +161,7 @@ def _plan(
         fps=first_set(prompt.fps, sample.fps),
         output_type=first_set(prompt.output_type, sample.output_type),
         dtype=sample.dtype,
+        vae_dtype=sample.vae_dtype,
         quantize=sample.quantize,
         vae_sample_size=sample.vae_sample_size,
         vae_tile_overlap=sample.vae_tile_overlap,
