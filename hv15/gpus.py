@@ -134,8 +134,9 @@ def _lock(name: str) -> bool:
     Raises:
         OSError: it cannot be locked here.
     """
-    # Within a SLURM job, GPUs may be numbered from 0 no matter which they are.
-    file = re.sub(r"[^\w.-]", "_", f"{os.environ.get(SLURM_JOB, '')}-{name}.gpu")
+    # Within a SLURM job, GPUs may be numbered from 0 no matter which they are. Other names mean the same GPU in each.
+    job = os.environ.get(SLURM_JOB, "") if name.isdecimal() else ""
+    file = re.sub(r"[^\w.-]", "_", f"{job}-{name}.gpu")
     descriptor = lock_own(_folder() / file)
     if descriptor is None:
         return False

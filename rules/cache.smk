@@ -13,7 +13,9 @@ rule encode_latents:
         PATHS.benchmark("encode_latents.{shard}")
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("encode_latents")
     resources:
+        **PROJECT.resources("encode_latents"),
         gpu=PROJECT.gpu,
     message:
         "Encoding clips, shard {wildcards.shard}: {WHY:encode_latents.{wildcards.shard}}"
@@ -32,7 +34,9 @@ rule encode_texts:
         PATHS.benchmark("encode_texts.{shard}")
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("encode_texts")
     resources:
+        **PROJECT.resources("encode_texts"),
         gpu=PROJECT.gpu,
     message:
         "Encoding captions and prompts, shard {wildcards.shard}: {WHY:encode_texts.{wildcards.shard}}"
@@ -51,6 +55,9 @@ rule encode_masks:
         PATHS.benchmark("encode_masks.{shard}")
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("encode_masks")
+    resources:
+        **PROJECT.resources("encode_masks"),
     message:
         "Encoding masks, shard {wildcards.shard}: {WHY:encode_masks.{wildcards.shard}}"
     shell:

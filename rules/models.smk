@@ -11,6 +11,7 @@ if PROJECT.source == "demo":
             PATHS.log("demo_models"),
         benchmark:
             PATHS.benchmark("demo_models")
+        localrule: True
         conda:
             "environment.yaml"
         message:
@@ -32,6 +33,7 @@ for ROLE, FILES in PROJECT.downloads.items():
             PATHS.log(f"download_{ROLE}"),
         benchmark:
             PATHS.benchmark(f"download_{ROLE}")
+        localrule: True
         conda:
             "environment.yaml"
         message:

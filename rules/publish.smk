@@ -34,6 +34,9 @@ rule convert:
         layout="comfyui|diffusers|official",
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("convert")
+    resources:
+        **PROJECT.resources("convert"),
     message:
         "Converting the LoRA to {wildcards.layout} names: {WHY:convert.{wildcards.layout}}"
     shell:

@@ -17,7 +17,9 @@ rule condition_shard:
         PATHS.benchmark("condition_shard.{shard}")
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("condition")
     resources:
+        **PROJECT.resources("condition", "condition_shard.{shard}"),
         gpu=PROJECT.gpu,
     message:
         "Encoding first images, shard {wildcards.shard}: {WHY:condition_shard.{wildcards.shard}}"
@@ -36,7 +38,9 @@ rule sample_condition:
         PATHS.benchmark("sample_condition.{name}")
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("condition")
     resources:
+        **PROJECT.resources("condition"),
         gpu=PROJECT.gpu_of("sample_condition.{name}"),
     params:
         made=str(PATHS.before_taken(PATHS.condition("{name}"))),
@@ -57,7 +61,9 @@ rule sample_shard:
         PATHS.benchmark("sample_shard.{shard}")
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("sample")
     resources:
+        **PROJECT.resources("sample", "sample_shard.{shard}"),
         gpu=PROJECT.gpus("sample"),
     message:
         "Sampling, shard {wildcards.shard}: {WHY:sample_shard.{wildcards.shard}}"
@@ -83,7 +89,9 @@ for STEP in (None, "{step}"):
             PATHS.benchmark(STAGE)
         conda:
             "environment.yaml"
+        threads: PROJECT.threads("sample")
         resources:
+            **PROJECT.resources("sample"),
             gpu=PROJECT.gpus("sample", STAGE),
         params:
             made=str(PATHS.before_taken(LATENTS.path(PATHS, "{name}", STEP))),
@@ -120,7 +128,9 @@ for STEP in (None, "{step}"):
                 PATHS.benchmark(STAGE)
             conda:
                 "environment.yaml"
+            threads: PROJECT.threads("decode")
             resources:
+                **PROJECT.resources("decode"),
                 gpu=PROJECT.gpu_of(STAGE),
             params:
                 made=str(PATHS.before_taken(OUTPUT.path(PATHS, "{name}", STEP))),

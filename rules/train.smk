@@ -9,7 +9,9 @@ rule train:
         PATHS.benchmark("train")
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("train")
     resources:
+        **PROJECT.resources("train"),
         gpu=PROJECT.gpus("train"),
     message:
         "Training the LoRA (log: {log}): {WHY:train}"

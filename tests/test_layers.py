@@ -49,7 +49,7 @@ LEVELS = (
     {"sample"},
     {"train"},
     {"project", "demo", "recipes"},
-    {"plan"},
+    {"plan", "comparison"},
     {"workflow", "runs", "selftest"},
     {"commands", "arguments", "cli"},
 )

@@ -66,7 +66,12 @@ def _device(options: Plan, project: Project) -> tuple[Device, str]:
             )
         device = device or asked
     elif device is None:
-        device = sized or detect_device(project.settings.runtime.device)
+        planned = project.settings.runtime.planned_gpu
+        device = sized or (
+            find_device(planned, "runtime.planned_gpu")
+            if planned is not None
+            else detect_device(project.settings.runtime.device)
+        )
     if device.rates is None:
         rates, note = find_rates(device)
         device = replace(device, rates=rates)

@@ -74,6 +74,48 @@ class CachePaths:
         return self.root / "tokens.json"
 
 
+@dataclass(frozen=True)
+class ComparisonPaths:
+    """The files of a comparison of trainings."""
+
+    folder: Path
+
+    @property
+    def page(self) -> Path:
+        """Everything on one page."""
+        return self.folder / "comparison.html"
+
+    @property
+    def table(self) -> Path:
+        """A row for each training."""
+        return self.folder / "comparison.csv"
+
+    @property
+    def groups(self) -> Path:
+        """A row for each setting, with mean and deviation over its seeds."""
+        return self.folder / "comparison.groups.csv"
+
+    @property
+    def latex(self) -> Path:
+        """The table for a paper."""
+        return self.folder / "comparison.tex"
+
+    @property
+    def sheet(self) -> Path:
+        """A few frames of each sample, side by side."""
+        return self.folder / "comparison.png"
+
+    @property
+    def film(self) -> Path:
+        """The samples side by side in one video."""
+        return self.folder / "comparison.mp4"
+
+    @property
+    def charts(self) -> Path:
+        """The folder of the curves."""
+        return self.folder / "comparison.charts"
+
+
 def copy_of_step(step: int) -> str:
     """Return the file name of the copy of the LoRA that a training keeps after a step."""
     return f"lora-step{step:06d}.safetensors"
@@ -254,6 +296,10 @@ class ProjectPaths:
         """The clips and captions of the training, by name."""
         return self.training / "dataset.json"
 
+    def comparison(self) -> ComparisonPaths:
+        """Return the files that compare the project's experiments."""
+        return ComparisonPaths(self.root / RESULTS)
+
     def experiments(self) -> Iterator[ProjectPaths]:
         """Yield the project's experiments that have been trained, sorted by name."""
         for path in sorted(self.root.glob(f"{RESULTS}/*/train/metrics.jsonl")):
@@ -339,6 +385,11 @@ class ProjectPaths:
     def complete_encodings(self) -> Path:
         """The encodings that were found complete (`hv15.cache.complete`)."""
         return self.hidden / "complete.json"
+
+    @property
+    def job_requests(self) -> Path:
+        """What jobs ask a cluster for, as it was planned (`hv15.workflow.job_resources`)."""
+        return self.hidden / "requests.json"
 
     @property
     def passed_checks(self) -> Path:

@@ -8,6 +8,7 @@
 - outcome: what becomes of the training that is there, in words
 - job_environment: where the jobs find this hv15
 - refusals: how Snakemake ends where a person has to put something right
+- job_resources: what the jobs ask an executor for
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import yaml
 
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.register import register
-from hv15.choices import Role, TransformerSection, roles_of
+from hv15.choices import PlannedJob, Role, TransformerSection, roles_of
 from hv15.collection import paused_collection
 from hv15.config.yaml_file import read_yaml
 from hv15.environment import RUN_VARIABLE, SAFE_PATH
@@ -39,6 +40,7 @@ from hv15.runs.control import note_on_lock, refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
 from hv15.workflow.job_environment import find_command, name_source
+from hv15.workflow.job_resources import JobResources, Resource
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.parallel_jobs import sampling_jobs
 from hv15.workflow.planner import Planner, refuse_folders
@@ -266,12 +268,12 @@ class WorkflowProject:
         return here and stage.format(**dict(wildcards.items())) in self._planner.shard_of
 
     def gpus(self, section: TransformerSection, stage: str = "") -> Callable[[Wildcards], int]:
-        """The GPUs of a job on a machine, where it may use several (`num_processes`, `context_parallel`).
+        """The GPUs of a job that may use several (`num_processes`, `context_parallel`), on all machines together.
 
         Never more than this machine has if the job runs here, so that it starts and says what it lacks.
         """
         settings = self.project.settings
-        ranks = settings.train.gpus_per_machine if section == "train" else settings.sample.context_parallel
+        ranks = settings.train.gpus if section == "train" else settings.sample.context_parallel
 
         def resource(wildcards: Wildcards) -> int:
             if stage and self._only_takes(stage, wildcards):
@@ -280,6 +282,22 @@ class WorkflowProject:
             return self.gpu * (min(ranks, gpu_jobs(settings.runtime.device)) if here else ranks)
 
         return resource
+
+    def resources(self, job: PlannedJob, stage: str = "") -> dict[str, Resource]:
+        """Memory and time of a rule's jobs, for executors that ask for them (`hv15.workflow.job_resources`)."""
+        return self._job_resources.resources(job, stage)
+
+    def threads(self, job: PlannedJob) -> Callable[[Wildcards], int]:
+        """The threads of a rule's jobs."""
+        return self._job_resources.threads(job)
+
+    @cached_property
+    def _job_resources(self) -> JobResources:
+        def samples(stage: str) -> int:
+            shard = self._planner.shards.get(stage)
+            return 1 if shard is None else len(shard.samples)
+
+        return JobResources(self.project, self._workflow, samples)
 
     def with_average(self, lora: Path) -> dict[str, str]:
         """The file of a LoRA, and that of its moving average if the training makes one, by the outputs' names."""

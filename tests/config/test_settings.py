@@ -365,6 +365,7 @@ def test_several_gpus_do_not_draw_dropout_masks_together(problems: Problems) -> 
         ({"fraction": 0.1, "every_n_steps": 5, "every_n_epochs": 1}, "every_n_epochs", "every_n_steps is also set"),
         ({"every_n_steps": 5}, "every_n_steps", "has no effect without fraction or datasets"),
         ({"keep_best": True}, "keep_best", "has no effect without fraction or datasets"),
+        ({"noise_levels": "even"}, "noise_levels", "has no effect without fraction or datasets"),
         ({"fraction": 0.1, "patience": 2}, "patience", "needs every_n_steps or every_n_epochs"),
         ({"fraction": 0.6}, "fraction", "less than or equal to 0.5"),
     ],

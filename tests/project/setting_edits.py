@@ -212,6 +212,7 @@ EDITS: dict[str, SettingEdit] = {
             validation("every_n_epochs", 1),
             validation("at_first", True),
             validation("samples", 18),
+            validation("noise_levels", "even"),
             validation("keep_best", True),
             validation("patience", 2, every_n_steps=2),
             train("trackers", ["tensorboard"]),

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from hv15.records.paths import MANIFESTS, CachePaths, ProjectPaths, config_file, manifest_name
+from hv15.records.paths import MANIFESTS, CachePaths, ComparisonPaths, ProjectPaths, config_file, manifest_name
 
 NAMED = {
     "config": "config.yaml",
@@ -68,6 +68,14 @@ def test_an_experiment_has_files_of_its_own(name: str) -> None:
     own = NAMED[name].replace("results", "results/rank-8", 1)
     expected = NAMED[name] if name in OF_THE_PROJECT else own
     assert str(getattr(ProjectPaths(Path("/p"), "rank-8"), name)) == f"/p/{expected}"
+
+
+def test_experiments_are_compared_in_the_projects_own_folder() -> None:
+    found = ProjectPaths(Path("/p"), "rank-8").comparison()
+    assert found == ComparisonPaths(Path("/p/results"))
+    names = [getattr(found, name).name for name, value in vars(ComparisonPaths).items() if isinstance(value, property)]
+    assert all(name.startswith("comparison.") for name in names), "no experiment has such a name"
+    assert len({*names}) == 7
 
 
 def test_a_cache_has_the_names_that_it_had() -> None:

@@ -107,4 +107,30 @@ class Tui(ProjectCommand):
         return tui(self)
 
 
-RUN_COMMANDS: tuple[Entry, ...] = (Run, Pick, Stop, SampleNow, Status, Tui)
+@dataclass(frozen=True, kw_only=True)
+class CompareTrainings(Command):
+    """Compare trainings: settings that differ, validation, time, memory, curves, samples side by side.
+
+    (`hv15 compare` compares two LoRA files.)
+    """
+
+    name: ClassVar[str] = "compare-trainings"
+    here: ClassVar[tuple[Path, ...]] = (Path(),)
+    folders: Annotated[
+        tuple[Path, ...],
+        Argument(
+            f"projects with their experiments, or single ones: {ProjectPaths(run='NAME').results} (here)",
+            positional=True,
+        ),
+    ] = ()
+    out: Annotated[
+        Path | None, Argument("a folder for the page, CSV, LaTeX, charts and videos (the table is only printed)")
+    ] = None
+
+    def run(self) -> None:
+        from hv15.commands.compare_trainings import compare_trainings
+
+        compare_trainings(self)
+
+
+RUN_COMMANDS: tuple[Entry, ...] = (Run, Pick, Stop, SampleNow, Status, CompareTrainings, Tui)

@@ -1,0 +1,160 @@
+"""What each job asks Snakemake's executor for: memory, time, threads.
+
+Only an executor that sends jobs to other machines, or a limit such as `--resources mem_mb=64000`, makes use of memory
+and time. Then they come from the plan of memory and time (`hv15.plan.job_requests`), which is computed once for a
+config and remembered. Otherwise no job asks for them, and nothing is planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, get_args
+
+from hv15.choices import JobNeed, PlannedJob, roles_of
+from hv15.config import Settings
+from hv15.digest import digest
+from hv15.errors import UserError
+from hv15.project import Project
+from hv15.records.fields import from_json, to_json
+from hv15.records.json_values import Json, RecordError, as_object
+from hv15.remembered import Memory
+
+if TYPE_CHECKING:
+    from snakemake.io import Wildcards
+    from snakemake.workflow import Workflow
+
+    from hv15.plan.job_requests import JobRequest
+
+VERSION = 1
+"""Raised when what is planned changes."""
+GPU_THREADS = 4
+"""Threads of a job for each of its GPUs: for the program, the loading of data, and the driver."""
+CPU_THREADS = 8
+"""Threads of a job that computes on a CPU."""
+_SMALL: tuple[PlannedJob, ...] = ("encode_masks", "convert")
+"""Jobs that compute with no model."""
+
+Resource = Callable[["Wildcards"], int | None]
+
+
+class JobResources:
+    """The resources of a project's jobs.
+
+    Args:
+        samples: returns how many samples a job makes, given its stage, such as `sample_shard.0`.
+    """
+
+    def __init__(self, project: Project, workflow: Workflow, samples: Callable[[str], int]) -> None:
+        self._project, self._workflow, self._samples = project, workflow, samples
+
+    def threads(self, job: PlannedJob) -> Callable[[Wildcards], int]:
+        """Return the function for a rule's `threads`: 1 for each job on this machine, which so run side by side."""
+
+        def number(wildcards: Wildcards) -> int:
+            if not self._is_elsewhere:
+                return 1
+            return self._asked(job, "threads") or threads_of(job, self._project.settings)
+
+        return number
+
+    def resources(self, job: PlannedJob, stage: str) -> dict[str, Resource]:
+        """Return the functions for a rule's `resources`; one that returns None asks for nothing.
+
+        Args:
+            stage: the rule's, with wildcards in braces.
+        """
+
+        def memory(wildcards: Wildcards) -> int | None:
+            return self._asked(job, "mem_mb") or (self._request(job).memory_mb if self._counts("mem_mb") else None)
+
+        def minutes(wildcards: Wildcards) -> int | None:
+            if (asked := self._asked(job, "runtime")) is not None or not self._counts("runtime"):
+                return asked
+            return self._request(job).minutes(self._samples(stage.format(**dict(wildcards.items()))))
+
+        # Snakemake calls the first mem_mb, too.
+        return {"mem": memory, "runtime": minutes} | (self._of_machines() if job == "train" else {})
+
+    def _of_machines(self) -> dict[str, Resource]:
+        """The resources of a training on several machines: `hv15 train` starts itself on each (`hv15.machines`)."""
+        settings = self._project.settings
+
+        def nodes(wildcards: Wildcards) -> int | None:
+            machines = settings.train.num_machines
+            return machines if machines > 1 and self._is_elsewhere else None
+
+        def tasks(wildcards: Wildcards) -> int | None:
+            return nodes(wildcards) if settings.runtime.device == "cpu" else None  # with GPUs it means tasks of a GPU
+
+        return {"nodes": nodes, "tasks": tasks}
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        """Whether the jobs run on other machines, one of which this may be."""
+        return bool(self._workflow.non_local_exec or self._workflow.remote_exec)
+
+    def _asked(self, job: PlannedJob, need: JobNeed) -> int | None:
+        """What the config sets."""
+        return self._project.settings.runtime.resources.get(job, {}).get(need)
+
+    def _counts(self, resource: str) -> bool:
+        """Whether anything makes use of a resource. A process that Snakemake starts for one job plans nothing."""
+        workflow = self._workflow
+        return workflow.is_main_process and (workflow.non_local_exec or resource in workflow.global_resources)
+
+    def _request(self, job: PlannedJob) -> JobRequest:
+        from snakemake.exceptions import WorkflowError
+
+        try:
+            return self._requests[job]
+        except UserError as error:
+            raise WorkflowError(str(error)) from None
+
+    @cached_property
+    def _requests(self) -> dict[PlannedJob, JobRequest]:
+        """What is planned for each kind of job.
+
+        Raises:
+            UserError: a dataset, a model or the GPU to plan for cannot be used.
+        """
+        from hv15.plan.job_requests import JobRequest, job_requests, planned_device
+        from hv15.plan.workload import workload
+
+        project = self._project
+        device = planned_device(project.settings.runtime)
+        models: Json = {role: project.models.identity(role) for role in roles_of(project.settings.task)}
+        settings = project.settings.dump() | {"runtime": None}
+        key = digest([settings, models, repr(workload(project)), repr(device)])
+        memory = Memory(project.paths.job_requests, VERSION, "it is planned again")
+        try:
+            known = as_object(memory.entries[key])
+            return {job: from_json(JobRequest, as_object(known[job])) for job in get_args(PlannedJob)}
+        except (KeyError, RecordError):
+            pass
+        found = job_requests(project, device)
+        memory.learn(key, {job: to_json(request) for job, request in found.items()})
+        memory.save(keep=key.__eq__)
+        if any(request.start is None for request in found.values()):
+            _note_assumed_limits(device.name)
+        return found
+
+
+def threads_of(job: PlannedJob, settings: Settings) -> int:
+    """Return the threads of a kind of job on another machine, with all processes that it starts there."""
+    workers = settings.cache.workers
+    if job in _SMALL:
+        return 1 + (workers if job == "encode_masks" else 0)
+    processes = {"train": settings.train.gpus_per_machine, "sample": settings.sample.context_parallel}.get(job, 1)
+    if settings.runtime.device == "cpu":
+        return CPU_THREADS * processes
+    return max(GPU_THREADS * processes, workers + 2 if job == "encode_latents" else 0)
+
+
+def _note_assumed_limits(device: str) -> None:
+    from snakemake.logging import logger
+
+    logger.info(
+        f"The jobs' time limits are assumed, because nothing is known about the speed of {device}: set "
+        "runtime.planned_gpu, or runtime.resources (docs/clusters.md)."
+    )

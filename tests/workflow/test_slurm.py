@@ -1,0 +1,129 @@
+"""Jobs on a real SLURM cluster: `pytest -m slurm -n 0`, as root on a Debian. It takes some minutes.
+
+What its jobs make is compared with what the same config makes on this machine, byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.workflow.conftest import make_project
+from tests.workflow.project import REPOSITORY, ProjectFolder, environment
+from tests.workflow.quick import QuickProject
+from tests.workflow.slurm_cluster import Cluster, cluster
+
+pytestmark = pytest.mark.slurm
+
+LORA = "results/train.safetensors"
+DEADLINE_S = 400.0
+PROFILE = [
+    *("--workflow-profile", "profiles/slurm"),
+    # This cluster has no accounting, and its jobs are short.
+    *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"),
+    *("--seconds-between-status-checks", "1", "--latency-wait", "10"),
+]
+TINY = {"mem_mb": 1500, "runtime": 30, "threads": 1}
+"""What the tests' jobs ask for, so that many fit on the nodes."""
+ASKED = dict.fromkeys(("encode_latents", "encode_texts", "train", "sample", "decode"), TINY)
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("slurm")) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def with_slurm(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def real_project(root: Path, models: Path, clips: Path, **train: Any) -> ProjectFolder:
+    """A project whose jobs are real, with two shards and tiny models, on the CPU."""
+    project = make_project(root, models, clips)
+    project.set(runtime={"device": "cpu", "resources": ASKED}, train=train)
+    return project
+
+
+def start(project: ProjectFolder | QuickProject, *arguments: str) -> subprocess.Popen[str]:
+    """Start Snakemake with the profile of SLURM. Real programs: jobs and signals reach no fork of the tests' own."""
+    log = (project.root / "snakemake.log").open("a")
+    variables = environment() if isinstance(project, ProjectFolder) else os.environ | quick_environment(project)
+    command = [*ProjectFolder(project.root).command(*arguments, target=LORA), *PROFILE]
+    return subprocess.Popen(command, cwd=REPOSITORY, env=variables, stdout=log, stderr=log, text=True)
+
+
+def quick_environment(project: QuickProject) -> dict[str, str]:
+    from tests.workflow.quick import _environment
+
+    return _environment(project.root)
+
+
+def said(project: ProjectFolder | QuickProject) -> str:
+    logs = [project.root / "snakemake.log", *sorted(project.root.glob(".snakemake/slurm_logs/**/*.log"))]
+    logs += sorted((project.root / "results/logs").glob("*.log"))
+    return "\n".join(f"== {path}\n{path.read_text(errors='replace')[-4000:]}" for path in logs if path.exists())
+
+
+def wait_for(ready: Callable[[], bool], project: ProjectFolder, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not ready():
+        assert process.poll() is None, said(project)
+        assert time.monotonic() < end, said(project)
+        time.sleep(0.1)
+
+
+def states(project: ProjectFolder) -> list[int]:
+    """The steps whose state is saved."""
+    folders = (project.root / "results/train/state").glob("step-*")
+    return sorted(int(path.name.removeprefix("step-")) for path in folders)
+
+
+def undisturbed(root: Path, models: Path, clips: Path, **train: Any) -> dict[str, torch.Tensor]:
+    """What the same config makes on this machine."""
+    project = real_project(root, models, clips, **train)
+    outcome = project.snakemake(target=LORA)
+    assert outcome.code == 0, outcome.output
+    return load_file(project.root / LORA)
+
+
+def is_same(project: ProjectFolder, expected: dict[str, torch.Tensor]) -> bool:
+    found = load_file(project.root / LORA)
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_shards_and_two_trainings_with_two_processes_each(
+    slurm: Cluster, tmp_path: Path, demo_models: Path, demo_clips: Path
+) -> None:
+    """One on one node, one on two nodes, at the same time: both train what one process accumulates on this machine."""
+    projects = {
+        "one": real_project(tmp_path / "one", demo_models, demo_clips, num_processes=2),
+        "two": real_project(tmp_path / "two", demo_models, demo_clips, num_processes=2, num_machines=2),
+    }
+    runs = {name: start(project) for name, project in projects.items()}
+    seen: set[str] = set()
+    nodes: dict[str, int] = {}
+    while any(run.poll() is None for run in runs.values()):
+        for line in slurm.run("squeue", "--noheader", "--format=%k|%D|%Z").splitlines():
+            comment, count, folder = line.split("|")
+            seen.add(comment)
+            if comment == "rule_train":
+                nodes[Path(folder).name] = int(count)
+        time.sleep(0.5)
+    for name, run in runs.items():
+        assert run.wait() == 0, said(projects[name])
+    assert {f"rule_encode_{kind}_wildcards_{shard}" for kind in ("latents", "texts") for shard in "01"} <= seen
+    assert nodes == {"one": 1, "two": 2}
+    expected = undisturbed(tmp_path / "here", demo_models, demo_clips, gradient_accumulation_steps=2)
+    for name, project in projects.items():
+        assert is_same(project, expected), name
