@@ -153,6 +153,26 @@ rule contact_sheet:
         "job {log:q} hv15 stage sheet --spec {input.spec:q} --out {output:q}"
 
 
+# With sample.strengths or sample.compare, instead of the contact sheet.
+rule sample_grid:
+    input:
+        unpack(PROJECT.inputs("sample_grid")),
+    output:
+        sheet=PATHS.sample_grid,
+        video=PATHS.sample_film,
+    log:
+        PATHS.log("sample_grid"),
+    benchmark:
+        PATHS.benchmark("sample_grid")
+    localrule: True
+    conda:
+        "environment.yaml"
+    message:
+        "Drawing the samples of all strengths and LoRAs side by side: {WHY:sample_grid}"
+    shell:
+        "job {log:q} hv15 stage grid --spec {input.spec:q} --out {output.sheet:q} --video {output.video:q}"
+
+
 rule samples:
     input:
         PROJECT.samples,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hv15.config import Settings, TrainSettings
+from hv15.project.grids import sample_rows
 from hv15.records.outputs import OUTPUT_TYPES
 from hv15.records.paths import ProjectPaths, average_of
 from hv15.sample.plan import BASE_SUFFIX
@@ -21,6 +22,13 @@ def shown_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dic
     """The samples that can be viewed, by name."""
     shown = {name: OUTPUT_TYPES[spec.output_type][0] for name, spec in samples.items()}
     return {name: output.path(paths, name) for name, output in shown.items() if output.is_decoded}
+
+
+def sheets(settings: Settings, samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> list[Path]:
+    """The pictures and videos in which all samples are side by side."""
+    if sample_rows(settings, samples, paths):
+        return [paths.sample_grid, paths.sample_film]
+    return [paths.contact_sheet] if sheet_samples(samples, paths) else []
 
 
 def sheet_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, tuple[Path, Path | None]]:
@@ -43,7 +51,6 @@ def lora_files(train: TrainSettings, lora: Path) -> list[Path]:
 def products(settings: Settings, samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> list[Path]:
     """Everything that belongs to a finished LoRA."""
     made = [file for spec in samples.values() for file in sample_files(spec, paths)]
-    if sheet_samples(samples, paths):
-        made.append(paths.contact_sheet)
+    made += sheets(settings, samples, paths)
     name = settings.convert.output_name
     return made + [paths.converted(layout, name) for layout in settings.convert.formats]

@@ -32,7 +32,7 @@ from hv15.errors import UserError, of_the_system
 from hv15.gpus import gpu_jobs
 from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
-from hv15.project.products import lora_files, sample_files, sheet_samples
+from hv15.project.products import lora_files, sample_files, sheets
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths, manifest_name
 from hv15.runs.control import note_on_lock, refuse_orphans
@@ -245,9 +245,7 @@ class WorkflowProject:
         """The files of all samples that people look at."""
         project = self.project
         files = [file for spec in project.samples.values() for file in sample_files(spec, self.paths)]
-        if sheet_samples(project.samples, self.paths):
-            files.append(self.paths.contact_sheet)
-        return [str(file) for file in files]
+        return [str(file) for file in [*files, *sheets(project.settings, project.samples, self.paths)]]
 
     # -- names for the rules ----------------------------------------------------------------------------------------
 

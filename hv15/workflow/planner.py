@@ -44,7 +44,7 @@ SECOND_NS = 10**9
 SAMPLES = "samples"
 """The target that stands for all samples."""
 _ONLY_SAMPLES = "add a dataset to config.yaml, or ask for samples"
-_SHOWN = (*(output.rule for output in DECODED), Rule.CONTACT_SHEET)
+_SHOWN = (*(output.rule for output in DECODED), Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
 
 
 class Planner:

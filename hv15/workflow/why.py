@@ -125,7 +125,7 @@ class Reasons:
             case Rule.CONVERT if stage.recorded:
                 yield from differences(stage.recorded, stage.wanted, _CONVERSION)
                 yield from self._made_with(stage)
-            case Rule.CONTACT_SHEET | Rule.PUBLISH if stage.recorded:
+            case Rule.CONTACT_SHEET | Rule.SAMPLE_GRID | Rule.PUBLISH if stage.recorded:
                 yield from self._made_with(stage)
             case Rule.CHECK_MODELS | Rule.DEMO_MODELS if stage.found is Found.WRONG:
                 yield "the model files changed"
@@ -148,9 +148,11 @@ class Reasons:
             before, now = stage.recorded.get("latents"), stage.wanted.get("latents")
             if isinstance(before, dict) and isinstance(now, dict):
                 yield from differences(before, now, _SAMPLE)
-        new = [name for name in above if name.partition(".")[0] in (*_DECODING, Rule.CONVERT, Rule.CONTACT_SHEET)]
-        if new and stage.name in (Rule.PUBLISH, Rule.CONTACT_SHEET):
-            yield from _first_few([name.partition(".")[2] or "contact sheet" for name in new], "{} is new")
+        drawn = (Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
+        new = [name for name in above if name.partition(".")[0] in (*_DECODING, Rule.CONVERT, *drawn)]
+        if new and stage.name in (Rule.PUBLISH, *drawn):
+            names = [name.partition(".")[2] or name.replace("_", " ") for name in new]
+            yield from _first_few(names, "{} is new")
 
     def _trains_again(self, above: Collection[str]) -> bool:
         """Whether, of these stages, one that makes the LoRA runs because it is trained."""
