@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import (
@@ -43,7 +44,7 @@ Level = Annotated[float, Field(ge=0.0, le=1.0)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 SEED_SUFFIX = ".seed"
 """Stands before the seed in the name of a sample of `seeds`; a prompt's own name has no dot."""
-SAMPLE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.seed\d+)?(\.base|\.preview)?"
+SAMPLE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.seed\d+)?(\.with-[A-Za-z0-9_-]+)?(\.x[-+.0-9e]+)?(\.base|\.preview)?"
 """Matches the name of any sample."""
 
 
@@ -228,6 +229,14 @@ class SampleSettings(TransformerSettings):
     with_base: bool = False
     """Also make each sample without the trained LoRA from the same noise, for comparison. Doubles the time."""
 
+    strengths: tuple[float, ...] = ()
+    """Factors for the strength of the LoRAs, such as [0, 0.5, 1]: each prompt is sampled at each, from the same noise,
+    as <name>.x<S>.mp4, and all are drawn side by side (results/samples/grid.png and grid.mp4). At 0 no LoRA acts."""
+
+    compare: tuple[SampledLoraSettings, ...] = ()
+    """LoRAs that are compared, a list as `loras`: each prompt is also sampled with each of them, beside `loras` and
+    instead of the trained LoRA, as <name>.with-<file>.mp4, at each of `strengths`. All are drawn side by side."""
+
     prompts: tuple[PromptSettings, ...] = ()
     """The samples. Each is its own target: if a prompt is edited, only that prompt is sampled again."""
 
@@ -262,6 +271,15 @@ class SampleSettings(TransformerSettings):
             if self.attn_mode == "sage":
                 yield ("sage_blocks",), "has no effect with attn_mode: sage, which is for all blocks: keep one of them"
         yield from _wrong_seeds(self.seeds)
+        if twice := [each for number, each in enumerate(self.strengths) if each in self.strengths[:number]]:
+            yield ("strengths",), f"found {twice[0]:g} twice, expected each strength once"
+        names = [Path(each.path).stem.lower() for each in self.compare]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                text = f"'{name}' is also the name of compare[{names.index(name)}]: the samples could not be told apart"
+                yield ("compare", number, "path"), f"{text}; give one of the files another name"
+        if (self.strengths or self.compare) and any(prompt.name.lower() == "grid" for prompt in self.prompts):
+            yield ("prompts",), "'grid' is the name of the sheet that compares them: give that prompt another name"
         seen: dict[str, int] = {}
         for index, prompt in enumerate(self.prompts):
             first = seen.setdefault(prompt.name.lower(), index)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hv15.config import DatasetSettings, Settings
+from hv15.config.sample_columns import columns_of
 from hv15.errors import UserError
 from hv15.grid import PIXELS_PER_CELL, encodable_frames, encodable_side, latent_size, video_size
 from hv15.models.templates import MAX_TEXT_TOKENS
@@ -290,19 +291,20 @@ def _texts(project: Project) -> set[str]:
 
 
 def _videos(project: Project) -> tuple[Video, ...]:
-    """The videos of all prompts and seeds; one that is also sampled without the LoRA counts twice."""
+    """The videos of all prompts, seeds, strengths and compared LoRAs, with those without the LoRA."""
     from hv15.models.variants import VARIANTS
     from hv15.sample.plan import first_set
 
     sample, official = project.settings.sample, VARIANTS[project.models.variant]
     steps = first_set(sample.infer_steps, official.infer_steps)
     guidance = first_set(sample.guidance_scale, official.guidance_scale)
-    videos = []
+    trains, videos = bool(project.settings.datasets), []
+    columns = len(columns_of(sample, trains=trains))
     for prompt in sample.prompts:
         height, width = first_set(prompt.video_size, sample.video_size)
         guided = first_set(prompt.guidance_scale, guidance) > 1
         frames, count = first_set(prompt.video_length, sample.video_length), first_set(prompt.infer_steps, steps)
-        with_base = first_set(prompt.with_base, sample.with_base)
+        with_base = trains and first_set(prompt.with_base, sample.with_base)
         for name in sample.seeds_of(prompt):
-            videos += [Video(name, frames, height, width, count, guided)] * (2 if with_base else 1)
+            videos += [Video(name, frames, height, width, count, guided)] * (columns + with_base)
     return tuple(videos)

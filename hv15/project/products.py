@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hv15.config import Settings, TrainSettings
+from hv15.project.grids import sample_rows
 from hv15.records.outputs import OUTPUT_TYPES
 from hv15.records.paths import ProjectPaths, average_of
 from hv15.sample.plan import BASE_SUFFIX
@@ -17,16 +18,23 @@ def sample_files(spec: SampleSpec, paths: ProjectPaths) -> list[Path]:
     return [output.path(paths, spec.name) for output in OUTPUT_TYPES[spec.output_type]]
 
 
-def shown_files(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> list[Path]:
+def shown_files(settings: Settings, samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> list[Path]:
     """The files of all samples that people look at."""
     files = [file for spec in samples.values() for file in sample_files(spec, paths)]
-    return [*files, paths.contact_sheet] if sheet_samples(samples, paths) else files
+    return [*files, *sheets(settings, samples, paths)]
 
 
 def shown_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, Path]:
     """The samples that can be viewed, by name."""
     shown = {name: OUTPUT_TYPES[spec.output_type][0] for name, spec in samples.items()}
     return {name: output.path(paths, name) for name, output in shown.items() if output.is_decoded}
+
+
+def sheets(settings: Settings, samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> list[Path]:
+    """The pictures and videos in which all samples are side by side."""
+    if sample_rows(settings, samples, paths):
+        return [paths.sample_grid, paths.sample_film]
+    return [paths.contact_sheet] if sheet_samples(samples, paths) else []
 
 
 def sheet_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, tuple[Path, Path | None]]:
@@ -48,5 +56,5 @@ def lora_files(train: TrainSettings, lora: Path) -> list[Path]:
 
 def products(settings: Settings, samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> list[Path]:
     """Everything that belongs to a finished LoRA."""
-    name = settings.convert.output_name
-    return shown_files(samples, paths) + [paths.converted(layout, name) for layout in settings.convert.formats]
+    name, shown = settings.convert.output_name, shown_files(settings, samples, paths)
+    return shown + [paths.converted(layout, name) for layout in settings.convert.formats]

@@ -28,6 +28,7 @@ class Rule(StrEnum):
     SAMPLE_SHARD = "sample_shard"
     SAMPLE_LATENTS = "sample_latents"
     CONTACT_SHEET = "contact_sheet"
+    SAMPLE_GRID = "sample_grid"
     CONVERT = "convert"
     PUBLISH = "publish"
     CHECKPOINT_LATENTS = "checkpoint_latents"
@@ -59,6 +60,7 @@ _WORDS: dict[str, str] = {
     **{output.rule_of("step"): f"decode to {output.name}, of step" for output in DECODED},
     Rule.CHECKPOINT_GRID: "draw the samples of all checkpoints side by side",
     Rule.CONTACT_SHEET: "draw the samples side by side",
+    Rule.SAMPLE_GRID: "draw the samples of all strengths and LoRAs side by side",
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",
     Rule.PLAN: "plan memory and time",

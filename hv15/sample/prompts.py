@@ -235,6 +235,14 @@ class SampleSpec:
             wrong = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
             raise UserError.at(source, f"not a sample: wrong values: {', '.join(wrong)}", hint=_MADE_AGAIN) from error
 
+    def at_strength(self, factor: float) -> SampleSpec:
+        """Return the same sample with all LoRAs at a factor of their strengths; at 0 it has none."""
+        if factor == 1.0:
+            return self
+        loras = (dataclasses.replace(each, multiplier=each.multiplier * factor) for each in self.loras if factor)
+        trained = None if self.lora_multiplier is None or not factor else self.lora_multiplier * factor
+        return dataclasses.replace(self, loras=tuple(loras), lora_multiplier=trained)
+
     def without_trained_lora(self, name: str) -> SampleSpec:
         """Return the same sample, from the same noise, under another name and without the trained LoRA."""
         return dataclasses.replace(self, name=name, lora_multiplier=None)

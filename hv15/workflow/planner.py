@@ -49,7 +49,7 @@ SAMPLES = "samples"
 EXPERIMENTS = "experiments"
 """The target that stands for the LoRAs of all experiments, with all that belongs to them."""
 _ONLY_SAMPLES = "add a dataset to config.yaml, or ask for samples"
-_SHOWN = (*(output.rule for output in DECODED), Rule.CONTACT_SHEET)
+_SHOWN = (*(output.rule for output in DECODED), Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
 
 
 class Planner:

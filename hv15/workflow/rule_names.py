@@ -116,7 +116,9 @@ class RuleNames:
 
     def _everything(self, run: str) -> list[str]:
         project, paths = self.project.experiment(run), ProjectPaths(run=run)
-        return [str(paths.lora)] if project.settings.datasets else [*map(str, shown_files(project.samples, paths))]
+        if project.settings.datasets:
+            return [str(paths.lora)]
+        return [*map(str, shown_files(project.settings, project.samples, paths))]
 
     def all_experiments(self, wildcards: Wildcards) -> list[str]:
         """What `snakemake experiments` makes: of each experiment the LoRA, or the samples if it has no dataset."""
@@ -125,7 +127,7 @@ class RuleNames:
     @property
     def samples(self) -> list[str]:
         """The files of all samples that people look at."""
-        return [*map(str, shown_files(self.project.samples, self.shared))]
+        return [*map(str, shown_files(self.project.settings, self.project.samples, self.shared))]
 
     def message(self, words: str, stage: str) -> str:
         """The message of a rule: what it does and why, after the experiment if it is for one."""

@@ -17,7 +17,7 @@ from hv15.digest import digest
 from hv15.lora.about import About
 from hv15.project import Project
 from hv15.project.checkpoints import earlier_step, is_gone, lora_after, not_kept, promised_steps, will_be_kept
-from hv15.project.grids import GridRow, grid_rows
+from hv15.project.grids import GridRow, grid_rows, sample_rows
 from hv15.project.products import lora_files, products, sheet_samples
 from hv15.records import formats
 from hv15.records.fields import to_json
@@ -26,7 +26,6 @@ from hv15.records.outputs import LATENTS, decoded_outputs, subject
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import ENCODING_RULES, Rule
 from hv15.records.stage_names import stage_of_run
-from hv15.sample.plan import BASE_SUFFIX
 from hv15.sample.prompts import SampleSpec
 from hv15.train.origin import ENTRY
 from hv15.workflow.made_from import MadeFromReader, conversion_spec
@@ -236,28 +235,43 @@ class StageBuilder:
                     yield from self._sample(sample, step)
         rows = grid_rows(project.samples, self._paths, [*project.kept] or promised)
         if rows:
-            files = [cell.file for row in rows for cell in row.cells]
             made_from: JsonObject = {row.name: self._cells(row) for row in rows}
             drawn = [self._paths.checkpoint_sheet, self._paths.checkpoint_film]
-            wanted: JsonObject = {"format": formats.GRID, "samples": made_from}
-            details: JsonObject = {"rows": [to_json(row) for row in rows]}
-            yield self._recording_stage(Rule.CHECKPOINT_GRID, drawn, wanted, {"samples": files}, details)
+            yield self._grid(Rule.CHECKPOINT_GRID, drawn, rows, made_from)
+
+    def _grid(self, rule: Rule, drawn: Sequence[Path], rows: Sequence[GridRow], made_from: JsonObject) -> Stage:
+        """A picture and a video of samples side by side."""
+        files = [cell.file for row in rows for cell in row.cells]
+        wanted: JsonObject = {"format": formats.GRID, "samples": made_from}
+        details: JsonObject = {"rows": [to_json(row) for row in rows]}
+        return self._recording_stage(rule, drawn, wanted, {"samples": files}, details)
 
     def _cells(self, row: GridRow) -> JsonObject:
         """What the cells of a row are made from, by step; "" for the sample without the LoRA."""
         found: JsonObject = {}
         for cell in row.cells:
-            spec = self._project.samples[row.name if cell.step is not None else row.name + BASE_SUFFIX]
             trained = None if cell.step is None else digest(self._project.spec_after(cell.step))
+            spec = self._project.samples[cell.sample]
             found[str(cell.step or "")] = digest(spec.decoding(trained, self._text))
         return found
 
     def _sheet(self) -> Iterator[Stage]:
+        trained = self._project.trained_digest
+        if rows := sample_rows(self._project.settings, self._project.samples, self._paths):
+            made_from: JsonObject = {
+                row.name: {
+                    cell.label: digest(self._project.samples[cell.sample].decoding(trained, self._text))
+                    for cell in row.cells
+                }
+                for row in rows
+            }
+            drawn = [self._paths.sample_grid, self._paths.sample_film]
+            yield self._grid(Rule.SAMPLE_GRID, drawn, rows, made_from)
+            return
         compared = sheet_samples(self._project.samples, self._paths)
         if not compared:
             return
         names = [file for pair in compared.values() for file in pair if file is not None]
-        trained = self._project.trained_digest
         samples: JsonObject = {
             name: digest(spec.decoding(trained, self._text)) for name, spec in self._project.samples.items()
         }

@@ -147,7 +147,7 @@ class _ReasonsOfRun:
             case Rule.CONVERT if stage.recorded:
                 yield from differences(stage.recorded, stage.wanted, _CONVERSION)
                 yield from self._made_with(stage)
-            case Rule.CONTACT_SHEET | Rule.PUBLISH if stage.recorded:
+            case Rule.CONTACT_SHEET | Rule.SAMPLE_GRID | Rule.PUBLISH if stage.recorded:
                 yield from self._made_with(stage)
             case Rule.CHECK_MODELS | Rule.DEMO_MODELS if stage.found is Found.WRONG:
                 yield "the model files changed"
@@ -174,9 +174,10 @@ class _ReasonsOfRun:
             before, now = stage.recorded.get("latents"), stage.wanted.get("latents")
             if isinstance(before, dict) and isinstance(now, dict):
                 yield from differences(before, now, _SAMPLE)
-        new = [name for name in above if rule_of(name) in (*_DECODING, Rule.CONVERT, Rule.CONTACT_SHEET)]
-        if new and stage.rule in (Rule.PUBLISH, Rule.CONTACT_SHEET):
-            yield from _first_few([subject_of(name) or "contact sheet" for name in new], "{} is new")
+        drawn = (Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
+        new = [name for name in above if rule_of(name) in (*_DECODING, Rule.CONVERT, *drawn)]
+        if new and stage.rule in (Rule.PUBLISH, *drawn):
+            yield from _first_few([subject_of(name) or rule_of(name).replace("_", " ") for name in new], "{} is new")
 
     def _trains_again(self, above: Collection[str]) -> bool:
         """Whether, of these stages, one that makes the LoRA runs because it is trained."""

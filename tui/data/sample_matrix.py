@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hv15.project.grids import NO_LORA
+from hv15.config.sample_columns import NO_LORA
 from hv15.sample.plan import BASE_SUFFIX
 from tui.data.lora_names import THIS_LORA, name_of_loras
 from tui.data.samples import Sample

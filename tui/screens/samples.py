@@ -15,6 +15,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
+from hv15.config.sample_columns import row_name
 from hv15.records.rules import Rule
 from hv15.runs.followed_file import end_of
 from hv15.runs.record import RunFolder
@@ -206,7 +207,7 @@ class SamplesScreen(DashboardScreen):
         """Read which of their samples the jobs of shards make now."""
         root = self.dashboard.files.root
         found = (sample_at_work(root, shard) for shard in self._shards)
-        return frozenset(name for name in found if name is not None)
+        return frozenset(row_name(name) for name in found if name is not None)
 
     def on_shards_seen(self, message: ShardsSeen) -> None:
         self._in_shards = message.names
@@ -425,4 +426,4 @@ class SamplesScreen(DashboardScreen):
 def _names(jobs: Iterable[Job]) -> frozenset[str]:
     """The names of the samples that jobs of their own make."""
     named = (job.wildcards.get("name") for job in jobs if job.rule.startswith("sample_"))
-    return frozenset(name for name in named if name is not None)
+    return frozenset(row_name(name) for name in named if name is not None)
