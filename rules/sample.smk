@@ -124,7 +124,14 @@ for STEP in (None, "{step}"):
                 (
                     directory(OUTPUT.path(PATHS, "{name}", STEP))
                     if OUTPUT.is_folder
-                    else OUTPUT.path(PATHS, "{name}", STEP)
+                    else report(
+                        OUTPUT.path(PATHS, "{name}", STEP),
+                        caption="report/sample.rst",
+                        category="Checkpoints" if STEP else "Samples",
+                        labels=PROJECT.labels(
+                            sample="{name}", **({"step": "{step}"} if STEP else {})
+                        ),
+                    )
                 ),
             log:
                 PATHS.log(STAGE),
@@ -151,7 +158,12 @@ rule contact_sheet:
     input:
         unpack(PROJECT.inputs("contact_sheet")),
     output:
-        PATHS.contact_sheet,
+        report(
+            PATHS.contact_sheet,
+            caption="report/contact_sheet.rst",
+            category="Samples",
+            labels=PROJECT.labels(sample="all, a few frames of each"),
+        ),
     log:
         PATHS.log("contact_sheet"),
     benchmark:
@@ -199,8 +211,18 @@ rule checkpoint_grid:
     input:
         unpack(PROJECT.inputs("checkpoint_grid")),
     output:
-        sheet=PATHS.checkpoint_sheet,
-        video=PATHS.checkpoint_film,
+        sheet=report(
+            PATHS.checkpoint_sheet,
+            caption="report/checkpoint_grid.rst",
+            category="Checkpoints",
+            labels=PROJECT.labels(sample="all, a few frames of each", step="all"),
+        ),
+        video=report(
+            PATHS.checkpoint_film,
+            caption="report/checkpoint_grid.rst",
+            category="Checkpoints",
+            labels=PROJECT.labels(sample="all", step="all"),
+        ),
     log:
         PATHS.log("checkpoint_grid"),
     benchmark:

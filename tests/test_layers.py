@@ -34,6 +34,7 @@ LEVELS = (
     },
     {
         "records",
+        "pages",
         "remembered",
         "gpus",
         "machines",
@@ -50,7 +51,7 @@ LEVELS = (
     {"train"},
     {"project", "demo", "recipes"},
     {"plan", "comparison"},
-    {"workflow", "runs", "selftest"},
+    {"workflow", "runs", "selftest", "report"},
     {"commands", "arguments", "cli"},
 )
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}

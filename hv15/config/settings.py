@@ -95,6 +95,10 @@ class Settings(Section):
         has_loras = self.datasets or self.sample.loras or self.sample.compare
         if self.sample.strengths and not has_loras and not any(prompt.loras for prompt in self.sample.prompts):
             yield ("sample", "strengths"), "has no effect: no LoRA is trained, and none is in sample.loras or compare"
+        for index, wanted in enumerate(self.convert.gallery):
+            if wanted not in names:
+                text = f"no prompt in sample.prompts is called '{wanted}'; there are: {', '.join(names) or 'none'}"
+                yield ("convert", "gallery", index), text
         for index, prompt in enumerate(self.sample.prompts):
             where = ("sample", "prompts", index, "image_path")
             if self.task == "i2v" and prompt.image_path is None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hv15.config import Settings, TrainSettings
+from hv15.config.sample_columns import row_name
 from hv15.project.grids import sample_rows
 from hv15.records.outputs import OUTPUT_TYPES
 from hv15.records.paths import ProjectPaths, average_of
@@ -47,6 +48,21 @@ def sheet_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dic
         return {}
     with_lora = {name: file for name, file in shown.items() if not name.endswith(BASE_SUFFIX)}
     return {name: (file, shown.get(name + BASE_SUFFIX)) for name, file in with_lora.items()}
+
+
+def gallery_files(settings: Settings, samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, Path]:
+    """The samples with the trained LoRA that a model card shows (`convert.gallery`), by name; folders are left out."""
+    rows = {
+        name
+        for prompt in settings.sample.prompts
+        if prompt.name in settings.convert.gallery
+        for name in settings.sample.seeds_of(prompt)
+    }
+    trains = bool(settings.datasets)
+    of_rows = {name: spec for name, spec in samples.items() if row_name(name) in rows}
+    chosen = {name: spec for name, spec in of_rows.items() if spec.lora_multiplier is not None or not trains}
+    shown = shown_samples(chosen, paths)
+    return {name: file for name, file in shown.items() if file.suffix}
 
 
 def lora_files(train: TrainSettings, lora: Path) -> list[Path]:

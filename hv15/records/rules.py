@@ -31,6 +31,8 @@ class Rule(StrEnum):
     SAMPLE_GRID = "sample_grid"
     CONVERT = "convert"
     PUBLISH = "publish"
+    REPORT = "report"
+    CARD = "card"
     CHECKPOINT_LATENTS = "checkpoint_latents"
     CHECKPOINT_GRID = "checkpoint_grid"
     PLAN = "plan"
@@ -63,6 +65,8 @@ _WORDS: dict[str, str] = {
     Rule.SAMPLE_GRID: "draw the samples of all strengths and LoRAs side by side",
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",
+    Rule.REPORT: "put all results on one page",
+    Rule.CARD: "write the model card",
     Rule.PLAN: "plan memory and time",
 }
 

@@ -47,7 +47,7 @@ from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.job_resources import JobResources, Resource
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.parallel_jobs import sampling_jobs
-from hv15.workflow.planner import EXPERIMENTS, Planner, refuse_folders
+from hv15.workflow.planner import ALL, EXPERIMENTS, Planner, refuse_folders
 from hv15.workflow.refusals import end_with
 from hv15.workflow.rule_names import Formatter, RuleNames, relative, run_of_target, stage_of_wildcards
 from hv15.workflow.shards import SHARDS
@@ -225,6 +225,7 @@ class WorkflowProject(RuleNames):
         if not workflow.non_local_exec and "gpu" not in workflow.global_resources:
             workflow.register_resource("gpu", gpu_jobs(self.project.settings.runtime.device))
         targets = tuple(map(str, settings.targets)) if settings is not None else ()
+        targets = targets or (ALL,)
         of_checkpoints = _are_of_checkpoints(targets) or not workflow.is_main_process  # a job has other targets
         if of_checkpoints or self.has_experiments:
             with paused_collection():

@@ -111,8 +111,10 @@ class RuleNames:
 
     @property
     def everything(self) -> list[str]:
-        """What is made unless something else is asked for: the LoRA, with all that belongs to it, or the samples."""
-        return self._everything("")
+        """What is made unless something else is asked for: the LoRA, with all that belongs to it, and its model card,
+        or the samples; and the page that shows it."""
+        card = [str(self.shared.card)] if self.project.settings.datasets else []
+        return [*self._everything(""), str(self.shared.report), *card]
 
     def _everything(self, run: str) -> list[str]:
         project, paths = self.project.experiment(run), ProjectPaths(run=run)
@@ -136,6 +138,10 @@ class RuleNames:
             return f"{words}: {{WHY:{named}{END}}}"
         folder = f"{{wildcards.{FOLDER}}}"
         return f"{{RUN:{folder}{END}}}{words}: {{WHY:{folder}:{named}{END}}}"
+
+    def labels(self, **labels: str) -> dict[str, str] | None:
+        """The labels of a result in Snakemake's own report: with experiments, also of which it is; None for none."""
+        return (labels | {"results": f"{{{FOLDER}}}"} if self.has_experiments else labels) or None
 
     @property
     def experiment_option(self) -> str:

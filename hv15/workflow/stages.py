@@ -18,7 +18,7 @@ from hv15.lora.about import About
 from hv15.project import Project
 from hv15.project.checkpoints import earlier_step, is_gone, lora_after, not_kept, promised_steps, will_be_kept
 from hv15.project.grids import GridRow, grid_rows, sample_rows
-from hv15.project.products import lora_files, products, sheet_samples
+from hv15.project.products import gallery_files, lora_files, products, sheet_samples, shown_samples
 from hv15.records import formats
 from hv15.records.fields import to_json
 from hv15.records.json_values import JsonObject
@@ -82,6 +82,9 @@ class StageBuilder:
             yield self._publishing()
             if of_checkpoints:
                 yield from self._checkpoints()
+        yield self._report()
+        if self._trains:
+            yield self._card()
         # A plan of memory and time holds for this machine at this moment, so it is made whenever it is asked for.
         found = Found.WRONG if (self._root / self._paths.plan).exists() else Found.MISSING
         yield Stage(Rule.PLAN, (self._paths.plan,), {}, found)
@@ -233,11 +236,17 @@ class StageBuilder:
             for sample in project.samples.values():
                 if sample.lora_multiplier is not None:
                     yield from self._sample(sample, step)
-        rows = grid_rows(project.samples, self._paths, [*project.kept] or promised)
-        if rows:
-            made_from: JsonObject = {row.name: self._cells(row) for row in rows}
-            drawn = [self._paths.checkpoint_sheet, self._paths.checkpoint_film]
-            yield self._grid(Rule.CHECKPOINT_GRID, drawn, rows, made_from)
+        if (grid := self._checkpoint_grid([*project.kept] or promised)) is not None:
+            yield grid
+
+    def _checkpoint_grid(self, steps: Sequence[int]) -> Stage | None:
+        """The sheet of all checkpoints; None if there is nothing to show."""
+        rows = grid_rows(self._project.samples, self._paths, steps)
+        if not rows:
+            return None
+        made_from: JsonObject = {row.name: self._cells(row) for row in rows}
+        drawn = [self._paths.checkpoint_sheet, self._paths.checkpoint_film]
+        return self._grid(Rule.CHECKPOINT_GRID, drawn, rows, made_from)
 
     def _grid(self, rule: Rule, drawn: Sequence[Path], rows: Sequence[GridRow], made_from: JsonObject) -> Stage:
         """A picture and a video of samples side by side."""
@@ -272,9 +281,7 @@ class StageBuilder:
         if not compared:
             return
         names = [file for pair in compared.values() for file in pair if file is not None]
-        samples: JsonObject = {
-            name: digest(spec.decoding(trained, self._text)) for name, spec in self._project.samples.items()
-        }
+        samples = self._decoded(self._project.samples)
         product = self._paths.contact_sheet
         yield self._recording_stage(Rule.CONTACT_SHEET, [product], {"samples": samples}, {"samples": names})
 
@@ -294,7 +301,58 @@ class StageBuilder:
             lora_files(self._project.settings.train, lora) for lora in (self._published, self._paths.lora)
         )
         inputs = {"lora": chosen, "others": others}
-        return self._recording_stage(Rule.PUBLISH, published, self._project.published_spec, inputs)
+        stage = self._recording_stage(Rule.PUBLISH, published, self._project.published_spec, inputs)
+        return replace(stage, follows=("others",))
+
+    # -- what is told of the results --------------------------------------------------------------------------------
+
+    def _report(self) -> Stage:
+        project, paths = self._project, self._paths
+        inputs: dict[str, Sequence[Path]] = {"samples": [*shown_samples(project.samples, paths).values()]}
+        if self._trains:
+            inputs["lora"] = lora_files(project.settings.train, paths.lora)
+        grid = self._finished_grid()
+        wanted: JsonObject = {
+            "format": formats.REPORT,
+            "trained": project.trained_digest,
+            "samples": self._decoded(project.samples),
+            "about": About.from_settings(project.settings.convert, project.root).digest(),
+            "grid": None if grid is None else digest(grid),
+        }
+        stage = self._recording_stage(Rule.REPORT, [paths.report], wanted, inputs)
+        return replace(stage, follows=(*inputs,))
+
+    def _card(self) -> Stage:
+        """The model card: it tells of the published LoRA and its copies, and shows the samples of the gallery."""
+        project, paths = self._project, self._paths
+        settings = project.settings
+        shown = gallery_files(settings, project.samples, paths)
+        copies = [paths.converted(layout, settings.convert.output_name) for layout in settings.convert.formats]
+        inputs: dict[str, Sequence[Path]] = {
+            "lora": lora_files(settings.train, paths.lora),
+            "copies": copies,
+            "samples": [*shown.values()],
+        }
+        wanted: JsonObject = {
+            "format": formats.CARD,
+            "trained": project.trained_digest,
+            "copies": [*settings.convert.formats],
+            "samples": self._decoded({name: project.samples[name] for name in shown}),
+            "about": About.from_settings(settings.convert, project.root).digest(),
+        }
+        return replace(self._recording_stage(Rule.CARD, [paths.card], wanted, inputs), follows=(*inputs,))
+
+    def _finished_grid(self) -> JsonObject | None:
+        """What the sheet of all checkpoints was made from; None if there is none, or it is not of these samples."""
+        if not self._trains or not (self._root / self._paths.checkpoint_sheet).exists():
+            return None
+        grid = self._checkpoint_grid([*self._project.kept])
+        return grid.wanted if grid is not None and grid.found is Found.RIGHT else None
+
+    def _decoded(self, samples: Mapping[str, SampleSpec]) -> JsonObject:
+        """What samples are made from, by name."""
+        trained = self._project.trained_digest
+        return {name: digest(spec.decoding(trained, self._text)) for name, spec in samples.items()}
 
     # -- parts ------------------------------------------------------------------------------------------------------
 

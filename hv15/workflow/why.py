@@ -30,6 +30,7 @@ MOST_NAMED = 5
 """The most clips or captions of a stage that are named."""
 
 _DECODING = tuple(output.rule for output in DECODED)
+_DRAWN = (Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
 
 _TRAINING = {
     "format": "hv15 trains in a new way.",
@@ -68,6 +69,22 @@ _CONVERSION = {
     "about": "convert: says something else about it.",
     "trained": "",
     "layout": "",
+}
+
+_REPORT = {
+    "format": "hv15 writes reports in a new way.",
+    "about": "convert: says something else about it.",
+    "grid": "the samples of the checkpoints are new.",
+    "trained": "",
+    "samples": "",
+}
+
+_CARD = {
+    "format": "hv15 writes model cards in a new way.",
+    "about": "convert: says something else about it.",
+    "copies": "convert.formats",
+    "trained": "",
+    "samples": "",
 }
 
 
@@ -149,6 +166,14 @@ class _ReasonsOfRun:
                 yield from self._made_with(stage)
             case Rule.CONTACT_SHEET | Rule.SAMPLE_GRID | Rule.PUBLISH if stage.recorded:
                 yield from self._made_with(stage)
+            case Rule.REPORT if stage.recorded:
+                yield from differences(stage.recorded, stage.wanted, _REPORT)
+                yield from self._new_results(stage)
+            case Rule.CARD if stage.recorded:
+                yield from differences(stage.recorded, stage.wanted, _CARD)
+                if as_object(stage.recorded.get("samples", {})).keys() != as_object(stage.wanted["samples"]).keys():
+                    yield "other samples are shown (convert.gallery)"
+                yield from self._new_results(stage)
             case Rule.CHECK_MODELS | Rule.DEMO_MODELS if stage.found is Found.WRONG:
                 yield "the model files changed"
             case _ if stage.rule.startswith("download") and stage.found is Found.WRONG:
@@ -174,10 +199,16 @@ class _ReasonsOfRun:
             before, now = stage.recorded.get("latents"), stage.wanted.get("latents")
             if isinstance(before, dict) and isinstance(now, dict):
                 yield from differences(before, now, _SAMPLE)
-        drawn = (Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
-        new = [name for name in above if rule_of(name) in (*_DECODING, Rule.CONVERT, *drawn)]
-        if new and stage.rule in (Rule.PUBLISH, *drawn):
-            yield from _first_few([subject_of(name) or rule_of(name).replace("_", " ") for name in new], "{} is new")
+        if stage.rule in (Rule.PUBLISH, *_DRAWN):
+            yield from self._new_results(stage)
+
+    def _new_results(self, stage: Stage) -> Iterator[str]:
+        """What it shows, or is published with, that is made again."""
+        above = [name for name in self._planner.above(stage.name) if name in self._planner.due]
+        if any(rule_of(name) == Rule.PUBLISH for name in above):
+            yield "the LoRA is new"
+        new = [name for name in above if rule_of(name) in (*_DECODING, Rule.CONVERT, *_DRAWN)]
+        yield from _first_few([subject_of(name) or rule_of(name).replace("_", " ") for name in new], "{} is new")
 
     def _trains_again(self, above: Collection[str]) -> bool:
         """Whether, of these stages, one that makes the LoRA runs because it is trained."""

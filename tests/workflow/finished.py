@@ -60,6 +60,14 @@ def make(planner: Planner, name: str) -> None:
             stub_hv15.main(["stage", "denoise", *options, *(word for file in lora for word in ("--lora", file))])
         case "sample_video":
             stub_hv15.main(["stage", "decode", *options, "--latents", str(stage.inputs["latents"][0])])
+        case "report" | "card":
+            stub_hv15.main(["stage", stage.rule, *options])
+        case "checkpoint_latents":
+            stub_hv15.main(["stage", "denoise", *options, *(word for file in lora for word in ("--lora", file))])
+        case "checkpoint_video":
+            stub_hv15.main(["stage", "decode", *options, "--latents", str(stage.inputs["latents"][0])])
+        case "checkpoint_grid":
+            stub_hv15.main(["stage", "grid", *options, "--video", str(stage.products[1])])
         case "contact_sheet":
             stub_hv15.main(["stage", "sheet", *options])
         case "convert":

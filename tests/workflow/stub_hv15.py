@@ -42,6 +42,8 @@ def main(words: list[str]) -> None:
         "stage sheet": write_sheet,
         "export": export,
         "stage grid": write_grid,
+        "stage report": write_page,
+        "stage card": write_card,
         "check": lambda *_: "",
     }
     with on_a_gpu(command):
@@ -57,7 +59,11 @@ def on_a_gpu(command: str) -> Iterator[None]:
     Each job waits a while for another one to be at work as well.
     """
     log = Path("gpus.log")
-    if not log.exists() or command.split()[0] not in ("encode", "train", "stage") or command == "stage sheet":
+    if (
+        not log.exists()
+        or command.split()[0] not in ("encode", "train", "stage")
+        or command in ("stage sheet", "stage report", "stage card")
+    ):
         yield
         return
     from hv15.gpus import VISIBLE, take_gpu
@@ -273,6 +279,20 @@ def write_grid(words: list[str], options: dict[str, str]) -> str:
     write_sheet(words, options)
     told = {"hv15.made_from": json.dumps(wanted_of(options))}
     write(Path(options["video"]), np.zeros((1, 16, 16, 3), np.uint8), metadata=told)
+    return ""
+
+
+def write_page(words: list[str], options: dict[str, str]) -> str:
+    from hv15.pages.html import TEMPLATES, render
+
+    Path(options["out"]).write_text(render(TEMPLATES / "base.html", {}, wanted_of(options)))
+    return ""
+
+
+def write_card(words: list[str], options: dict[str, str]) -> str:
+    from hv15.pages.markdown import with_made_from
+
+    Path(options["out"]).write_text(with_made_from("# A card", wanted_of(options)))
     return ""
 
 
