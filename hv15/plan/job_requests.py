@@ -29,6 +29,8 @@ STAGES_OF: dict[PlannedJob, tuple[StageName, ...]] = {
     "train": ("train",),
     "sample": ("denoise", "decode"),
     "decode": ("decode",),
+    "upsample": ("upsample", "decode large"),
+    "decode_large": ("decode large",),
     "convert": (),
 }
 """The stages that a job does, one after the other; none where it computes with no model."""
@@ -40,6 +42,8 @@ ASSUMED_MINUTES: dict[PlannedJob, int] = {
     "train": 24 * 60,
     "sample": 8 * 60,
     "decode": 60,
+    "upsample": 8 * 60,
+    "decode_large": 2 * 60,
     "convert": 30,
 }
 """The limit of a job where nothing is known about the device's speed."""
@@ -146,7 +150,9 @@ def _work(job: PlannedJob, plan: StagePlan, planner: StagePlanner) -> Seconds | 
         count = math.ceil(plan.count / planner.project.settings.cache.shards)
     elif plan.name == "denoise":
         count = max(video.steps for video in planner.work.videos)
-    elif job in ("condition", "sample", "decode"):
+    elif plan.name == "upsample":
+        count = max(video.steps for video in planner.work.enlarged)
+    elif job in ("condition", "sample", "decode", "upsample", "decode_large"):
         count = 1
     least, most = (
         getattr(plan.each, end) * count + sum(getattr(time, end) for time in beside) for end in ("least", "most")

@@ -27,6 +27,8 @@ class Rule(StrEnum):
     SAMPLE_CONDITION = "sample_condition"
     SAMPLE_SHARD = "sample_shard"
     SAMPLE_LATENTS = "sample_latents"
+    UPSAMPLE_SHARD = "upsample_shard"
+    UPSAMPLE_LATENTS = "upsample_latents"
     CONTACT_SHEET = "contact_sheet"
     SAMPLE_GRID = "sample_grid"
     CONVERT = "convert"
@@ -58,6 +60,9 @@ _WORDS: dict[str, str] = {
     Rule.SAMPLE_SHARD: "sample several, shard",
     Rule.SAMPLE_LATENTS: "sample",
     **{output.rule: f"decode to {output.name}" for output in DECODED},
+    Rule.UPSAMPLE_SHARD: "enlarge several, shard",
+    Rule.UPSAMPLE_LATENTS: "enlarge",
+    **{output.enlarging_rule: f"decode the enlarged to {output.name}" for output in DECODED},
     Rule.CHECKPOINT_LATENTS: "sample with the LoRA of step",
     **{output.rule_of("step"): f"decode to {output.name}, of step" for output in DECODED},
     Rule.CHECKPOINT_GRID: "draw the samples of all checkpoints side by side",

@@ -1,4 +1,4 @@
-"""The samples of a project as they are shown on a page: for each prompt without and with the trained LoRA."""
+"""The samples of a project as they are shown on a page: for each prompt without and with the LoRA, and larger."""
 
 from __future__ import annotations
 
@@ -52,17 +52,24 @@ class ShownPrompt:
     media: tuple[ShownMedium, ...]
 
 
-def shown_prompts(samples: Mapping[str, SampleSpec], paths: ProjectPaths, inliner: Inliner) -> list[ShownPrompt]:
+def shown_prompts(
+    samples: Mapping[str, SampleSpec],
+    paths: ProjectPaths,
+    inliner: Inliner,
+    enlarged: Mapping[str, SampleSpec] | None = None,
+) -> list[ShownPrompt]:
     """Return the prompts whose samples can be looked at.
 
     Args:
         samples: by name.
+        enlarged: what super resolution has made of some of them, by the same names.
 
     Raises:
         UserError: a sample is damaged.
         OSError: one is missing.
     """
-    files, titles = shown_samples(samples, paths), row_titles(samples)
+    enlarged = enlarged or {}
+    files, titles, larger = shown_samples(samples, paths), row_titles(samples), shown_samples(enlarged, paths)
     trains = any(spec.lora_multiplier is not None for spec in samples.values())
     found = []
     for name, file in files.items():
@@ -72,6 +79,10 @@ def shown_prompts(samples: Mapping[str, SampleSpec], paths: ProjectPaths, inline
         media = [] if without is None else [_medium("without the LoRA", without, spec, inliner)]
         label = "" if not trains or spec.lora_multiplier is None else _with(spec.lora_multiplier)
         media.append(_medium(label, file, spec, inliner))
+        if name in larger:
+            large = enlarged[name]
+            size = f"{large.width} {TIMES} {large.height} by super resolution"
+            media.append(_medium(size, larger[name], large, inliner))
         found.append(ShownPrompt(name, titles[name], settings_in_words(spec), tuple(media)))
     return found
 
@@ -90,9 +101,9 @@ def _with(strength: float) -> str:
 def _medium(label: str, file: Path, spec: SampleSpec, inliner: Inliner) -> ShownMedium:
     output = output_of(file)
     if output is not None and output.is_folder:  # images: a few of them side by side
-        from hv15.sample.contact_sheet import read_sample, strip
+        from hv15.sample.contact_sheet import read_few, strip
 
-        drawn = strip(read_sample(file))
+        drawn = strip(read_few(file))
         return ShownMedium(label, "picture", _picture(drawn), "", drawn.width, drawn.height)
     kind: Literal["video", "picture"] = "video" if file.suffix == ".mp4" else "picture"
     still = _still(file) if kind == "video" else ""

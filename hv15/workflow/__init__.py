@@ -1,6 +1,6 @@
 """What the Snakefile asks for: files, inputs and messages. The rules themselves only name files.
 
-- stages: every job, with what its product has to be made from
+- stages, stage: every job, with what its product has to be made from
 - made_from: what the products record about how they were made
 - planner: what has to run, and how Snakemake is made to agree
 - shards: jobs that make several samples
@@ -187,6 +187,7 @@ class WorkflowProject(RuleNames):
         checks: tuple[Callable[[], object], ...] = (
             lambda: project.dataset.sources,
             lambda: project.samples,
+            lambda: project.enlarged,
             lambda: project.training_spec if project.settings.datasets else None,
             lambda: refuse_beforehand(project, missing=False),  # missing files are reported by the others
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, get_args
 
-from hv15.choices import JobNeed, PlannedJob, roles_of
+from hv15.choices import JobNeed, PlannedJob
 from hv15.config import Settings
 from hv15.digest import digest
 from hv15.errors import UserError
@@ -135,7 +135,7 @@ class JobResources:
         from hv15.plan.workload import workload
 
         device = planned_device(project.settings.runtime)
-        models: Json = {role: project.models.identity(role) for role in roles_of(project.settings.task)}
+        models: Json = {role: project.models.identity(role) for role in project.settings.roles}
         settings = project.settings.dump() | {"runtime": None}
         key = digest([settings, models, repr(workload(project)), repr(device)])
         self._keys.add(key)
@@ -158,7 +158,8 @@ def threads_of(job: PlannedJob, settings: Settings) -> int:
     workers = settings.cache.workers
     if job in _SMALL:
         return 1 + (workers if job == "encode_masks" else 0)
-    processes = {"train": settings.train.gpus_per_machine, "sample": settings.sample.context_parallel}.get(job, 1)
+    ranks = settings.sample.context_parallel
+    processes = {"train": settings.train.gpus_per_machine, "sample": ranks, "upsample": ranks}.get(job, 1)
     if settings.runtime.device == "cpu":
         return CPU_THREADS * processes
     return max(GPU_THREADS * processes, workers + 2 if job == "encode_latents" else 0)

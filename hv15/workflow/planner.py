@@ -33,7 +33,7 @@ from hv15.atomic import atomic_path
 from hv15.errors import UserError
 from hv15.project.checkpoints import not_kept
 from hv15.records.json_values import RecordError
-from hv15.records.outputs import DECODED
+from hv15.records.outputs import DECODED, LATENTS
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import Rule
 from hv15.records.spec import Spec
@@ -51,7 +51,9 @@ ALL = "all"
 EXPERIMENTS = "experiments"
 """The target that stands for the LoRAs of all experiments, with all that belongs to them."""
 _ONLY_SAMPLES = "add a dataset to config.yaml, or ask for samples"
-_SHOWN = (*(output.rule for output in DECODED), Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
+_SHEETS = (Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
+_SHOWN = (*(rule for output in DECODED for rule in (output.rule, output.enlarging_rule)), *_SHEETS)
+_LATENTS = (LATENTS.rule, LATENTS.enlarging_rule)
 
 
 class Planner:
@@ -124,7 +126,7 @@ class Planner:
         stages = [each for each in self.stages.values() if each.run == run]
         shown = {each.name for each in stages if each.rule in _SHOWN}
         decoded = {stage for name in shown for stage in self.above(name)}
-        latents = {each.name for each in stages if each.rule == Rule.SAMPLE_LATENTS}
+        latents = {each.name for each in stages if each.rule in _LATENTS}
         return shown | (latents - decoded)
 
     def refuse_unknown_targets(self) -> None:

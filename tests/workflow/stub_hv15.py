@@ -37,6 +37,7 @@ def main(words: list[str]) -> None:
         "train": train,
         "stage lora": keep,
         "stage denoise": write_latents,
+        "stage upsample": write_enlarged,
         "stage decode": write_video,
         "stage shard": write_shard,
         "stage sheet": write_sheet,
@@ -210,6 +211,14 @@ def write_latents(words: list[str], options: dict[str, str]) -> str:
     spec = json.loads(Path(options["spec"]).read_text())
     wanted = spec["wanted"]
     assert not failing(spec["details"]["sample"]["name"]), "the test wants this sample to fail"
+    assert ("lora" in options) == (wanted["trained"] is not None)
+    write_safetensors(Path(options["out"]), {"hv15.made_from": json.dumps(wanted)})
+    return ""
+
+
+def write_enlarged(words: list[str], options: dict[str, str]) -> str:
+    wanted = wanted_of(options)
+    assert metadata_of(Path(options["low"]))["hv15.made_from"] == json.dumps(wanted["low"])
     assert ("lora" in options) == (wanted["trained"] is not None)
     write_safetensors(Path(options["out"]), {"hv15.made_from": json.dumps(wanted)})
     return ""

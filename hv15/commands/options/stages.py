@@ -257,6 +257,24 @@ class SampleDenoise(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampleUpsample(SettingsCommand):
+    """Make the latents of a sample's larger version, by super resolution."""
+
+    name: ClassVar[str] = "upsample"
+    stage: ClassVar[StageName | None] = "upsample"
+    spec: Annotated[Path, Argument("the stage's spec, as the planner writes it")]
+    low: Annotated[Path | None, Argument("the latents of the small sample")] = None
+    lora: Annotated[Path | None, Argument("the trained LoRA, if super resolution uses it")] = None
+    condition: Annotated[Path | None, Argument("the first image, encoded at the large size (i2v)")] = None
+    out: Annotated[Path, Argument("the latents file")]
+
+    def run(self) -> int | None:
+        from hv15.commands.sample_stages import upsample
+
+        return upsample(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleDecode(SettingsCommand):
     """Turn latents into a video or images."""
 
@@ -368,9 +386,10 @@ STAGE_COMMANDS: tuple[Entry, ...] = (
     Upsample,
     Group(
         "stage",
-        "one part of a sample: encode an i2v image, denoise, decode; several at once; the LoRA after a step; a report",
+        "one part of a sample: encode an i2v image, denoise, upsample, decode; several at once; the LoRA after a "
+        "step; a report",
         (
-            *(SampleCondition, SampleDenoise, SampleDecode, SampleShard),
+            *(SampleCondition, SampleDenoise, SampleUpsample, SampleDecode, SampleShard),
             *(SampleSheet, SampleGrid, StepLoRA, ReportPage, WriteCard),
         ),
         metavar="STEP",
