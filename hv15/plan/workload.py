@@ -251,7 +251,6 @@ def _previews(settings: Settings, videos: Sequence[Video], steps: int, steps_per
     if train.preview_every_n_epochs is not None:
         times += int(steps // (train.preview_every_n_epochs * steps_per_epoch))
     by_name = {video.name: video for video in videos}
-    columns = len(columns_of(sample, trains=bool(project.settings.datasets)))
     wanted = [by_name[name] for name in train.previews or by_name]
     if not (times and steps and wanted):
         return None
