@@ -139,7 +139,7 @@ class Settings(Section):
 
     @property
     def root(self) -> Path:
-        """The project folder, at which relative paths start: the config file's own folder."""
+        """The project folder, at which relative paths start (`hv15.records.paths.project_of`)."""
         return self._root
 
     @property

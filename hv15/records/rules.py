@@ -37,7 +37,9 @@ class Rule(StrEnum):
     CARD = "card"
     CHECKPOINT_LATENTS = "checkpoint_latents"
     CHECKPOINT_GRID = "checkpoint_grid"
+    COMPARISON = "comparison"
     PLAN = "plan"
+    REPRODUCE = "reproduce"
 
 
 ENCODING_RULES: dict[EncodedKind, Rule] = {
@@ -70,9 +72,11 @@ _WORDS: dict[str, str] = {
     Rule.SAMPLE_GRID: "draw the samples of all strengths and LoRAs side by side",
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",
+    Rule.COMPARISON: "compare the experiments",
     Rule.REPORT: "put all results on one page",
     Rule.CARD: "write the model card",
     Rule.PLAN: "plan memory and time",
+    Rule.REPRODUCE: "make a LoRA again",
 }
 
 

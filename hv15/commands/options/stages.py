@@ -95,6 +95,9 @@ class Train(SettingsCommand):
     stage: ClassVar[StageName | None] = "train"
     spec: Annotated[Path | None, Argument("stop unless the training depends on exactly this")] = None
     out: Annotated[Path, Argument("the LoRA file")] = ProjectPaths().trained
+    until: Annotated[
+        int | None, Argument("save the state after this step and end, with exit code 3; the next call goes on")
+    ] = None
 
     def run(self) -> int | None:
         from hv15.commands.train import train
@@ -337,6 +340,20 @@ class SampleGrid(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExperimentsCompared(SettingsCommand):
+    """The experiments beside one another: a page, tables, charts, samples."""
+
+    name: ClassVar[str] = "comparison"
+    spec: Annotated[Path, Argument("which experiments, as the planner writes it")]
+    out: Annotated[Path, Argument("the page; the other files are beside it")] = ProjectPaths().comparison().page
+
+    def run(self) -> None:
+        from hv15.commands.compare_trainings import compare_experiments
+
+        compare_experiments(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportPage(SettingsCommand):
     """All results on one page that needs no other file."""
 
@@ -390,7 +407,7 @@ STAGE_COMMANDS: tuple[Entry, ...] = (
         "step; a report",
         (
             *(SampleCondition, SampleDenoise, SampleUpsample, SampleDecode, SampleShard),
-            *(SampleSheet, SampleGrid, StepLoRA, ReportPage, WriteCard),
+            *(SampleSheet, SampleGrid, StepLoRA, ReportPage, WriteCard, ExperimentsCompared),
         ),
         metavar="STEP",
     ),
