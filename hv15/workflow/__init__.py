@@ -246,7 +246,8 @@ class WorkflowProject(RuleNames):
         of_checkpoints = _are_of_checkpoints(targets) or not workflow.is_main_process  # a job has other targets
         if of_checkpoints or self.has_experiments:
             with paused_collection():
-                runs, compares = _asked_runs(self.project, targets), _compares(self.project, targets)
+                runs = _asked_runs(self.project, targets) if workflow.is_main_process else self._runs_of_jobs
+                compares = _compares(self.project, targets)
                 stages = _stages(runs, of_checkpoints=of_checkpoints, compares=compares)
         else:
             stages = self._stages
@@ -255,6 +256,14 @@ class WorkflowProject(RuleNames):
         if workflow.is_main_process:
             planner.prepare()
         return planner
+
+    @property
+    def _runs_of_jobs(self) -> list[Project]:
+        """The base config, and the experiment that this process's job is for; Snakemake names it no targets."""
+        settings = self._workflow.dag_settings
+        jobs = settings.target_jobs if settings is not None else ()
+        asked = {run_of_wildcards(job.wildcards_dict) for job in jobs}
+        return [self.project.experiment(name) for name in ("", *self.project.experiments) if not name or name in asked]
 
     # -- inputs and words -------------------------------------------------------------------------------------------
 
