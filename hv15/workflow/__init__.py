@@ -11,6 +11,7 @@
 - comparing: the comparison of the experiments
 - command_line: what Snakemake's own command line changes
 - job_environment: where the jobs find this hv15
+- refusals: how Snakemake ends where a person has to put something right
 - job_resources: what the jobs ask an executor for
 """
 
@@ -49,6 +50,7 @@ from hv15.workflow.job_resources import JobResources, Resource
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.parallel_jobs import sampling_jobs
 from hv15.workflow.planner import ALL, EXPERIMENTS, Planner, refuse_folders
+from hv15.workflow.refusals import end_with
 from hv15.workflow.rule_names import Formatter, RuleNames, relative, run_of_target, stage_of_wildcards
 from hv15.workflow.shards import SHARDS
 from hv15.workflow.stage import Stage
@@ -70,10 +72,8 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         config: what the command line gave: `--config` values, merged over the config file if one was named.
 
     Raises:
-        snakemake.exceptions.WorkflowError: anything a user can put right, in one message.
+        SystemExit: anything a user can put right was said, in one message (`hv15.workflow.refusals`).
     """
-    from snakemake.exceptions import WorkflowError
-
     recorder = record_events(workflow)
     config, asked = without_reproduction(config)
     files = [Path(file) for file in workflow.overwrite_configfiles]
@@ -82,7 +82,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         project = Project(file, changed_settings(file, config) if files else config)
         opened = WorkflowProject(project, workflow, asked)
         if recorder is not None:
-            recorder.why = opened.reason
+            recorder.why, opened.refused = opened.reason, recorder.refused
         os.environ.update(project.environment)  # through it, the jobs' commands find the same project
         os.environ[SAFE_PATH] = "1"
         name_source(workflow)
@@ -95,9 +95,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
             if error.filename is None:
                 raise
             error = of_the_system(error)
-        if recorder is not None:
-            recorder.refused(error)
-        raise WorkflowError(str(error)) from None
+        end_with(workflow, error, recorder.refused if recorder is not None else None)
     return opened
 
 
@@ -189,6 +187,8 @@ class WorkflowProject(RuleNames):
         super().__init__(project)
         self._reproduced = reproduced
         self._workflow = workflow
+        self.refused: Callable[[UserError], None] | None = None
+        """Notes for the record of the run why nothing could be planned."""
 
     def check(self) -> None:
         """Check everything that can be checked before the jobs are planned. Only the main process does this.
@@ -271,7 +271,6 @@ class WorkflowProject(RuleNames):
         """The input function of a rule; `name` is its stage, with the wildcard in braces: `sample_video.{name}`."""
 
         def input_files(wildcards: Wildcards) -> dict[str, list[str]]:
-            from snakemake.exceptions import WorkflowError
             from snakemake.io import ancient
 
             stage = stage_of_wildcards(name, dict(wildcards.items()))
@@ -280,7 +279,7 @@ class WorkflowProject(RuleNames):
             try:
                 named, plain = self._planner.inputs(stage)
             except UserError as error:
-                raise WorkflowError(str(error)) from None
+                end_with(self._workflow, error, self.refused)
             # A process that Snakemake starts for one job reads the Snakefile too, but decides nothing.
             if plain or not self._workflow.is_main_process:
                 return named
