@@ -21,6 +21,7 @@ from hv15.project.dataset import ProjectDataset
 from hv15.project.encodings import encode_clips, encode_masks, encode_texts, latents_settings, text_settings
 from hv15.project.model_files import ModelFiles
 from hv15.records.paths import CachePaths, ProjectPaths
+from hv15.records.trained_dataset import TrainedDataset
 
 Needed = TypeVar("Needed")
 
@@ -31,13 +32,14 @@ class Family:
     Args:
         file: the config.
         own_models: files that a command names instead of the config's.
+        only: what is trained on, if that is not everything that the datasets hold now.
 
     Raises:
         ConfigError: the config is wrong.
     """
 
-    def __init__(self, file: ConfigSource, own_models: Mapping[Role, Path]) -> None:
-        self.file = file
+    def __init__(self, file: ConfigSource, own_models: Mapping[Role, Path], only: TrainedDataset | None = None) -> None:
+        self.file, self._only = file, only
         base = file.settings()
         self.store = base.resolve(base.cache.directory)
         self.fingerprints = FingerprintCache(CachePaths(self.store).model_fingerprints)
@@ -61,7 +63,9 @@ class Family:
         parts = (settings.datasets, validation.datasets)
         named = digest([*([each.model_dump(mode="json") for each in part] for part in parts), validation.fraction])
         if named not in self._datasets:
-            self._datasets[named] = ProjectDataset(settings.datasets, validation, settings.root, self.store)
+            self._datasets[named] = ProjectDataset(
+                settings.datasets, validation, settings.root, self.store, only=self._only
+            )
         return self._datasets[named]
 
     # -- encodings --------------------------------------------------------------------------------------------------
@@ -75,7 +79,7 @@ class Family:
             UserError: a model file is missing, or a dataset cannot be used.
         """
         return self._shared(
-            ("latents", id(dataset), digest(latents_settings(settings, models))),
+            (not paths.run, "latents", id(dataset), digest(latents_settings(settings, models))),
             lambda: encode_clips(settings, models, dataset, self.store, paths),
         )
 
@@ -85,7 +89,9 @@ class Family:
         Raises:
             UserError: a dataset cannot be used.
         """
-        return self._shared(("masks", id(dataset)), lambda: encode_masks(settings, dataset, self.store, paths))
+        return self._shared(
+            (not paths.run, "masks", id(dataset)), lambda: encode_masks(settings, dataset, self.store, paths)
+        )
 
     def texts(
         self,
@@ -102,15 +108,19 @@ class Family:
         """
         distinct = tuple(dict.fromkeys(prompts))
         return self._shared(
-            ("text", id(dataset), digest(text_settings(settings, models)), distinct),
+            (not paths.run, "text", id(dataset), digest(text_settings(settings, models)), distinct),
             lambda: encode_texts(settings, models, dataset.texts, distinct, self.store, paths),
         )
 
-    def _shared(self, named: Hashable, make: Callable[[], Encoding[Needed]]) -> Encoding[Needed]:
-        """Return the first encoding that includes what this one needs; it is made if there is none."""
+    def _shared(self, named: tuple[Hashable, ...], make: Callable[[], Encoding[Needed]]) -> Encoding[Needed]:
+        """Return the first encoding that includes what this one needs; it is made if there is none.
+
+        Args:
+            named: what it depends on; first whether it is of the base config, which has its own in any case.
+        """
         if named not in self._encodings:
             new = make()
-            first = next((each for each in self._owned if each.includes(new)), new)
+            first = new if named[0] else next((each for each in self._owned if each.includes(new)), new)
             if first is new:
                 self._owned.append(new)
             self._encodings[named] = first

@@ -17,6 +17,7 @@ EncodedKind = Literal["latents", "text", "masks"]
 """The kinds of encoded items: clips, captions or prompts, and masks of clips."""
 
 RESULTS = "results"
+REPRODUCED = "reproduced"
 CONFIG = "config.yaml"
 
 
@@ -32,6 +33,17 @@ def manifest_name(shard: int | str, shards: int | str) -> str:
 def config_file(project: Path) -> Path:
     """Return the config file of a project, given the project's folder or the config file itself."""
     return project / CONFIG if project.is_dir() else project
+
+
+def project_of(config: Path) -> ProjectPaths:
+    """Return the paths of the project that a config file describes: those below its own folder.
+
+    The config of a reproduction lies among the results of the project, whose folder its relative paths start at.
+    """
+    folder = config.absolute().parent
+    if folder.parts[-3:-1] == (RESULTS, REPRODUCED):
+        return ProjectPaths(folder.parents[2]).reproduction(folder.name)
+    return ProjectPaths(folder)
 
 
 def average_of(lora: Path) -> Path:
@@ -130,16 +142,21 @@ class ProjectPaths:
     root: Path = Path()
     """The project folder."""
     run: str = ""
-    """The experiment's name; "" for the base config."""
+    """The experiment's name, or the folder of a reproduction in `results`; "" for the base config."""
 
     @property
     def config(self) -> Path:
         return self.root / CONFIG
 
     @property
+    def project_lock(self) -> Path:
+        """The versions, models and clips that the project was locked with (`hv15 lock`)."""
+        return self.root / "hv15.lock"
+
+    @property
     def results(self) -> Path:
         """The folder of all results."""
-        return self.root / RESULTS / self.run
+        return _results(self.root, self.run)
 
     # -- results for the user ---------------------------------------------------------------------------------------
 
@@ -167,6 +184,16 @@ class ProjectPaths:
     @property
     def contact_sheet(self) -> Path:
         return self.samples / "contact_sheet.png"
+
+    @property
+    def sample_grid(self) -> Path:
+        """The samples at all strengths and with all LoRAs that are compared, in one picture."""
+        return self.samples / "grid.png"
+
+    @property
+    def sample_film(self) -> Path:
+        """The same, side by side in one video."""
+        return self.samples / "grid.mp4"
 
     @property
     def untaken(self) -> Path:
@@ -317,10 +344,38 @@ class ProjectPaths:
         for path in sorted(self.root.glob(f"{RESULTS}/*/train/metrics.jsonl")):
             yield ProjectPaths(self.root, path.parts[-3])
 
-    def planned_experiments(self) -> Iterator[ProjectPaths]:
-        """Yield the project's experiments of which anything is there, whether the config still has them, by name."""
-        for path in sorted(self.root.glob(f"{RESULTS}/*/{self.specs.name}")):
-            yield ProjectPaths(self.root, path.parts[-2])
+    def begun_experiments(self) -> Iterator[ProjectPaths]:
+        """Yield the experiments of which anything was planned or encoded, even if the config lost them, by name."""
+        base = ProjectPaths(self.root)
+        signs = (base.specs.name, base.all_manifests.name)
+        found = {path.parts[-2] for sign in signs for path in self.root.glob(f"{RESULTS}/*/{sign}")}
+        yield from (ProjectPaths(self.root, run) for run in sorted(found))
+
+    # -- LoRAs that are made again from what they tell --------------------------------------------------------------
+
+    def reproduction(self, digest: str) -> ProjectPaths:
+        """Return the paths of the reproduction of a LoRA; all that it makes is below its `results`."""
+        return ProjectPaths(self.root, f"{REPRODUCED}/{digest}")
+
+    def reproductions(self) -> Iterator[ProjectPaths]:
+        """Yield the reproductions that have begun, sorted."""
+        for path in sorted(self.root.glob(f"{RESULTS}/{REPRODUCED}/*/")):
+            yield self.reproduction(path.name)
+
+    @property
+    def reproduced_config(self) -> Path:
+        """The config of the training that is made again, as its LoRA tells it."""
+        return self.results / CONFIG
+
+    @property
+    def reproduced_dataset(self) -> Path:
+        """The clips and captions of the training that is made again, by name; others are left out."""
+        return self.results / "dataset.json"
+
+    @property
+    def reproduction_record(self) -> Path:
+        """Whether the LoRA that was made again is the same, or where it differs."""
+        return self.results / "reproduction.json"
 
     def with_samples(self) -> Iterator[ProjectPaths]:
         """Yield the project, and its experiments with samples or previews, sorted by name."""
@@ -346,7 +401,17 @@ class ProjectPaths:
 
     def trial_spec(self, stage: str) -> Path:
         """Return the spec of a job in a dry run, which may be of a config that is not saved yet."""
-        return self.hidden / "dry-run" / self.run / f"{stage}.json"
+        return self.trials / self.run / f"{stage}.json"
+
+    @property
+    def trials(self) -> Path:
+        """The folder of the specs of a dry run."""
+        return self.hidden / "dry-run"
+
+    @property
+    def no_spec(self) -> Path:
+        """Stands for each spec in a dry run that need not be written."""
+        return self.trials / "none.json"
 
     @property
     def all_manifests(self) -> Path:
@@ -432,6 +497,11 @@ _OWN_NAMES = re.compile(r"train-.*|.*\.(safetensors|json|html|csv|tex|zip|png|mp
 def is_result_name(name: str) -> bool:
     """Whether something else than an experiment has this name in the folder of results, or may get it."""
     return name.lower() in _names_of_results() or _OWN_NAMES.fullmatch(name.lower()) is not None
+
+
+@cache
+def _results(root: Path, run: str) -> Path:
+    return root / RESULTS / run
 
 
 @cache

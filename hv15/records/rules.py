@@ -30,13 +30,16 @@ class Rule(StrEnum):
     UPSAMPLE_SHARD = "upsample_shard"
     UPSAMPLE_LATENTS = "upsample_latents"
     CONTACT_SHEET = "contact_sheet"
+    SAMPLE_GRID = "sample_grid"
     CONVERT = "convert"
     PUBLISH = "publish"
     REPORT = "report"
     CARD = "card"
     CHECKPOINT_LATENTS = "checkpoint_latents"
     CHECKPOINT_GRID = "checkpoint_grid"
+    COMPARISON = "comparison"
     PLAN = "plan"
+    REPRODUCE = "reproduce"
 
 
 ENCODING_RULES: dict[EncodedKind, Rule] = {
@@ -66,11 +69,14 @@ _WORDS: dict[str, str] = {
     **{output.rule_of("step"): f"decode to {output.name}, of step" for output in DECODED},
     Rule.CHECKPOINT_GRID: "draw the samples of all checkpoints side by side",
     Rule.CONTACT_SHEET: "draw the samples side by side",
+    Rule.SAMPLE_GRID: "draw the samples of all strengths and LoRAs side by side",
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",
+    Rule.COMPARISON: "compare the experiments",
     Rule.REPORT: "put all results on one page",
     Rule.CARD: "write the model card",
     Rule.PLAN: "plan memory and time",
+    Rule.REPRODUCE: "make a LoRA again",
 }
 
 

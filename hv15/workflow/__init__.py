@@ -7,8 +7,12 @@
 - why: the reasons, in words
 - outcome: what becomes of the training that is there, in words
 - twins: what several experiments have in common is made once
+- former: what was made before an experiment was renamed
 - rule_names: the file names and messages of the rules
+- comparing: the comparison of the experiments
+- command_line: what Snakemake's own command line changes
 - job_environment: where the jobs find this hv15
+- refusals: how Snakemake ends where a person has to put something right
 - job_resources: what the jobs ask an executor for
 """
 
@@ -22,13 +26,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.register import register
 from hv15.choices import PlannedJob, TransformerSection
 from hv15.collection import paused_collection
-from hv15.config.yaml_file import read_yaml
 from hv15.environment import RUN_VARIABLE, SAFE_PATH
 from hv15.errors import UserError, of_the_system
 from hv15.gpus import gpu_jobs
@@ -36,17 +37,22 @@ from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
 from hv15.records.json_values import Json, RecordError
 from hv15.records.paths import ProjectPaths
+from hv15.records.rules import Rule
 from hv15.records.spec import Spec
 from hv15.records.stage_names import rule_of, run_of, run_of_folder, run_of_wildcards, stage_of_run, within_run
 from hv15.records.twins import TWIN, twin_files
 from hv15.runs.control import note_on_lock, refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
+from hv15.workflow.command_line import FROM, changed_settings, without_reproduction
+from hv15.workflow.comparing import asks_for_comparison, comparison_stage, is_compared
+from hv15.workflow.former import former_stages
 from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.job_resources import JobResources, Resource
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.parallel_jobs import sampling_jobs
 from hv15.workflow.planner import ALL, EXPERIMENTS, Planner, refuse_folders
+from hv15.workflow.refusals import end_with
 from hv15.workflow.rule_names import Formatter, RuleNames, relative, run_of_target, stage_of_wildcards
 from hv15.workflow.shards import SHARDS
 from hv15.workflow.stage import Stage
@@ -68,18 +74,17 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         config: what the command line gave: `--config` values, merged over the config file if one was named.
 
     Raises:
-        snakemake.exceptions.WorkflowError: anything a user can put right, in one message.
+        SystemExit: anything a user can put right was said, in one message (`hv15.workflow.refusals`).
     """
-    from snakemake.exceptions import WorkflowError
-
     recorder = record_events(workflow)
+    config, asked = without_reproduction(config)
     files = [Path(file) for file in workflow.overwrite_configfiles]
     try:
         file = relative(files[0]) if files else ProjectPaths().config
-        project = Project(file, _changes(file, config) if files else config)
-        opened = WorkflowProject(project, workflow)
+        project = Project(file, changed_settings(file, config) if files else config)
+        opened = WorkflowProject(project, workflow, asked)
         if recorder is not None:
-            recorder.why = opened.reason
+            recorder.why, opened.refused = opened.reason, recorder.refused
         os.environ.update(project.environment)  # through it, the jobs' commands find the same project
         os.environ[SAFE_PATH] = "1"
         name_source(workflow)
@@ -92,9 +97,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
             if error.filename is None:
                 raise
             error = of_the_system(error)
-        if recorder is not None:
-            recorder.refused(error)
-        raise WorkflowError(str(error)) from None
+        end_with(workflow, error, recorder.refused if recorder is not None else None)
     return opened
 
 
@@ -105,11 +108,12 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
         UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
     """
     with paused_collection():
-        stages = _stages(_asked_runs(project, targets), of_checkpoints=_are_of_checkpoints(targets))
+        runs, compares = asked_runs(project, targets), _compares(project, targets)
+        stages = _stages(runs, of_checkpoints=_are_of_checkpoints(targets), compares=compares)
         return Planner(ProjectPaths(project.root), stages, targets=targets, dry_run=dry_run, devices=devices)
 
 
-def _asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
+def asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
     """The base config, and the experiments that targets belong to.
 
     Raises:
@@ -117,7 +121,7 @@ def _asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
     """
     names = project.experiments
     asked = {run_of_target(target, names) for target in targets}
-    if EXPERIMENTS in targets:
+    if EXPERIMENTS in targets or asks_for_comparison(targets):
         if not names:
             raise UserError("the config has no experiments", hint="name some in `experiments:`, or set a `sweep:`")
         asked |= {*names}
@@ -130,8 +134,17 @@ def _are_of_checkpoints(targets: Collection[str]) -> bool:
     return any("checkpoint" in target for target in targets)
 
 
-def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False) -> list[Stage]:
+def _compares(project: Project, targets: Collection[str]) -> bool:
+    """Whether the experiments are compared: if all of them are asked for, or the comparison itself."""
+    return is_compared(project.experiments) and (EXPERIMENTS in targets or asks_for_comparison(targets))
+
+
+def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False, compares: bool = False) -> list[Stage]:
     """The stages of several runs of a project, of which the first is the base config.
+
+    Args:
+        of_checkpoints: also the samples of single steps.
+        compares: also the comparison of the others with one another.
 
     Raises:
         UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
@@ -145,6 +158,10 @@ def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False) -> list[St
             refuse_folders(run.paths)
             refuse_beforehand(run, missing=False)
             stages += StageBuilder(run, reader, complete).stages(of_checkpoints=of_checkpoints)
+    former = former_stages(base.root, base.experiments, stages, reader) if base.experiments else ()
+    stages = [*former, *stages]
+    if compares:
+        stages.append(comparison_stage(base, runs[1:], reader))
     reader.save()
     complete.save()
     base.save_caches()
@@ -170,9 +187,12 @@ def said_of(experiment: str) -> Iterator[None]:
 class WorkflowProject(RuleNames):
     """A project as the rules see it."""
 
-    def __init__(self, project: Project, workflow: Workflow) -> None:
+    def __init__(self, project: Project, workflow: Workflow, reproduced: str = "") -> None:
         super().__init__(project)
+        self._reproduced = reproduced
         self._workflow = workflow
+        self.refused: Callable[[UserError], None] | None = None
+        """Notes for the record of the run why nothing could be planned."""
 
     def check(self) -> None:
         """Check everything that can be checked before the jobs are planned. Only the main process does this.
@@ -230,7 +250,9 @@ class WorkflowProject(RuleNames):
         of_checkpoints = _are_of_checkpoints(targets) or not workflow.is_main_process  # a job has other targets
         if of_checkpoints or self.has_experiments:
             with paused_collection():
-                stages = _stages(_asked_runs(self.project, targets), of_checkpoints=of_checkpoints)
+                runs = asked_runs(self.project, targets) if workflow.is_main_process else self._runs_of_jobs
+                compares = _compares(self.project, targets)
+                stages = _stages(runs, of_checkpoints=of_checkpoints, compares=compares)
         else:
             stages = self._stages
         devices = sampling_jobs(workflow, self.project.settings) if workflow.is_main_process else 0
@@ -239,13 +261,20 @@ class WorkflowProject(RuleNames):
             planner.prepare()
         return planner
 
+    @property
+    def _runs_of_jobs(self) -> list[Project]:
+        """The base config, and the experiment that this process's job is for; Snakemake names it no targets."""
+        settings = self._workflow.dag_settings
+        jobs = settings.target_jobs if settings is not None else ()
+        asked = {run_of_wildcards(job.wildcards_dict) for job in jobs}
+        return [self.project.experiment(name) for name in ("", *self.project.experiments) if not name or name in asked]
+
     # -- inputs and words -------------------------------------------------------------------------------------------
 
     def inputs(self, name: str) -> Inputs:
         """The input function of a rule; `name` is its stage, with the wildcard in braces: `sample_video.{name}`."""
 
         def input_files(wildcards: Wildcards) -> dict[str, list[str]]:
-            from snakemake.exceptions import WorkflowError
             from snakemake.io import ancient
 
             stage = stage_of_wildcards(name, dict(wildcards.items()))
@@ -254,13 +283,27 @@ class WorkflowProject(RuleNames):
             try:
                 named, plain = self._planner.inputs(stage)
             except UserError as error:
-                raise WorkflowError(str(error)) from None
+                end_with(self._workflow, error, self.refused)
             # A process that Snakemake starts for one job reads the Snakefile too, but decides nothing.
             if plain or not self._workflow.is_main_process:
                 return named
             return {key: [ancient(file) for file in files] for key, files in named.items()}
 
         return input_files
+
+    @property
+    def lora_to_reproduce(self) -> str:
+        """The LoRA that `--config from=FILE` names.
+
+        Raises:
+            snakemake.exceptions.WorkflowError: it names none.
+        """
+        from snakemake.exceptions import WorkflowError
+
+        if not self._reproduced:
+            error = UserError("reproduce: which LoRA?", hint=f"snakemake reproduce --config {FROM}=FILE")
+            raise WorkflowError(str(error))
+        return self._reproduced
 
     def _known_inputs(self, stage: str) -> dict[str, list[str]]:
         """The inputs of a job whose spec says all that it has to know; none if it does not."""
@@ -276,6 +319,8 @@ class WorkflowProject(RuleNames):
 
     def reason(self, stage: str) -> str:
         """Why a job runs, in words; "" if it is not a stage."""
+        if stage == Rule.REPRODUCE:
+            return "it was asked for"
         return self._reasons.sentence(stage)
 
     @cached_property
@@ -370,22 +415,3 @@ def make_demo_clips(project: Project) -> None:
         for name, write in DEMO_FOLDERS.items():
             if project.root / name in missing:
                 write(project.root / name)
-
-
-def _changes(file: Path, config: Mapping[str, Json]) -> dict[str, Json]:
-    """The part of Snakemake's merged config that is not in the config file: what came from the command line."""
-    read_yaml(file)  # raises if something is wrong with it
-    base = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return _difference(base if isinstance(base, dict) else {}, config)
-
-
-def _difference(base: Mapping[str, Json], merged: Mapping[str, Json]) -> dict[str, Json]:
-    result: dict[str, Json] = {}
-    for key, value in merged.items():
-        below = base.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
-            if inner := _difference(below, value):
-                result[key] = inner
-        elif key not in base or below != value:
-            result[key] = value
-    return result

@@ -33,8 +33,9 @@ MOST_NAMED = 5
 _DECODING = tuple(rule for output in DECODED for rule in (output.rule, output.enlarging_rule))
 _DECODED_LARGE = tuple(output.enlarging_rule for output in DECODED)
 _DENOISING = (LATENTS.rule, LATENTS.enlarging_rule)
+_DRAWN = (Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
 
-_TRAINING = {
+TRAINING_NAMES = {
     "format": "hv15 trains in a new way.",
     "dit": "another transformer (models.dit).",
     "train.network_weights": "another file for train.network_weights.",
@@ -173,8 +174,10 @@ class _ReasonsOfRun:
             case Rule.CONVERT if stage.recorded:
                 yield from differences(stage.recorded, stage.wanted, _CONVERSION)
                 yield from self._made_with(stage)
-            case Rule.CONTACT_SHEET | Rule.PUBLISH if stage.recorded:
+            case Rule.CONTACT_SHEET | Rule.SAMPLE_GRID | Rule.PUBLISH if stage.recorded:
                 yield from self._made_with(stage)
+            case Rule.COMPARISON if stage.recorded:
+                yield from comparison_changes(stage.recorded, stage.wanted)
             case Rule.REPORT if stage.recorded:
                 yield from differences(stage.recorded, stage.wanted, _REPORT)
                 yield from self._new_results(stage)
@@ -210,7 +213,7 @@ class _ReasonsOfRun:
             before, now = stage.recorded.get(below), stage.wanted.get(below)
             if isinstance(before, dict) and isinstance(now, dict):
                 yield from differences(before, now, _SAMPLE)
-        if stage.rule in (Rule.PUBLISH, Rule.CONTACT_SHEET):
+        if stage.rule in (Rule.PUBLISH, *_DRAWN):
             yield from self._new_results(stage)
 
     def _new_results(self, stage: Stage) -> Iterator[str]:
@@ -218,9 +221,8 @@ class _ReasonsOfRun:
         above = [name for name in self._planner.above(stage.name) if name in self._planner.due]
         if any(rule_of(name) == Rule.PUBLISH for name in above):
             yield "the LoRA is new"
-        shown = (*_DECODING, Rule.CONVERT, Rule.CONTACT_SHEET)
-        new = [name for name in above if rule_of(name) in shown]
-        yield from _first_few([subject_of(name) or "contact sheet" for name in new], "{} is new")
+        new = [name for name in above if rule_of(name) in (*_DECODING, Rule.CONVERT, *_DRAWN)]
+        yield from _first_few([subject_of(name) or rule_of(name).replace("_", " ") for name in new], "{} is new")
 
     def _trains_again(self, above: Collection[str]) -> bool:
         """Whether, of these stages, one that makes the LoRA runs because it is trained."""
@@ -247,7 +249,7 @@ class _ReasonsOfRun:
     # -- training ---------------------------------------------------------------------------------------------------
 
     def _training(self, recorded: JsonObject, wanted: JsonObject) -> Iterator[str]:
-        yield from differences(*_with_patience(recorded, wanted), _TRAINING)
+        yield from differences(*_with_patience(recorded, wanted), TRAINING_NAMES)
         yield from self._encoded_otherwise(recorded, wanted)
         if recorded.get("dataset") != wanted.get("dataset"):
             yield from self._dataset(recorded)
@@ -257,7 +259,7 @@ class _ReasonsOfRun:
         for kind, encoding in self._encodings:
             both = isinstance(wanted.get(kind), str) and isinstance(recorded.get(kind), str)
             if both and recorded[kind] != wanted[kind]:
-                former = _settings_of(encoding, str(recorded.get(kind)))
+                former = settings_of(encoding, str(recorded.get(kind)))
                 words = change_of_settings(former, encoding.settings, _plural(kind)) if former else []
                 yield from words or [f"{_plural(kind)} are encoded with other settings"]
 
@@ -298,7 +300,7 @@ class _ReasonsOfRun:
             former = self._former_settings(encoding, kind)
             words = change_of_settings(former, encoding.settings, _plural(kind)) if former else []
             yield from words or [f"{len(new)} {_plural(kind)} are not encoded yet"]
-        elif stage.found is Found.WRONG:
+        elif stage.recorded is not None:
             yield f"encoded {_plural(kind)} were lost from {encoding.store.folder}"
         else:
             yield f"cache.shards is {encoding.shards} now"
@@ -306,7 +308,7 @@ class _ReasonsOfRun:
     def _former_settings(self, encoding: Encoding[object], kind: EncodedKind) -> JsonObject | None:
         """The settings with which the last training's items were encoded."""
         recorded = self._last_training or {}
-        return _settings_of(encoding, str(recorded.get(kind)))
+        return settings_of(encoding, str(recorded.get(kind)))
 
     def _new_clips(self, keys: list[str]) -> Iterator[str]:
         latents = self._project.latents
@@ -356,6 +358,26 @@ class _ReasonsOfRun:
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._project.root)) if path.is_relative_to(self._project.root) else str(path)
+
+
+def comparison_changes(old: JsonObject, new: JsonObject) -> Iterator[str]:
+    """How two comparisons of experiments differ: in which of them, and in what of these."""
+    before, now = _by_experiment(old), _by_experiment(new)
+    yield from _first_few([name for name in now if name not in before], "{} is new")
+    yield from _first_few([name for name in before if name not in now], "{} is no longer an experiment")
+    both = [name for name in now if name in before]
+    trained = [name for name in both if now[name][:1] != before[name][:1]]
+    yield from _first_few(trained, "{} has another LoRA")
+    yield from _first_few([name for name in both if name not in trained and now[name] != before[name]], "samples of {}")
+    if before.keys() == now.keys() and [*before] != [*now]:
+        yield "the experiments are in another order"
+
+
+def _by_experiment(made_from: JsonObject) -> dict[str, list[Json]]:
+    """What a comparison was made from, by experiment: LoRA and samples."""
+    listed = made_from.get("experiments")
+    entries = [each for each in listed if isinstance(each, list) and each] if isinstance(listed, list) else []
+    return {str(name): rest for name, *rest in entries}
 
 
 def _with_outcome(reasons: list[str], found: Outcome) -> list[str]:
@@ -433,9 +455,13 @@ def _plural(kind: EncodedKind) -> str:
     return {"latents": "clips", "text": "captions", "masks": "masks"}[kind]
 
 
-def _settings_of(encoding: Encoding[object], settings_digest: str) -> JsonObject | None:
-    """The settings of another encoding of the project, by its digest, as its manifests record them."""
-    for path in sorted((encoding.manifests_root / settings_digest).glob(MANIFESTS)):
+def settings_of(encoding: Encoding[object], settings_digest: str, manifests: Path | None = None) -> JsonObject | None:
+    """The settings of another encoding of the project, by its digest, as its manifests record them.
+
+    Args:
+        manifests: the folder of the manifests, if it is not the encoding's own.
+    """
+    for path in sorted(((manifests or encoding.manifests_root) / settings_digest).glob(MANIFESTS)):
         try:
             return as_object(Manifest.load(path).settings)
         except RecordError:

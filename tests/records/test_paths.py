@@ -8,14 +8,25 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from hv15.records.paths import MANIFESTS, CachePaths, ComparisonPaths, ProjectPaths, config_file, manifest_name
+from hv15.records.paths import (
+    MANIFESTS,
+    CachePaths,
+    ComparisonPaths,
+    ProjectPaths,
+    config_file,
+    manifest_name,
+    project_of,
+)
 
 NAMED = {
     "config": "config.yaml",
+    "project_lock": "hv15.lock",
     "results": "results",
     "lora": "results/lora.safetensors",
     "samples": "results/samples",
     "contact_sheet": "results/samples/contact_sheet.png",
+    "sample_grid": "results/samples/grid.png",
+    "sample_film": "results/samples/grid.mp4",
     "all_checkpoints": "results/checkpoints",
     "checkpoint_sheet": "results/checkpoints/grid.png",
     "checkpoint_film": "results/checkpoints/grid.mp4",
@@ -40,6 +51,9 @@ NAMED = {
     "tensorboard": "results/train/tensorboard",
     "wandb": "results/train/wandb",
     "trained_dataset": "results/train/dataset.json",
+    "reproduced_config": "results/config.yaml",
+    "reproduced_dataset": "results/dataset.json",
+    "reproduction_record": "results/reproduction.json",
     "specs": "results/specs",
     "all_manifests": "results/manifests",
     "logs": "results/logs",
@@ -50,12 +64,15 @@ NAMED = {
     "recorded_products": ".hv15/told.json",
     "complete_encodings": ".hv15/complete.json",
     "passed_checks": ".hv15/looks.json",
+    "trials": ".hv15/dry-run",
+    "no_spec": ".hv15/dry-run/none.json",
     "job_requests": ".hv15/requests.json",
 }
 """Names that people, scripts and other programs know; the README lists those of a finished project."""
 
 OF_THE_PROJECT = {
-    *("config", "hidden", "lock", "runs", "recorded_products", "complete_encodings", "passed_checks", "job_requests"),
+    *("config", "project_lock", "hidden", "lock", "runs", "recorded_products", "complete_encodings", "passed_checks"),
+    *("job_requests", "trials", "no_spec"),
 }
 """What the experiments of a project share."""
 
@@ -93,6 +110,17 @@ def test_a_cache_has_the_names_that_it_had() -> None:
     assert list(map(str, found)) == [f"cache/{name}" for name in names]
     assert manifest_name(3, 8) == "3-of-8.json"
     assert PurePath(manifest_name(3, 8)).match(MANIFESTS)
+
+
+def test_the_config_of_a_reproduction_is_one_of_its_project(tmp_path: Path) -> None:
+    """So relative paths in it mean the same, and all that it makes is in a folder of its own."""
+    work = ProjectPaths(tmp_path).reproduction("ab12")
+    assert work.trained == tmp_path / "results/reproduced/ab12/train.safetensors"
+    assert project_of(work.reproduced_config) == work
+    assert project_of(tmp_path / "config.yaml") == project_of(tmp_path / "other.yaml") == ProjectPaths(tmp_path)
+    work.training.mkdir(parents=True)
+    assert [*ProjectPaths(tmp_path).reproductions()] == [work]
+    assert [*ProjectPaths(tmp_path).experiments()] == []
 
 
 def test_names_with_a_wildcard() -> None:

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hv15.digest import digest
+
 if TYPE_CHECKING:
     from hv15.project import Project
     from hv15.records.training import TrainingRecord
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 MEET_S = "HV15_TEST_MEET_S"
 """Environment variable: how long jobs on GPUs wait for one another."""
+INSTALLED = "HV15_TEST_GPUS"
+"""Environment variable: the GPUs that NVIDIA's driver is said to know."""
 
 
 def main(words: list[str]) -> None:
@@ -43,6 +47,7 @@ def main(words: list[str]) -> None:
         "stage sheet": write_sheet,
         "export": export,
         "stage grid": write_grid,
+        "stage comparison": write_comparison,
         "stage report": write_page,
         "stage card": write_card,
         "check": lambda *_: "",
@@ -67,8 +72,11 @@ def on_a_gpu(command: str) -> Iterator[None]:
     ):
         yield
         return
+    from hv15 import gpus
     from hv15.gpus import VISIBLE, take_gpu
 
+    if names := os.environ.get(INSTALLED):
+        gpus._installed = lambda: names.split(",")
     take_gpu("auto")
     begin, here = time.monotonic(), Path(f"at-work-{os.getpid()}")
     here.touch()
@@ -87,7 +95,7 @@ def opened(options: dict[str, str]) -> Project:
     return Project(Path(os.environ["HV15_CONFIG"]), overrides, experiment=options.get("experiment", ""))
 
 
-def is_copied(options: dict[str, str]) -> bool:
+def copied(options: dict[str, str]) -> Path | None:
     """Copy what another run has made and is the same, by the real command's own code."""
     from hv15.commands.twin_copies import copy_twin
 
@@ -128,11 +136,15 @@ def encode(words: list[str], options: dict[str, str]) -> str:
 
 
 def train(words: list[str], options: dict[str, str]) -> str:
-    if is_copied(options):
-        return "copied"
     from hv15.project.products import lora_files
+    from hv15.train.past import past_of
+    from hv15.train.shared_folder import share_training
 
     project = opened(options)
+    if (twin := copied(options)) is not None:
+        owner = digest(past_of(project.settings.train, wanted_of(options)))
+        share_training(twin.parent / "train", project.paths.training, owner)
+        return "copied"
     assert wanted_of(options) == project.training_spec
     assert not Path("fail").exists(), "the test wants the training to fail"
     if Path("hang").exists():
@@ -196,8 +208,6 @@ def continue_training(project: Project) -> None:
 
 def write_state(training: Path, record: TrainingRecord, step: int) -> Path:
     """A state with everything but weights."""
-    from hv15.digest import digest
-
     folder = training / "state" / f"step-{step:06d}"
     folder.mkdir(parents=True, exist_ok=True)
     content = {"step": step, "samples": step, "spec": record.digest, "metrics_offset": 0, "sha256": {}}
@@ -206,7 +216,7 @@ def write_state(training: Path, record: TrainingRecord, step: int) -> Path:
 
 
 def write_latents(words: list[str], options: dict[str, str]) -> str:
-    if is_copied(options):
+    if copied(options):
         return "copied"
     spec = json.loads(Path(options["spec"]).read_text())
     wanted = spec["wanted"]
@@ -225,7 +235,7 @@ def write_enlarged(words: list[str], options: dict[str, str]) -> str:
 
 
 def write_video(words: list[str], options: dict[str, str]) -> str:
-    if is_copied(options):
+    if copied(options):
         return "copied"
     make_video(wanted_of(options), Path(options["latents"]), Path(options["out"]))
     return ""
@@ -303,6 +313,22 @@ def write_card(words: list[str], options: dict[str, str]) -> str:
 
     Path(options["out"]).write_text(with_made_from("# A card", wanted_of(options)))
     return ""
+
+
+def write_comparison(words: list[str], options: dict[str, str]) -> str:
+    """The files that the spec asks for; which of them the real command draws is tested with it."""
+    from hv15.records.comparison import ComparisonDetails
+    from hv15.records.paths import ComparisonPaths
+
+    details = ComparisonDetails.from_json(json.loads(Path(options["spec"]).read_text())["details"])
+    paths = ComparisonPaths(Path(options["out"]).parent)
+    if details.has_samples:
+        write_grid(words, {**options, "out": str(paths.sheet), "video": str(paths.film)})
+    for file in (paths.table, paths.groups, paths.latex):
+        file.write_text("")
+    told = json.dumps(wanted_of(options)).replace('"', "&quot;")
+    paths.page.write_text(f'<html><head><meta name="hv15.made_from" content="{told}"></head></html>')
+    return str(len(details.experiments))
 
 
 def export(words: list[str], options: dict[str, str]) -> str:

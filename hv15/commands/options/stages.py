@@ -9,15 +9,7 @@ from typing import Annotated, ClassVar, TypeAlias
 from hv15.arguments import Argument, Entry, Group
 from hv15.choices import EnlargedResolution, Enlarging
 from hv15.commands.options.base import SettingsCommand
-from hv15.commands.options.model_files import (
-    GlyphEncoderFile,
-    ImageEncoderFile,
-    SuperResolutionFile,
-    TextEncoderFile,
-    TokenizerFile,
-    UpsamplerFile,
-    VaeFile,
-)
+from hv15.commands.options.model_files import MODEL_FILES, ModelFilesCommand
 from hv15.commands.options.reach import BlockFactors, ExcludePatterns, IncludePatterns, StepFactors
 from hv15.commands.options.seeds import read_seed
 from hv15.environment import CONFIG_VARIABLE
@@ -103,6 +95,9 @@ class Train(SettingsCommand):
     stage: ClassVar[StageName | None] = "train"
     spec: Annotated[Path | None, Argument("stop unless the training depends on exactly this")] = None
     out: Annotated[Path, Argument("the LoRA file")] = ProjectPaths().trained
+    until: Annotated[
+        int | None, Argument("save the state after this step and end, with exit code 3; the next call goes on")
+    ] = None
 
     def run(self) -> int | None:
         from hv15.commands.train import train
@@ -111,7 +106,7 @@ class Train(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(SettingsCommand):
+class Sample(ModelFilesCommand):
     """Make videos of prompts: encode them, denoise, decode, with each model loaded once.
 
     Models, memory options and defaults are those of a project; without one, of the model files that are given.
@@ -189,14 +184,9 @@ class Sample(SettingsCommand):
             flags=("--no-metadata", "--no_metadata"),
         ),
     ] = False
-    dit: Annotated[Path | None, Argument("the transformer, instead of the project's")] = None
-    sr_dit: SuperResolutionFile = None
-    upsampler: UpsamplerFile = None
-    vae: VaeFile = None
-    text_encoder: TextEncoderFile = None
-    tokenizer: TokenizerFile = None
-    glyph_encoder: GlyphEncoderFile = None
-    image_encoder: ImageEncoderFile = None
+    dit: Annotated[Path | None, Argument("the transformer", heading=MODEL_FILES)] = None
+    sr_dit: Annotated[Path | None, Argument("the transformer of super resolution", heading=MODEL_FILES)] = None
+    upsampler: Annotated[Path | None, Argument("its latent upsampler", heading=MODEL_FILES)] = None
     settings: OtherSettings = ()
 
     def run(self) -> int | None:
@@ -206,7 +196,7 @@ class Sample(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upsample(SettingsCommand):
+class Upsample(ModelFilesCommand):
     """Enlarge a finished video by super resolution, from 480p to 720p or from 720p to 1080p.
 
     A file of hv15 tells its prompt, seed and first image. Models and memory options are those of a project; without
@@ -231,13 +221,8 @@ class Upsample(SettingsCommand):
     lora: Annotated[
         tuple[str, ...], Argument("LoRAs for super resolution itself", metavar="FILE[:STRENGTH]", several="+")
     ] = ()
-    sr_dit: SuperResolutionFile = None
-    upsampler: UpsamplerFile = None
-    vae: VaeFile = None
-    text_encoder: TextEncoderFile = None
-    tokenizer: TokenizerFile = None
-    glyph_encoder: GlyphEncoderFile = None
-    image_encoder: ImageEncoderFile = None
+    sr_dit: Annotated[Path | None, Argument("the transformer of super resolution", heading=MODEL_FILES)] = None
+    upsampler: Annotated[Path | None, Argument("its latent upsampler", heading=MODEL_FILES)] = None
     settings: OtherSettings = ()
 
     def run(self) -> int | None:
@@ -361,6 +346,20 @@ class SampleGrid(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExperimentsCompared(SettingsCommand):
+    """The experiments beside one another: a page, tables, charts, samples."""
+
+    name: ClassVar[str] = "comparison"
+    spec: Annotated[Path, Argument("which experiments, as the planner writes it")]
+    out: Annotated[Path, Argument("the page; the other files are beside it")] = ProjectPaths().comparison().page
+
+    def run(self) -> None:
+        from hv15.commands.compare_trainings import compare_experiments
+
+        compare_experiments(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportPage(SettingsCommand):
     """All results on one page that needs no other file."""
 
@@ -414,7 +413,7 @@ STAGE_COMMANDS: tuple[Entry, ...] = (
         "step; a report",
         (
             *(SampleCondition, SampleDenoise, SampleUpsample, SampleDecode, SampleShard),
-            *(SampleSheet, SampleGrid, StepLoRA, ReportPage, WriteCard),
+            *(SampleSheet, SampleGrid, StepLoRA, ReportPage, WriteCard, ExperimentsCompared),
         ),
         metavar="STEP",
     ),
