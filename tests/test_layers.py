@@ -44,6 +44,7 @@ LEVELS = (
         "out_of_memory",
         "memory",
         "bitsandbytes",
+        "compiler_errors",
     },
     {"config", "models", "data", "precision"},
     {"cache", "lora"},

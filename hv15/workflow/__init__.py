@@ -7,10 +7,12 @@
 - why: the reasons, in words
 - outcome: what becomes of the training that is there, in words
 - twins: what several experiments have in common is made once
+- former: what was made before an experiment was renamed
 - rule_names: the file names and messages of the rules
 - comparing: the comparison of the experiments
 - command_line: what Snakemake's own command line changes
 - job_environment: where the jobs find this hv15
+- refusals: how Snakemake ends where a person has to put something right
 - job_resources: what the jobs ask an executor for
 """
 
@@ -44,11 +46,13 @@ from hv15.runs.events import record_events
 from hv15.runs.lock import holder
 from hv15.workflow.command_line import FROM, changed_settings, without_reproduction
 from hv15.workflow.comparing import asks_for_comparison, comparison_stage, is_compared
+from hv15.workflow.former import former_stages
 from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.job_resources import JobResources, Resource
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.parallel_jobs import sampling_jobs
 from hv15.workflow.planner import ALL, EXPERIMENTS, Planner, refuse_folders
+from hv15.workflow.refusals import end_with
 from hv15.workflow.rule_names import Formatter, RuleNames, relative, run_of_target, stage_of_wildcards
 from hv15.workflow.shards import SHARDS
 from hv15.workflow.stage import Stage
@@ -70,10 +74,8 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         config: what the command line gave: `--config` values, merged over the config file if one was named.
 
     Raises:
-        snakemake.exceptions.WorkflowError: anything a user can put right, in one message.
+        SystemExit: anything a user can put right was said, in one message (`hv15.workflow.refusals`).
     """
-    from snakemake.exceptions import WorkflowError
-
     recorder = record_events(workflow)
     config, asked = without_reproduction(config)
     files = [Path(file) for file in workflow.overwrite_configfiles]
@@ -82,7 +84,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         project = Project(file, changed_settings(file, config) if files else config)
         opened = WorkflowProject(project, workflow, asked)
         if recorder is not None:
-            recorder.why = opened.reason
+            recorder.why, opened.refused = opened.reason, recorder.refused
         os.environ.update(project.environment)  # through it, the jobs' commands find the same project
         os.environ[SAFE_PATH] = "1"
         name_source(workflow)
@@ -95,9 +97,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
             if error.filename is None:
                 raise
             error = of_the_system(error)
-        if recorder is not None:
-            recorder.refused(error)
-        raise WorkflowError(str(error)) from None
+        end_with(workflow, error, recorder.refused if recorder is not None else None)
     return opened
 
 
@@ -108,12 +108,12 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
         UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
     """
     with paused_collection():
-        runs, compares = _asked_runs(project, targets), _compares(project, targets)
+        runs, compares = asked_runs(project, targets), _compares(project, targets)
         stages = _stages(runs, of_checkpoints=_are_of_checkpoints(targets), compares=compares)
         return Planner(ProjectPaths(project.root), stages, targets=targets, dry_run=dry_run, devices=devices)
 
 
-def _asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
+def asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
     """The base config, and the experiments that targets belong to.
 
     Raises:
@@ -158,6 +158,8 @@ def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False, compares: 
             refuse_folders(run.paths)
             refuse_beforehand(run, missing=False)
             stages += StageBuilder(run, reader, complete).stages(of_checkpoints=of_checkpoints)
+    former = former_stages(base.root, base.experiments, stages, reader) if base.experiments else ()
+    stages = [*former, *stages]
     if compares:
         stages.append(comparison_stage(base, runs[1:], reader))
     reader.save()
@@ -189,6 +191,8 @@ class WorkflowProject(RuleNames):
         super().__init__(project)
         self._reproduced = reproduced
         self._workflow = workflow
+        self.refused: Callable[[UserError], None] | None = None
+        """Notes for the record of the run why nothing could be planned."""
 
     def check(self) -> None:
         """Check everything that can be checked before the jobs are planned. Only the main process does this.
@@ -246,7 +250,7 @@ class WorkflowProject(RuleNames):
         of_checkpoints = _are_of_checkpoints(targets) or not workflow.is_main_process  # a job has other targets
         if of_checkpoints or self.has_experiments:
             with paused_collection():
-                runs = _asked_runs(self.project, targets) if workflow.is_main_process else self._runs_of_jobs
+                runs = asked_runs(self.project, targets) if workflow.is_main_process else self._runs_of_jobs
                 compares = _compares(self.project, targets)
                 stages = _stages(runs, of_checkpoints=of_checkpoints, compares=compares)
         else:
@@ -271,7 +275,6 @@ class WorkflowProject(RuleNames):
         """The input function of a rule; `name` is its stage, with the wildcard in braces: `sample_video.{name}`."""
 
         def input_files(wildcards: Wildcards) -> dict[str, list[str]]:
-            from snakemake.exceptions import WorkflowError
             from snakemake.io import ancient
 
             stage = stage_of_wildcards(name, dict(wildcards.items()))
@@ -280,7 +283,7 @@ class WorkflowProject(RuleNames):
             try:
                 named, plain = self._planner.inputs(stage)
             except UserError as error:
-                raise WorkflowError(str(error)) from None
+                end_with(self._workflow, error, self.refused)
             # A process that Snakemake starts for one job reads the Snakefile too, but decides nothing.
             if plain or not self._workflow.is_main_process:
                 return named
