@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "tests/golden/citation_file_format_1.2.0.json"
-"""The schema of the Citation File Format 1.2.0 (citation-file-format.github.io, CC BY 4.0), as cffconvert 2.0.0 uses it."""
+"""The schema of the Citation File Format 1.2.0 (citation-file-format.github.io, CC BY 4.0), as in cffconvert 2.0.0."""
 
 
 def citation() -> dict[str, object]:

@@ -77,9 +77,12 @@ def refuse_broken(options: Run) -> None:
         return
     from hv15.plan.beforehand import refuse_beforehand
     from hv15.project import Project
+    from hv15.project.remote import remote_items
     from hv15.workflow import make_demo_clips
 
     project = Project(options.config)
+    if not all(each.is_here for each in remote_items(project.settings)):
+        return  # the run copies them first
     project.models.check()
     make_demo_clips(project)
     project.dataset.refuse_unusable()

@@ -31,6 +31,7 @@ from hv15.gpus import gpu_jobs
 from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
 from hv15.project.products import lora_files, sample_files, sheet_samples
+from hv15.project.remote import fetch_missing
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths, manifest_name
 from hv15.records.rules import Rule
@@ -80,6 +81,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         name_source(workflow)
         find_command()
         if workflow.is_main_process:
+            fetch_missing(project.settings)
             with paused_collection():
                 opened.check()
     except (UserError, OSError) as error:
