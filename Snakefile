@@ -19,17 +19,24 @@ require_linux()
 from hv15.home import clone
 from hv15.runs.job_shell import prefix
 from hv15.workflow import open_project
+from hv15.workflow.rule_names import OF, RUN
 
 # hv15 reads config.yaml itself, so that each mistake in it is reported with its line; `config` is what the command line adds.
 PROJECT = open_project(workflow, config)
-PATHS = PROJECT.paths
-WHY = PROJECT.why  # in a message, {WHY:train} is why that stage runs
+PATHS = (
+    PROJECT.paths
+)  # with experiments, each path begins with the wildcard {results}, the folder of one's results
+SHARED = PROJECT.shared  # paths of what is made once for all experiments
+WHY = PROJECT.why  # in a message, {WHY:train|} is why that stage runs
+EXPERIMENT = PROJECT.experiment_option  # of the commands, if there are experiments
 
 # `job` (hv15/runs/job.sh) sends its output to the terminal and to its log. Why it failed is written beside the log.
 shell.prefix(prefix())
 
 
 wildcard_constraints:
+    results=PROJECT.folder_pattern,
+    settings="[0-9a-f]+",
     shard=r"\d+",
     step=r"\d+",
     name=PROJECT.sample_pattern,
@@ -53,3 +60,8 @@ rule all:
     default_target: True
     input:
         PROJECT.everything,
+
+
+rule experiments:
+    input:
+        PROJECT.all_experiments,

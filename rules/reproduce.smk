@@ -5,7 +5,7 @@
 
 rule reproduce:
     log:
-        PATHS.log("reproduce"),
+        SHARED.log("reproduce"),
     conda:
         "environment.yaml"
     threads: PROJECT.threads("train")

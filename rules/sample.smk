@@ -22,9 +22,12 @@ rule condition_shard:
         **PROJECT.resources("condition", "condition_shard.{shard}"),
         gpu=PROJECT.gpu,
     message:
-        "Encoding first images, shard {wildcards.shard}: {WHY:condition_shard.{wildcards.shard}}"
+        PROJECT.message(
+            "Encoding first images, shard {wildcards.shard}", "condition_shard.{shard}"
+        )
     shell:
         "job {log:q} hv15 stage shard --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
 
 
 rule sample_condition:
@@ -45,9 +48,13 @@ rule sample_condition:
     params:
         made=str(PATHS.before_taken(PATHS.condition("{name}"))),
     message:
-        "Encoding the first image of sample {wildcards.name}: {WHY:sample_condition.{wildcards.name}}"
+        PROJECT.message(
+            "Encoding the first image of sample {wildcards.name}",
+            "sample_condition.{name}",
+        )
     shell:
         "job {log:q} taken {params.made:q} {output:q} hv15 stage condition --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
 
 
 rule sample_shard:
@@ -66,9 +73,10 @@ rule sample_shard:
         **PROJECT.resources("sample", "sample_shard.{shard}"),
         gpu=PROJECT.gpus("sample"),
     message:
-        "Sampling, shard {wildcards.shard}: {WHY:sample_shard.{wildcards.shard}}"
+        PROJECT.message("Sampling, shard {wildcards.shard}", "sample_shard.{shard}")
     shell:
         "job {log:q} hv15 stage shard --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
 
 
 # Of the published LoRA, and of that after a step.
@@ -95,17 +103,13 @@ for STEP in (None, "{step}"):
             gpu=PROJECT.gpus("sample", STAGE),
         params:
             made=str(PATHS.before_taken(LATENTS.path(PATHS, "{name}", STEP))),
-            files=lambda wildcards, input: [
-                word
-                for key in ("lora", "condition")
-                for file in input.get(key, [])
-                for word in (f"--{key}", file)
-            ],
+            files=PROJECT.options_of("lora", "condition"),
         message:
-            "Sampling " + WHICH + ": {WHY:" + STAGE.replace("{", "{wildcards.") + "}"
+            PROJECT.message("Sampling " + WHICH, STAGE)
         shell:
             "job {log:q} taken {params.made:q} {output:q}"
             " hv15 stage denoise --spec {input.spec:q} {params.files:q} --out {output:q}"
+            + EXPERIMENT
 
     # One rule for each kind of output that is decoded: a video, a folder of images.
     for OUTPUT in DECODED:
@@ -134,15 +138,13 @@ for STEP in (None, "{step}"):
                 gpu=PROJECT.gpu_of(STAGE),
             params:
                 made=str(PATHS.before_taken(OUTPUT.path(PATHS, "{name}", STEP))),
+                files=PROJECT.options_of("latents"),
             message:
-                "Decoding "
-                + WHICH
-                + ": {WHY:"
-                + STAGE.replace("{", "{wildcards.")
-                + "}"
+                PROJECT.message("Decoding " + WHICH, STAGE)
             shell:
                 "job {log:q} taken {params.made:q} {output:q}"
-                " hv15 stage decode --spec {input.spec:q} --latents {input.latents:q} --out {output:q}"
+                " hv15 stage decode --spec {input.spec:q} {params.files:q} --out {output:q}"
+                + EXPERIMENT
 
 
 rule contact_sheet:
@@ -158,9 +160,10 @@ rule contact_sheet:
     conda:
         "environment.yaml"
     message:
-        "Drawing the samples side by side: {WHY:contact_sheet}"
+        PROJECT.message("Drawing the samples side by side", "contact_sheet")
     shell:
         "job {log:q} hv15 stage sheet --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
 
 
 rule samples:
@@ -182,6 +185,9 @@ rule checkpoint_grid:
     conda:
         "environment.yaml"
     message:
-        "Drawing the samples of all checkpoints side by side: {WHY:checkpoint_grid}"
+        PROJECT.message(
+            "Drawing the samples of all checkpoints side by side", "checkpoint_grid"
+        )
     shell:
         "job {log:q} hv15 stage grid --spec {input.spec:q} --out {output.sheet:q} --video {output.video:q}"
+        + EXPERIMENT

@@ -39,7 +39,7 @@ def _checks(options: Options) -> Iterator[Check]:
     from hv15.commands.machine_checks import machine_checks
 
     try:
-        project = Project(options.config, options.overrides)
+        project = Project(options.config, options.overrides, experiment=options.experiment)
     except ConfigError as error:
         yield from problem_checks(error)
         return

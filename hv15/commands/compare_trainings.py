@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from hv15.atomic import check_writable
 from hv15.commands.options.runs import CompareTrainings
 from hv15.comparison.groups import TrainingComparison
+from hv15.comparison.judged import with_judged_samples
 from hv15.comparison.page import PageTable, groups_table, summary, trainings_table
 from hv15.comparison.places import named_trainings
-from hv15.comparison.trainings import read_training
+from hv15.comparison.trainings import read_trainings
 from hv15.records.paths import ComparisonPaths
 from hv15.terminal_text import one_line
 
@@ -24,7 +25,8 @@ def compare_trainings(options: CompareTrainings) -> None:
         UserError: nothing was trained in a folder, a sample is damaged, or a file cannot be written.
     """
     places = named_trainings(options.folders or options.here)
-    comparison = TrainingComparison(tuple(read_training(name, paths) for name, paths in places.items()))
+    trainings = (with_judged_samples(each, places[each.name]) for each in read_trainings(places))
+    comparison = TrainingComparison(tuple(trainings))
     for line in table_lines(comparison):
         print(one_line(line))
     if options.out is None:

@@ -38,14 +38,13 @@ def fetch(options: Fetch) -> None:
     Raises:
         UserError: it names nothing there; or as `hv15.project.remote.fetch`.
     """
-    from hv15.config import load_config
-    from hv15.project import remote
+    from hv15.project import Project, remote
 
-    settings = load_config(options.config, options.overrides)
-    items = remote.remote_items(settings)
+    project = Project(options.config, options.overrides)
+    items = remote.remote_items(project)
     if not items:
         raise UserError.at(options.config, "names nothing in remote storage", hint="such a path begins with s3://")
-    remote.fetch(settings, items)
+    remote.fetch(project, items)
     for each in items:
         print(one_line(f"{each.url}: {each.place}"))
 

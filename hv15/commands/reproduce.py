@@ -101,7 +101,7 @@ def _input_changes(told: ToldLoRA, training: ToldTraining, work: ProjectPaths) -
     """
     config, text = work.reproduced_config, as_yaml(training.config)
     present = Project(work.config, text=text)  # with the project's own paths: nothing is left out of its datasets
-    fetch_missing(present.settings)
+    fetch_missing(present)
     make_demo_clips(present)
     present.models.check()
     recorded = recorded_dataset(training, told.path, work.root)

@@ -81,7 +81,7 @@ def refuse_broken(options: Run) -> None:
     from hv15.workflow import make_demo_clips
 
     project = Project(options.config)
-    if not all(each.is_here for each in remote_items(project.settings)):
+    if not all(each.is_here for each in remote_items(project)):
         return  # the run copies them first
     project.models.check()
     make_demo_clips(project)

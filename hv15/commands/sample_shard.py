@@ -40,7 +40,7 @@ def make(options: SampleShard) -> int | None:
     Raises:
         UserError: a model cannot be used.
     """
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     settings = project.settings
     log_to_stderr(settings.runtime.log_level)
     shard = _Shard(project, options.spec)

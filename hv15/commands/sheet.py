@@ -25,7 +25,7 @@ def draw(options: SampleSheet) -> None:
     from hv15.sample.contact_sheet import SheetRow, draw_sheet, mean_change, read_sample
     from hv15.sample.provenance import made_from_metadata
 
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     rows = []
     titles = row_titles(project.samples)
     for name, (shown, without) in sheet_samples(project.samples, project.paths).items():
@@ -57,7 +57,7 @@ def draw_checkpoints(options: SampleGrid) -> None:
     from hv15.sample.checkpoint_grid import draw_film, draw_grid, film_scale, read_line
     from hv15.sample.provenance import made_from_metadata
 
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     spec = Spec.read(options.spec)
     try:
         listed = spec.details.get("rows")

@@ -21,7 +21,7 @@ def collect(options: Collect) -> None:
     Raises:
         UserError: it is not known what another project needs; or, with `--yes`, a run of this one is in progress.
     """
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     if options.yes:
         refuse_living_run(project.root)
     register(project.cache, project.root)
@@ -67,7 +67,7 @@ def repair(options: Repair) -> None:
     Raises:
         UserError: damaged items cannot be removed, for example because the folder is read-only.
     """
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     counts: Counter[str] = Counter()
     stuck: list[BrokenItemError] = []
     for encoding in project.encodings:

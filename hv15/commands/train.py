@@ -11,11 +11,12 @@ from hv15.cache.encoding import describe
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import log_notes, training_notes
 from hv15.commands.options.stages import Train
+from hv15.commands.twin_copies import copy_twin
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
 from hv15.project import Project
-from hv15.ranks import is_first_rank, run_on_ranks
+from hv15.ranks import is_first_rank, is_rank, run_on_ranks
 from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
 from hv15.sample.plan import PREVIEW_SUFFIX
@@ -32,7 +33,9 @@ def train(options: Train) -> int | None:
     Raises:
         UserError: the dataset or the config changed meanwhile, or the training cannot continue.
     """
-    project = Project(options.config, options.overrides)
+    if not is_rank() and copy_twin(options.spec, options.out):
+        return None
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     log_to_stderr(project.settings.runtime.log_level)
     device = project.settings.runtime.device
     train_settings = project.settings.train

@@ -22,7 +22,7 @@ def why(options: Why) -> None:
     """
     if _is_target(options.project):
         options = replace(options, project=Path(), target=(str(options.project), *options.target))
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     due = due_stages(project, options.target)
     if options.json:
         print(json_text(due.to_json()))

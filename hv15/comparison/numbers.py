@@ -25,6 +25,7 @@ class Scale:
 
 
 PLAIN = Scale("", 1.0)
+PERCENT = Scale("%", 100.0)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ COLUMNS = (
     MeasuredColumn("validation_last", "Last validation", lambda each: each.last.loss if each.last else None),
     MeasuredColumn("trained_last", "On trained clips", lambda each: each.last.trained_loss if each.last else None),
     MeasuredColumn("loss_last", "Loss", lambda each: each.loss_last),
+    MeasuredColumn("samples_right", "Samples right", lambda each: each.samples_right, (PERCENT,), COST_DIGITS),
     MeasuredColumn("steps", "Steps", lambda each: each.steps or None, is_whole=True),
     MeasuredColumn("train_seconds", "Time", lambda each: each.train_seconds or None, _TIMES, COST_DIGITS),
     MeasuredColumn("memory_peak_bytes", "Memory", lambda each: each.memory_peak, _SIZES, COST_DIGITS),

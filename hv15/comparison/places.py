@@ -30,6 +30,11 @@ def named_trainings(folders: Iterable[Path]) -> dict[str, ProjectPaths]:
     return found
 
 
+def _is_there(paths: ProjectPaths) -> bool:
+    """Whether a training has measured something, or its LoRA is there: perhaps a copy of an equal one."""
+    return any(file.is_file() for file in (paths.metrics, paths.trained, paths.lora))
+
+
 def _name(paths: ProjectPaths) -> str:
     return paths.run or paths.root.name
 
@@ -38,11 +43,12 @@ def _trainings(folder: Path) -> Iterator[ProjectPaths]:
     folder = folder.absolute()
     if folder.parent.name == RESULTS and folder.name != RESULTS:
         single = ProjectPaths(folder.parent.parent, folder.name)
-        if single.metrics.is_file():
+        if _is_there(single):
             yield single
             return
     own = ProjectPaths(folder.parent if folder.name == RESULTS else folder)
-    found = [*([own] if own.metrics.is_file() else []), *own.experiments()]
+    runs = sorted(path.name for path in own.results.glob("*/") if path.name != own.training.name)
+    found = [each for each in (own, *(ProjectPaths(own.root, run) for run in runs)) if _is_there(each)]
     if not found:
         raise UserError.at(
             folder,

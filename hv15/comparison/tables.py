@@ -34,7 +34,10 @@ _LATEX = {
     "|": r"\textbar{}",
     "…": r"\dots{}",
 }
-_IN_PAPERS = ("validation_best", "validation_last", "loss_last", "train_seconds", "memory_peak_bytes")
+_IN_PAPERS = (
+    *("validation_best", "validation_last", "loss_last", "samples_right"),
+    *("train_seconds", "memory_peak_bytes"),
+)
 """The columns of the LaTeX table, by key."""
 
 

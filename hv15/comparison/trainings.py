@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hv15.comparison.settings import SEED, recorded_settings
+from hv15.digest import digest
+from hv15.project.metadata import product_made_from
 from hv15.records.json_values import JsonObject, RecordError, parse_object, text_of
 from hv15.records.metrics import EndRecord, StartRecord, StepRecord, ValidationRecord, read_records
 from hv15.records.paths import ProjectPaths
@@ -46,6 +48,8 @@ class ComparedTraining:
     lora_bytes: int | None = None
     """The size of the LoRA's file."""
     device: str = ""
+    samples_right: float | None = None
+    """The share of its samples that show what their prompts say, where that can be measured: in the demo's world."""
 
     @property
     def seed(self) -> int | None:
@@ -76,7 +80,7 @@ class _Measured:
     at: array[float] = field(default_factory=lambda: array("d"))
     losses: array[float] = field(default_factory=lambda: array("d"))
     smooth: SmoothedLoss = field(default_factory=SmoothedLoss)
-    validations: dict[int, ValidationRecord] = field(default_factory=dict)
+    validations: list[ValidationRecord] = field(default_factory=list)
     steps: int = 0
     total_steps: int = 0
     seconds: float = 0.0
@@ -92,22 +96,45 @@ class _Measured:
             self.memory = max(self.memory, record.memory_peak)
 
 
-def read_training(name: str, paths: ProjectPaths, more: JsonObject | None = None) -> ComparedTraining:
-    """Return what is known of the training of a project or an experiment; of one that has not begun, only its name.
+def read_trainings(
+    places: Mapping[str, ProjectPaths], more: Mapping[str, JsonObject] | None = None
+) -> list[ComparedTraining]:
+    """Return what is known of several trainings.
+
+    An experiment whose LoRA is a copy, because another one trained the same, has the measurements of that one.
 
     Args:
-        more: settings that its own record does not tell, by dotted name.
+        places: by name.
+        more: settings of samples and the like, which no record of a training tells, by name and dotted name.
     """
-    settings = dict(more or {})
+    measured = {name: paths for name, paths in places.items() if paths.metrics.is_file()}
+    by_spec = {spec: paths for paths in reversed(measured.values()) if (spec := _made_from(paths))}
+    found = []
+    for name, paths in places.items():
+        origin = measured.get(name) or by_spec.get(_made_from(paths)) or paths
+        training = read_training(name, origin)
+        found.append(replace(training, settings={**training.settings, **(more or {}).get(name, {})}))
+    return found
+
+
+def _made_from(paths: ProjectPaths) -> str:
+    """What stands for everything that a LoRA was made from; "" if there is none, or it does not say it."""
+    made_from = product_made_from(paths.trained) or product_made_from(paths.lora)
+    return "" if made_from is None else digest(made_from)
+
+
+def read_training(name: str, paths: ProjectPaths) -> ComparedTraining:
+    """Return what is known of the training of a project or an experiment; of one that has not begun, only its name."""
+    settings: JsonObject = {}
     with contextlib.suppress(RecordError):
-        settings = {**recorded_settings(TrainingRecord.load(paths.training)), **settings}
+        settings = recorded_settings(TrainingRecord.load(paths.training))
     found = _Measured()
     with contextlib.suppress(OSError):
         for record in read_records(paths.metrics):
             if isinstance(record, StepRecord):
                 found.take_step(record)
-            elif isinstance(record, ValidationRecord) and record.loss is not None and math.isfinite(record.loss):
-                found.validations[record.step] = record
+            elif isinstance(record, ValidationRecord):
+                found.validations.append(record)
             elif isinstance(record, StartRecord | EndRecord):
                 found.total_steps = record.total_steps
     return ComparedTraining(
@@ -117,7 +144,7 @@ def read_training(name: str, paths: ProjectPaths, more: JsonObject | None = None
         total_steps=found.total_steps,
         loss=thinned(Line(found.at, found.losses), MOST_POINTS),
         loss_last=found.losses[-1] if found.losses else None,
-        validations=tuple(_alike([found.validations[step] for step in sorted(found.validations)])),
+        validations=comparable_validations(found.validations),
         train_seconds=found.seconds,
         memory_peak=found.memory or None,
         lora_bytes=_size(paths.trained) or _size(paths.lora),
@@ -125,9 +152,11 @@ def read_training(name: str, paths: ProjectPaths, more: JsonObject | None = None
     )
 
 
-def _alike(validations: Sequence[ValidationRecord]) -> list[ValidationRecord]:
-    """Those at the noise levels of the last one."""
-    return [each for each in validations if each.sigmas == validations[-1].sigmas]
+def comparable_validations(records: Iterable[ValidationRecord]) -> tuple[ValidationRecord, ...]:
+    """Return the validations of a training whose loss is a number, by step: those at the noise levels of the last."""
+    found = {each.step: each for each in records if each.loss is not None and math.isfinite(each.loss)}
+    ordered = [found[step] for step in sorted(found)]
+    return tuple(each for each in ordered if each.sigmas == ordered[-1].sigmas)
 
 
 def _size(path: Path) -> int | None:

@@ -43,6 +43,8 @@ Level = Annotated[float, Field(ge=0.0, le=1.0)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 SEED_SUFFIX = ".seed"
 """Stands before the seed in the name of a sample of `seeds`; a prompt's own name has no dot."""
+SAMPLE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.seed\d+)?(\.base|\.preview)?"
+"""Matches the name of any sample."""
 
 
 class PromptSettings(Section):

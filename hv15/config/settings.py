@@ -13,6 +13,7 @@ from hv15.choices import Task
 from hv15.config.cache import CacheSettings
 from hv15.config.convert import ConvertSettings
 from hv15.config.datasets import DatasetSettings
+from hv15.config.experiments import Experiments, SweepSettings, experiment_conflicts
 from hv15.config.models import ModelSettings
 from hv15.config.runtime import RuntimeSettings
 from hv15.config.sample import SampleSettings
@@ -57,6 +58,13 @@ class Settings(Section):
     convert: ConvertSettings = ConvertSettings()
     """Copies of the LoRA for other programs."""
 
+    experiments: Experiments = Field({})
+    """Further trainings that differ in some settings, by name: `small: {train.network_dim: 8}` makes
+    results/small/lora.safetensors. All share what is encoded."""
+
+    sweep: SweepSettings = SweepSettings()
+    """Experiments of every combination of a few settings' values, named by what differs."""
+
     runtime: RuntimeSettings = RuntimeSettings()
     """Device and log level."""
 
@@ -80,6 +88,7 @@ class Settings(Section):
             text = "all are regularisation, so there is nothing to learn: add a dataset, or set reg_target: clips"
             yield ("datasets",), text
         yield from self._idle_datasets()
+        yield from experiment_conflicts(self.experiments, self.sweep)
         for section, folder in (("cache", self.cache.directory), ("models", self.models.directory)):
             if is_remote(folder):
                 text = f"found '{folder}', but files are written there: use a folder of this machine"
@@ -150,5 +159,8 @@ class Settings(Section):
         return self._root / Path(path).expanduser()
 
     def dump(self) -> JsonObject:
-        """Return all settings, including defaults, as JSON values that `load_config` accepts."""
-        return self.model_dump(mode="json")
+        """Return all settings, including defaults, as JSON values that `load_config` accepts.
+
+        Experiments are left out: what is made with these settings does not depend on them.
+        """
+        return self.model_dump(mode="json", exclude={"experiments", "sweep"})

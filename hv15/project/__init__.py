@@ -9,6 +9,7 @@ job can tell whether the dataset is still the one that was planned for. Each par
 - continuing: what it starts from, if that is another training
 - checkpoints: the LoRA after one of its steps
 - products: the files that belong to a finished LoRA
+- family: what the config and its experiments have in common
 - model_files: where the models are, and the identities by which they enter the digests
 """
 
@@ -22,19 +23,20 @@ from pathlib import Path
 from hv15.cache.batches import TrainingItem
 from hv15.cache.encoding import Encoding, NeededClips, NeededMask
 from hv15.choices import Role, roles_of
-from hv15.config import Settings, load_config
+from hv15.config import Settings
+from hv15.config.experiments import Experiment
+from hv15.config.load import ConfigSource
 from hv15.digest import digest
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.errors import UserError
-from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
+from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.project.checkpoints import checkpoint_spec, earlier_step, kept_checkpoints
 from hv15.project.continuing import find_start, with_origin
-from hv15.project.dataset import ProjectDataset
-from hv15.project.encodings import encode_clips, encode_masks, encode_texts
+from hv15.project.family import Family
 from hv15.project.model_files import ModelFiles
 from hv15.project.training import training_items, training_spec, validation_items
 from hv15.records.json_values import Json, JsonObject, RecordError
-from hv15.records.paths import CachePaths, project_of
+from hv15.records.paths import ProjectPaths, project_of
 from hv15.records.problems import ConfigError, Place, Problem
 from hv15.records.trained_dataset import TrainedDataset
 from hv15.sample.plan import plan_previews, plan_samples
@@ -54,6 +56,13 @@ class Project:
         overrides: settings given on the command line, nested as in the file.
         text: what to read instead of the file.
         models: files to use instead of the demo's or downloaded ones.
+        experiment: the name of one of the config's experiments, whose settings and results these are; "": the config's
+            own.
+        like: the same project as another experiment, with which it shares what is the same; instead of `text` and
+            `models`.
+
+    Raises:
+        ConfigError: the config is wrong, or has no such experiment.
     """
 
     def __init__(
@@ -63,32 +72,56 @@ class Project:
         *,
         text: str | None = None,
         models: Mapping[Role, Path] | None = None,
+        experiment: str = "",
+        like: Project | None = None,
     ) -> None:
         self.config = Path(config)
         self.overrides = dict(overrides or {})
-        self.settings: Settings = load_config(self.config, self.overrides, text=text)
+        if like is None:
+            source, only = ConfigSource(self.config, self.overrides, text=text), _reproduced_clips(self.config)
+            self._family = Family(source, models or {}, only)
+            self._runs: dict[str, Project] = {}
+        else:
+            self._family, self._runs = like._family, like._runs
+        self._runs[experiment] = self
+        self.settings: Settings = self._family.file.settings(experiment)
         self.root = self.settings.root
-        self.paths = project_of(self.config)
-        self.cache = self.settings.resolve(self.settings.cache.directory)
-        self._fingerprints = FingerprintCache(CachePaths(self.cache).model_fingerprints)
-        self.models = ModelFiles(self.settings, self._fingerprints, models or {})
-        validation = self.settings.train.validation
-        self.dataset = ProjectDataset(self.settings.datasets, validation, self.root, self.cache, only=self._only)
+        self.paths = ProjectPaths(self.root, experiment or project_of(self.config).run)
+        self.cache = self._family.store
+        self.models = self._family.models(self.settings)
+        self.dataset = self._family.dataset(self.settings)
+
+    # -- experiments ------------------------------------------------------------------------------------------------
 
     @property
-    def _only(self) -> TrainedDataset | None:
-        """The clips of a reproduction, if it is known which they were; None: all that the datasets hold.
+    def run(self) -> str:
+        """The experiment's name; "" for the base config."""
+        return self.paths.run
+
+    @property
+    def experiments(self) -> Mapping[str, Experiment]:
+        """What the config's experiments change, by their names, in order."""
+        return self._family.file.experiments
+
+    def experiment(self, name: str) -> Project:
+        """Return the project with the settings and results of an experiment; "": of the base config.
+
+        What is the same in both is looked at once.
 
         Raises:
-            UserError: the file that lists them is damaged.
+            ConfigError: there is no such experiment, or its settings are wrong.
         """
-        path = self.paths.reproduced_dataset
-        if not self.paths.run or not path.exists():
-            return None
-        try:
-            return TrainedDataset.load(path)
-        except RecordError as error:
-            raise UserError.at(path, str(error), hint="remove it, then run `hv15 reproduce` again") from None
+        if name not in self._runs:
+            return Project(self.config, self.overrides, experiment=name, like=self)
+        return self._runs[name]
+
+    def check_experiments(self) -> None:
+        """Check the settings of all experiments.
+
+        Raises:
+            ConfigError: with the problems of all of them.
+        """
+        self._family.file.check_experiments()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -104,12 +137,12 @@ class Project:
     @cached_property
     def latents(self) -> Encoding[NeededClips]:
         """The clips to encode."""
-        return encode_clips(self.settings, self.models, self.dataset, self.cache, self.paths)
+        return self._family.latents(self.settings, self.models, self.dataset, self.paths)
 
     @cached_property
     def masks(self) -> Encoding[NeededMask]:
         """The masks of the clips to encode; it needs nothing if there are none."""
-        return encode_masks(self.settings, self.dataset, self.cache, self.paths)
+        return self._family.masks(self.settings, self.dataset, self.paths)
 
     @property
     def encodings(self) -> tuple[Encoding[object], ...]:
@@ -120,7 +153,7 @@ class Project:
     def texts(self) -> Encoding[str]:
         """The captions and prompts to encode."""
         prompts = (text for spec in self.samples.values() for text in (spec.prompt, spec.negative_prompt))
-        return encode_texts(self.settings, self.models, self.dataset.texts, prompts, self.cache, self.paths)
+        return self._family.texts(self.settings, self.models, self.dataset, prompts, self.paths)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -269,8 +302,24 @@ class Project:
             raise UserError(f"{setting}: {error.message}", hint=error.hint) from error
 
     def _file_digest(self, path: Path) -> str:
-        return model_fingerprint(path, cache=self._fingerprints)
+        return model_fingerprint(path, cache=self._family.fingerprints)
 
     def save_caches(self) -> None:
         """Save what was learnt about files, so that the next plan is quick."""
-        self._fingerprints.save()
+        self._family.fingerprints.save()
+
+
+def _reproduced_clips(config: Path) -> TrainedDataset | None:
+    """The clips of a reproduction, if it is known which they were; None: all that the datasets hold.
+
+    Raises:
+        UserError: the file that lists them is damaged.
+    """
+    paths = project_of(config)
+    path = paths.reproduced_dataset
+    if not paths.run or not path.exists():
+        return None
+    try:
+        return TrainedDataset.load(path)
+    except RecordError as error:
+        raise UserError.at(path, str(error), hint="remove it, then run `hv15 reproduce` again") from None

@@ -17,6 +17,12 @@ def sample_files(spec: SampleSpec, paths: ProjectPaths) -> list[Path]:
     return [output.path(paths, spec.name) for output in OUTPUT_TYPES[spec.output_type]]
 
 
+def shown_files(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> list[Path]:
+    """The files of all samples that people look at."""
+    files = [file for spec in samples.values() for file in sample_files(spec, paths)]
+    return [*files, paths.contact_sheet] if sheet_samples(samples, paths) else files
+
+
 def shown_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, Path]:
     """The samples that can be viewed, by name."""
     shown = {name: OUTPUT_TYPES[spec.output_type][0] for name, spec in samples.items()}
@@ -42,8 +48,5 @@ def lora_files(train: TrainSettings, lora: Path) -> list[Path]:
 
 def products(settings: Settings, samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> list[Path]:
     """Everything that belongs to a finished LoRA."""
-    made = [file for spec in samples.values() for file in sample_files(spec, paths)]
-    if sheet_samples(samples, paths):
-        made.append(paths.contact_sheet)
     name = settings.convert.output_name
-    return made + [paths.converted(layout, name) for layout in settings.convert.formats]
+    return shown_files(samples, paths) + [paths.converted(layout, name) for layout in settings.convert.formats]

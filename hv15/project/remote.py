@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hv15.atomic import write_json
-from hv15.config import Settings
 from hv15.config.section import Section
 from hv15.digest import short
 from hv15.environment import RUN_VARIABLES, SAFE_PATH
@@ -24,6 +24,9 @@ from hv15.home import workflow_folder
 from hv15.own_files import lock_own
 from hv15.records.paths import CachePaths
 from hv15.remote_paths import copy_of, is_remote
+
+if TYPE_CHECKING:
+    from hv15.project import Project
 
 VARIABLE = "HV15_REMOTE"
 """The environment variable that tells the workflow what to copy: a JSON object of paths there and places here."""
@@ -49,10 +52,17 @@ class RemoteItem:
         return self.note.exists() and self.place.exists()
 
 
-def remote_items(settings: Settings) -> list[RemoteItem]:
-    """Return the remote files and folders that a config names, each once."""
-    paths = CachePaths(settings.resolve(settings.cache.directory))
-    return _items(paths, dict.fromkeys(_urls(settings)))
+def remote_items(project: Project) -> list[RemoteItem]:
+    """Return the remote files and folders that a config and its experiments name, each once.
+
+    Raises:
+        ConfigError: the settings of an experiment are wrong.
+    """
+    changed = (
+        name for name, each in project.experiments.items() if any([*_urls_in(change.value)] for change in each.changes)
+    )
+    runs = [project, *(project.experiment(name) for name in changed)]
+    return _items(CachePaths(project.cache), dict.fromkeys(url for run in runs for url in _urls(run.settings)))
 
 
 def _items(paths: CachePaths, urls: Iterable[str]) -> list[RemoteItem]:
@@ -83,19 +93,19 @@ def _urls_in(value: object) -> Iterator[str]:
             yield from _urls_in(inner)
 
 
-def fetch_missing(settings: Settings) -> list[RemoteItem]:
+def fetch_missing(project: Project) -> list[RemoteItem]:
     """Copy what a config names in remote storage and is not here; return what was copied.
 
     Raises:
         UserError: as `fetch`.
     """
-    missing = [each for each in remote_items(settings) if not each.is_here]
+    missing = [each for each in remote_items(project) if not each.is_here]
     if missing:
-        fetch(settings, missing)
+        fetch(project, missing)
     return missing
 
 
-def fetch(settings: Settings, items: Iterable[RemoteItem]) -> None:
+def fetch(project: Project, items: Iterable[RemoteItem]) -> None:
     """Copy remote files and folders, also those that are here if they are newer there.
 
     Raises:
@@ -110,7 +120,7 @@ def fetch(settings: Settings, items: Iterable[RemoteItem]) -> None:
     for each in wanted.values():
         if not each.place.exists():  # a copy that was removed is made again
             each.note.unlink(missing_ok=True)
-    folder = CachePaths(settings.resolve(settings.cache.directory)).remote
+    folder = CachePaths(project.cache).remote
     snakefile = workflow_folder() / "rules" / "remote.smk"
     command = [sys.executable, "-P", "-m", "snakemake", "-s", str(snakefile), "-d", str(folder), "--nolock"]
     command += ["--cores", "4", "--rerun-triggers", "mtime", "--ignore-incomplete", "--quiet", "rules"]

@@ -6,8 +6,10 @@ valid from anywhere; with the default, they are relative to the project folder, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -331,6 +333,11 @@ class ProjectPaths:
         for path in sorted(self.root.glob(f"{RESULTS}/*/train/metrics.jsonl")):
             yield ProjectPaths(self.root, path.parts[-3])
 
+    def planned_experiments(self) -> Iterator[ProjectPaths]:
+        """Yield the project's experiments of which anything is there, whether the config still has them, by name."""
+        for path in sorted(self.root.glob(f"{RESULTS}/*/{self.specs.name}")):
+            yield ProjectPaths(self.root, path.parts[-2])
+
     # -- LoRAs that are made again from what they tell --------------------------------------------------------------
 
     def reproduction(self, digest: str) -> ProjectPaths:
@@ -383,9 +390,20 @@ class ProjectPaths:
         """Return the spec of a job in a dry run, which may be of a config that is not saved yet."""
         return self.hidden / "dry-run" / self.run / f"{stage}.json"
 
+    @property
+    def all_manifests(self) -> Path:
+        """The folder of the manifests of all kinds."""
+        return self.results / "manifests"
+
     def manifests(self, kind: EncodedKind) -> Path:
         """Return the folder of the manifests of a kind, with a folder in it for each set of encoding settings."""
-        return self.results / "manifests" / kind
+        return self.all_manifests / kind
+
+    def manifests_of_others(self, kind: EncodedKind) -> Iterator[Path]:
+        """Yield the existing folders of the manifests of a kind of the other runs: the base config, experiments."""
+        base = ProjectPaths(self.root)
+        folders = [base.manifests(kind), *sorted(self.root.glob(f"{RESULTS}/*/{base.all_manifests.name}/{kind}"))]
+        yield from (folder for folder in folders if folder != self.manifests(kind) and folder.is_dir())
 
     # -- logs -------------------------------------------------------------------------------------------------------
 
@@ -447,3 +465,21 @@ class ProjectPaths:
     def passed_checks(self) -> Path:
         """What was checked before the first job and found good (`hv15.plan.beforehand`)."""
         return self.hidden / "looks.json"
+
+
+_OWN_NAMES = re.compile(r"train-.*|.*\.(safetensors|json|html|csv|tex|zip|png|mp4|md|txt|lock)")
+"""Beside the files and folders of `ProjectPaths`: trainings that were set aside, and files by their endings."""
+
+
+def is_result_name(name: str) -> bool:
+    """Whether something else than an experiment has this name in the folder of results, or may get it."""
+    return name.lower() in _names_of_results() or _OWN_NAMES.fullmatch(name.lower()) is not None
+
+
+@cache
+def _names_of_results() -> frozenset[str]:
+    paths = ProjectPaths()
+    properties = (name for name, each in vars(ProjectPaths).items() if isinstance(each, property))
+    found = (path for name in properties if isinstance(path := getattr(paths, name), Path))
+    below = (path.relative_to(paths.results).parts for path in found if path.is_relative_to(paths.results))
+    return frozenset(parts[0] for parts in below if parts)

@@ -72,6 +72,6 @@ def rule_words(rule: str) -> str:
     return _WORDS.get(rule, rule.replace("_", " "))
 
 
-def job_name(rule: str, wildcards: Iterable[str] = ()) -> str:
-    """Return a job's name for a person, such as `sample red-circle`, `encode clips 3`, `download vae`."""
-    return " ".join([rule_words(rule), *wildcards])
+def job_name(rule: str, wildcards: Iterable[str] = (), experiment: str = "") -> str:
+    """Return a job's name for a person, such as `sample red-circle`, `encode clips 3`, `small: train the LoRA`."""
+    return (f"{experiment}: " if experiment else "") + " ".join([rule_words(rule), *wildcards])

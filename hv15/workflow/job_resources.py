@@ -8,7 +8,6 @@ config and remembered. Otherwise no job asks for them, and nothing is planned.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
 from hv15.choices import JobNeed, PlannedJob, roles_of
@@ -18,7 +17,9 @@ from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.fields import from_json, to_json
 from hv15.records.json_values import Json, RecordError, as_object
+from hv15.records.stage_names import run_of_wildcards
 from hv15.remembered import Memory
+from hv15.workflow.rule_names import stage_of_wildcards
 
 if TYPE_CHECKING:
     from snakemake.io import Wildcards
@@ -47,6 +48,10 @@ class JobResources:
 
     def __init__(self, project: Project, workflow: Workflow, samples: Callable[[str], int]) -> None:
         self._project, self._workflow, self._samples = project, workflow, samples
+        self._requests: dict[str, dict[PlannedJob, JobRequest]] = {}
+        """By run."""
+        self._keys = set[str]()
+        """Of what is remembered of them."""
 
     def threads(self, job: PlannedJob) -> Callable[[Wildcards], int]:
         """Return the function for a rule's `threads`: 1 for each job on this machine, which so run side by side."""
@@ -54,7 +59,7 @@ class JobResources:
         def number(wildcards: Wildcards) -> int:
             if not self._is_elsewhere:
                 return 1
-            return self._asked(job, "threads") or threads_of(job, self._project.settings)
+            return self._asked(job, "threads") or threads_of(job, self._run(wildcards).settings)
 
         return number
 
@@ -66,26 +71,28 @@ class JobResources:
         """
 
         def memory(wildcards: Wildcards) -> int | None:
-            return self._asked(job, "mem_mb") or (self._request(job).memory_mb if self._counts("mem_mb") else None)
+            asked = self._asked(job, "mem_mb")
+            return asked or (self._request(job, wildcards).memory_mb if self._counts("mem_mb") else None)
 
         def minutes(wildcards: Wildcards) -> int | None:
             if (asked := self._asked(job, "runtime")) is not None or not self._counts("runtime"):
                 return asked
-            return self._request(job).minutes(self._samples(stage.format(**dict(wildcards.items()))))
+            samples = self._samples(stage_of_wildcards(stage, dict(wildcards.items())))
+            return self._request(job, wildcards).minutes(samples)
 
         # Snakemake calls the first mem_mb, too.
         return {"mem": memory, "runtime": minutes} | (self._of_machines() if job == "train" else {})
 
     def _of_machines(self) -> dict[str, Resource]:
         """The resources of a training on several machines: `hv15 train` starts itself on each (`hv15.machines`)."""
-        settings = self._project.settings
+        device = self._project.settings.runtime.device
 
         def nodes(wildcards: Wildcards) -> int | None:
-            machines = settings.train.num_machines
+            machines = self._run(wildcards).settings.train.num_machines
             return machines if machines > 1 and self._is_elsewhere else None
 
         def tasks(wildcards: Wildcards) -> int | None:
-            return nodes(wildcards) if settings.runtime.device == "cpu" else None  # with GPUs it means tasks of a GPU
+            return nodes(wildcards) if device == "cpu" else None  # with GPUs it means tasks of a GPU
 
         return {"nodes": nodes, "tasks": tasks}
 
@@ -103,17 +110,23 @@ class JobResources:
         workflow = self._workflow
         return workflow.is_main_process and (workflow.non_local_exec or resource in workflow.global_resources)
 
-    def _request(self, job: PlannedJob) -> JobRequest:
+    def _run(self, wildcards: Wildcards) -> Project:
+        """The base config, or the experiment that a job is for."""
+        return self._project.experiment(run_of_wildcards(dict(wildcards.items())))
+
+    def _request(self, job: PlannedJob, wildcards: Wildcards) -> JobRequest:
         from snakemake.exceptions import WorkflowError
 
+        project = self._run(wildcards)
         try:
-            return self._requests[job]
+            if project.run not in self._requests:
+                self._requests[project.run] = self._planned(project)
+            return self._requests[project.run][job]
         except UserError as error:
             raise WorkflowError(str(error)) from None
 
-    @cached_property
-    def _requests(self) -> dict[PlannedJob, JobRequest]:
-        """What is planned for each kind of job.
+    def _planned(self, project: Project) -> dict[PlannedJob, JobRequest]:
+        """What is planned for each kind of job of a run.
 
         Raises:
             UserError: a dataset, a model or the GPU to plan for cannot be used.
@@ -121,11 +134,11 @@ class JobResources:
         from hv15.plan.job_requests import JobRequest, job_requests, planned_device
         from hv15.plan.workload import workload
 
-        project = self._project
         device = planned_device(project.settings.runtime)
         models: Json = {role: project.models.identity(role) for role in roles_of(project.settings.task)}
         settings = project.settings.dump() | {"runtime": None}
         key = digest([settings, models, repr(workload(project)), repr(device)])
+        self._keys.add(key)
         memory = Memory(project.paths.job_requests, VERSION, "it is planned again")
         try:
             known = as_object(memory.entries[key])
@@ -134,7 +147,7 @@ class JobResources:
             pass
         found = job_requests(project, device)
         memory.learn(key, {job: to_json(request) for job, request in found.items()})
-        memory.save(keep=key.__eq__)
+        memory.save(keep=self._keys.__contains__)
         if any(request.start is None for request in found.values()):
             _note_assumed_limits(device.name)
         return found

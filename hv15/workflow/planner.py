@@ -37,12 +37,17 @@ from hv15.records.outputs import DECODED
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import Rule
 from hv15.records.spec import Spec
+from hv15.records.stage_names import rule_of, run_of, stage_of_run, subject_of, within_run
+from hv15.records.twins import TWIN
 from hv15.workflow.shards import Shard, make_shards
-from hv15.workflow.stages import Found, Stage
+from hv15.workflow.stage import Found, Stage
+from hv15.workflow.twins import with_twins
 
 SECOND_NS = 10**9
 SAMPLES = "samples"
 """The target that stands for all samples."""
+EXPERIMENTS = "experiments"
+"""The target that stands for the LoRAs of all experiments, with all that belongs to them."""
 _ONLY_SAMPLES = "add a dataset to config.yaml, or ask for samples"
 _SHOWN = (*(output.rule for output in DECODED), Rule.CONTACT_SHEET)
 
@@ -52,8 +57,9 @@ class Planner:
 
     Args:
         paths: of the project.
-        stages: all of the project's, each after those that it reads from.
-        targets: what was asked for: products, names of stages, or `samples`; none, or others, mean everything.
+        stages: of the base config and of all experiments that were asked for, each after those that it reads from.
+        targets: what was asked for: products, names of stages, `samples` or `experiments`; none, or others, mean
+            everything of the base config.
         dry_run: whether specs go to a folder of their own.
         devices: how many jobs with a model run at the same time; 0: unknown, so that no samples are made together.
     """
@@ -70,15 +76,24 @@ class Planner:
         self.paths = paths
         self.stages = {stage.name: stage for stage in stages}
         self._targets, self._dry_run, self._devices = targets, dry_run, devices
-        self._relative = ProjectPaths(run=paths.run)
+        self._relative = ProjectPaths()
         self._makers = {product: stage.name for stage in self.stages.values() for product in stage.products}
-        self._restored: str | None = None
-        published = self.stages.get(Rule.PUBLISH)
-        if published is not None and published.found is Found.RIGHT:
-            source = self.stages[self._makers[published.inputs["lora"][0]]]  # of which the published LoRA is a copy
-            if source.found is not Found.RIGHT:
-                self._restored = source.name
-                self.stages[source.name] = replace(source, found=Found.RIGHT, recorded=published.recorded)
+        self._runs = dict.fromkeys(["", *(stage.run for stage in self.stages.values())])
+        self._restored: dict[str, str] = {}
+        """For a lost LoRA that is restored from its published copy, the stage of that."""
+        for run in self._runs:
+            self._find_restored(stage_of_run(run, Rule.PUBLISH))
+        makers = {run_of(name) for name in self.requested}
+        self.stages = {stage.name: stage for stage in with_twins(self.stages.values(), makers)}
+
+    def _find_restored(self, name: str) -> None:
+        published = self.stages.get(name)
+        if published is None or published.found is not Found.RIGHT:
+            return
+        source = self.stages[self._makers[published.inputs["lora"][0]]]  # of which the published LoRA is a copy
+        if source.found is not Found.RIGHT:
+            self._restored[source.name] = name
+            self.stages[source.name] = replace(source, found=Found.RIGHT, recorded=published.recorded)
 
     # -- deciding ---------------------------------------------------------------------------------------------------
 
@@ -88,17 +103,24 @@ class Planner:
         named = {str(product): name for product, name in self._makers.items()}
         found = {named.get(target, target) for target in self._targets}
         if SAMPLES in found:
-            found = found - {SAMPLES} | self._samples
+            found = found - {SAMPLES} | self._samples("")
+        if EXPERIMENTS in found:
+            found = found - {EXPERIMENTS}
+            found |= {name for run in self._runs if run for name in self._everything(run)}
         known = found & self.stages.keys()
-        everything = {Rule.PUBLISH} if Rule.PUBLISH in self.stages else self._samples
-        return known if known and known == found else known | everything
+        return known if known and known == found else known | self._everything("")
 
-    @cached_property
-    def _samples(self) -> set[str]:
+    def _everything(self, run: str) -> set[str]:
+        """The stages that make all of a run: the LoRA and what belongs to it or, without a training, the samples."""
+        publish = stage_of_run(run, Rule.PUBLISH)
+        return {publish} if publish in self.stages else self._samples(run)
+
+    def _samples(self, run: str) -> set[str]:
         """The stages that make what people look at: decoded samples, latents that are not decoded, the sheet."""
-        shown = {each.name for each in self.stages.values() if each.rule in _SHOWN}
+        stages = [each for each in self.stages.values() if each.run == run]
+        shown = {each.name for each in stages if each.rule in _SHOWN}
         decoded = {stage for name in shown for stage in self.above(name)}
-        latents = {each.name for each in self.stages.values() if each.rule == Rule.SAMPLE_LATENTS}
+        latents = {each.name for each in stages if each.rule == Rule.SAMPLE_LATENTS}
         return shown | (latents - decoded)
 
     def refuse_unknown_targets(self) -> None:
@@ -107,7 +129,7 @@ class Planner:
         Raises:
             UserError: a target is neither a product, nor the name of a stage, nor `all`.
         """
-        known = {"all", SAMPLES, *self.stages, *map(str, self._makers)}
+        known = {"all", SAMPLES, EXPERIMENTS, *self.stages, *map(str, self._makers)}
         if unknown := [target for target in self._targets if target not in known]:
             raise UserError(
                 f"{', '.join(unknown)}: the config asks for nothing with that name",
@@ -133,7 +155,7 @@ class Planner:
 
     def _is_wrong(self, stage: Stage) -> bool:
         """Whether a product is wrong. The published LoRA is, too, while anything that belongs to it is not right."""
-        if stage.found is Found.WRONG or stage.name != Rule.PUBLISH:
+        if stage.found is Found.WRONG or stage.rule != Rule.PUBLISH:
             return stage.found is Found.WRONG
         others = [self.stages[self._makers[product]] for product in stage.inputs["others"]]
         return any(other.found is not Found.RIGHT for other in others)
@@ -152,26 +174,39 @@ class Planner:
                 if other not in found:
                     found.add(other)
                     waiting.append(other)
-        return [each for each in self.stages if each in found]
+        return sorted(found, key=self._places.__getitem__)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """The place of each stage in the order of all."""
+        return {name: place for place, name in enumerate(self.stages)}
 
     # -- samples that are made together ------------------------------------------------------------------------------
 
     @cached_property
     def shards(self) -> dict[str, Shard]:
         """The jobs that make several samples, by name."""
-        due = [self.stages[name] for name in self.running]
-        return {shard.stage.name: shard for shard in make_shards(due, self._devices, self.paths)}
+        due: dict[str, list[Stage]] = {}
+        for name in self.running:
+            due.setdefault(run_of(name), []).append(self.stages[name])
+        found = (shard for run, stages in due.items() for shard in make_shards(stages, self._devices, run))
+        return {shard.stage.name: shard for shard in found}
 
     @cached_property
     def shard_of(self) -> dict[str, Shard]:
         """For each stage that such a job makes, the job."""
         return {name: shard for shard in self.shards.values() for name in shard.parts}
 
+    def is_copied(self, name: str) -> bool:
+        """Whether a stage copies what another run has made, or makes before."""
+        return name in self.stages and TWIN in self.stages[name].inputs
+
     # -- what Snakemake sees ----------------------------------------------------------------------------------------
 
     def spec_path(self, name: str) -> Path:
         """The spec of a stage, relative to the project folder."""
-        return self._relative.trial_spec(name) if self._dry_run else self._relative.spec(name)
+        paths, stage = ProjectPaths(run=run_of(name)), within_run(name)
+        return paths.trial_spec(stage) if self._dry_run else paths.spec(stage)
 
     def inputs(self, name: str) -> tuple[dict[str, list[str]], bool]:
         """Return the inputs of a stage by name, and whether they are to be plain (else ancient).
@@ -182,14 +217,14 @@ class Planner:
         if name in self.shards:
             return self._inputs_of_running(self.shards[name].stage), True
         if name not in self.stages:
-            if name in (Rule.TRAIN, Rule.PUBLISH):
+            if within_run(name) in (Rule.TRAIN, Rule.PUBLISH):
                 raise UserError("datasets: is missing: there is nothing to train on", hint=_ONLY_SAMPLES)
-            rule, _, step = name.partition(".")
+            rule, step = rule_of(name), subject_of(name)
             if rule == Rule.KEEP_CHECKPOINT or rule.startswith("checkpoint_"):
                 raise self._no_checkpoint(step.partition(".")[0])
             raise UserError(f"{name}: the config asks for nothing with that name", hint="add it to config.yaml first")
         stage = self.stages[name]
-        if name not in self._runs:
+        if name not in self.due:
             named = {
                 key: [str(file) for file in files if not self._appears(file)] for key, files in stage.inputs.items()
             }
@@ -202,7 +237,7 @@ class Planner:
     def _inputs_of_running(self, stage: Stage) -> dict[str, list[str]]:
         named = {key: [str(file) for file in files] for key, files in stage.inputs.items()}
         direct = {file for files in stage.inputs.values() for file in files}
-        above = [self.stages[each] for each in self.all_above(stage.name) if each in self._runs]
+        above = [self.stages[each] for each in self.all_above(stage.name) if each in self.due]
         named["spec"] = [str(self.spec_path(stage.name))]
         named["after"] = [str(file) for each in above for file in each.products if file not in direct]
         return named
@@ -219,7 +254,7 @@ class Planner:
 
     def _appears(self, product: Path) -> bool:
         """Whether a file is missing and a running stage makes it."""
-        return self._makers.get(product) in self._runs and not (self.paths.root / product).exists()
+        return self._makers.get(product) in self.due and not (self.paths.root / product).exists()
 
     @property
     def _unread(self) -> list[Path]:
@@ -229,7 +264,8 @@ class Planner:
         return [product for stage in alone if stage.is_always_made for product in stage.products]
 
     @cached_property
-    def _runs(self) -> frozenset[str]:
+    def due(self) -> frozenset[str]:
+        """The names of `running`."""
         return frozenset(self.running)
 
     def prepare(self) -> None:
@@ -240,8 +276,9 @@ class Planner:
         """
         self._restore_lora()
         if not self._dry_run:
-            self._forget_former_stages()
-            self._forget_untaken()
+            for run in self._runs:
+                self._forget_former_stages(run)
+                self._forget_untaken(run)
         for product in self._unread:
             if not (self.paths.root / product).exists():
                 with atomic_path(self.paths.root / product):
@@ -252,34 +289,35 @@ class Planner:
 
     def _restore_lora(self) -> None:
         """If the trained LoRA is lost, restore it from its published copy instead of training again."""
-        if self._restored is None:
-            return
-        lost, published = (self.stages[name].products for name in (self._restored, Rule.PUBLISH))
-        for product, copy in zip(lost, published, strict=True):
-            with contextlib.suppress(OSError, UserError), atomic_path(self.paths.root / product) as part:
-                shutil.copyfile(self.paths.root / copy, part)
+        for source, copy_of_it in self._restored.items():
+            lost, published = (self.stages[name].products for name in (source, copy_of_it))
+            for product, copy in zip(lost, published, strict=True):
+                with contextlib.suppress(OSError, UserError), atomic_path(self.paths.root / product) as part:
+                    shutil.copyfile(self.paths.root / copy, part)
 
-    def _forget_former_stages(self) -> None:
+    def _forget_former_stages(self, run: str) -> None:
         """Remove the specs of stages that the config no longer asks for."""
-        for path in self.paths.specs.glob("*.json"):
-            if path.stem not in self.stages and path.stem not in self.shards:
+        for path in ProjectPaths(self.paths.root, run).specs.glob("*.json"):
+            name = stage_of_run(run, path.stem)
+            if name not in self.stages and name not in self.shards:
                 path.unlink(missing_ok=True)
 
-    def _forget_untaken(self) -> None:
+    def _forget_untaken(self, run: str) -> None:
         """Remove what jobs of shards have left and no stage wants: the jobs of the samples take what they find."""
-        folder = self.paths.untaken
-        if folder.is_symlink():
+        paths = ProjectPaths(self.paths.root, run)
+        folder = paths.untaken
+        if folder.is_symlink() or not folder.exists():
             return
-        stages = self.stages.values()
+        stages = [stage for stage in self.stages.values() if stage.run == run]
         wanted = {
-            self.paths.root / self._relative.before_taken(product)
+            self.paths.root / ProjectPaths(run=run).before_taken(product)
             for stage in stages
             if stage.is_untaken
             for product in stage.products
         }
-        left = [*folder.glob("*.json"), *folder.glob(f"{self.paths.samples.name}/*")]
+        left = [*folder.glob("*.json"), *folder.glob(f"{paths.samples.name}/*")]
         if any(stage.rule == Rule.CHECKPOINT_LATENTS for stage in stages):  # else nothing is known of them
-            left += folder.glob(f"{self.paths.all_checkpoints.name}/*/*")
+            left += folder.glob(f"{paths.all_checkpoints.name}/*/*")
         for path in left:
             if path not in wanted:
                 _remove(path)
@@ -287,7 +325,7 @@ class Planner:
     def _write_spec(self, stage: Stage) -> None:
         path = self.paths.root / self.spec_path(stage.name)
         products = [self.paths.root / product for product in stage.products]
-        runs = stage.name in self._runs or stage.name in self.shards
+        runs = stage.name in self.due or stage.name in self.shards
         replaces = runs and any(product.exists() for product in products)
         spec = Spec(stage.wanted, stage.details, runs, time.time_ns() if replaces else 0)
         if replaces:
@@ -309,7 +347,7 @@ class Planner:
 
 
 def refuse_folders(paths: ProjectPaths) -> None:
-    """Refuse a folder in the place of a spec or a manifest, which no job could write.
+    """Refuse a folder in the place of a spec or a manifest of a run, which no job could write.
 
     Raises:
         UserError: there is one.

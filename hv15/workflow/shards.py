@@ -23,7 +23,9 @@ from hv15.records.outputs import LATENTS, OUTPUTS
 from hv15.records.paths import ProjectPaths
 from hv15.records.rules import Rule
 from hv15.records.shard import PARTS, ShardPart
-from hv15.workflow.stages import Found, Stage
+from hv15.records.stage_names import stage_of_run
+from hv15.records.twins import TWIN
+from hv15.workflow.stage import Found, Stage
 
 IMAGES: frozenset[str] = frozenset({Rule.SAMPLE_CONDITION})
 """The rules whose stages are made in shards of first images."""
@@ -55,19 +57,19 @@ class Shard:
         return f"{', '.join(names[:-1])} and {names[-1]} are due"
 
 
-def make_shards(running: Iterable[Stage], devices: int, paths: ProjectPaths) -> list[Shard]:
+def make_shards(running: Iterable[Stage], devices: int, run: str = "") -> list[Shard]:
     """Divide the samples that are due among the devices. A device that would make only one needs no shard.
 
     Args:
         running: the stages that have to run, each after those that it reads from.
         devices: how many jobs compute at the same time; 0 means no shards.
-        paths: of the project.
+        run: the experiment that all of them are of; "" for the base config.
     """
-    found, stages = list[Shard](), list(running)
+    found, stages = list[Shard](), [stage for stage in running if TWIN not in stage.inputs]
     for rule, makers in SHARDS.items():
         due = _due([stage for stage in stages if stage.rule in makers])
         shares = [share for share in _divided(due, devices) if len(share) > 1]
-        found += [_shard(f"{rule}.{number}", share, paths) for number, share in enumerate(shares)]
+        found += [_shard(f"{rule}.{number}", share, run) for number, share in enumerate(shares)]
     return found
 
 
@@ -133,7 +135,7 @@ def _divided(samples: Sequence[_Sample], devices: int) -> list[list[_Sample]]:
     return [[samples[place] for place in sorted(share)] for share in shares]
 
 
-def _shard(name: str, samples: Sequence[_Sample], paths: ProjectPaths) -> Shard:
+def _shard(name: str, samples: Sequence[_Sample], run: str) -> Shard:
     stages = [stage for sample in samples for stage in sample.stages]
     own = {product for stage in stages for product in stage.products}
     inputs: dict[str, dict[Path, None]] = {}
@@ -141,9 +143,9 @@ def _shard(name: str, samples: Sequence[_Sample], paths: ProjectPaths) -> Shard:
         for key, files in stage.inputs.items():
             inputs.setdefault(key, {}).update(dict.fromkeys(file for file in files if file not in own))
     wanted: JsonObject = {stage.name: digest(stage.wanted) for stage in stages}
-    product = ProjectPaths(run=paths.run).made(name)
+    product = ProjectPaths(run=run).made(name)
     made = Stage(
-        name,
+        stage_of_run(run, name),
         (product,),
         {PARTS: wanted},
         Found.MISSING,

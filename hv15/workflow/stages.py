@@ -7,14 +7,12 @@ that: what has to run (hv15.workflow.planner), and why, in words (hv15.workflow.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 from pathlib import Path
 
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.encoding import Encoding
-from hv15.choices import Role, roles_of
-from hv15.demo.layout import DEMO_VERSION, demo_is_copied
+from hv15.choices import Role
 from hv15.digest import digest
 from hv15.lora.about import About
 from hv15.project import Project
@@ -23,66 +21,28 @@ from hv15.project.grids import GridRow, grid_rows
 from hv15.project.products import lora_files, products, sheet_samples
 from hv15.records import formats
 from hv15.records.fields import to_json
-from hv15.records.json_values import JsonObject, RecordError
+from hv15.records.json_values import JsonObject
 from hv15.records.outputs import LATENTS, decoded_outputs, subject
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import ENCODING_RULES, Rule
-from hv15.records.spec import Spec
+from hv15.records.stage_names import stage_of_run
 from hv15.sample.plan import BASE_SUFFIX
 from hv15.sample.prompts import SampleSpec
 from hv15.train.origin import ENTRY
 from hv15.workflow.made_from import MadeFromReader, conversion_spec
-
-
-class Found(Enum):
-    """The state in which a stage's product was found."""
-
-    RIGHT = "right"
-    MISSING = "missing"
-    """Not there, or unreadable: torn, or of another version. It is made again when something needs it."""
-    WRONG = "wrong"
-    """There, but made from something else."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One job of the workflow."""
-
-    name: str
-    """Rule and wildcard: `train`, `sample_video.NAME`. Its spec and its log have the same name."""
-    products: tuple[Path, ...]
-    """Relative to the project folder, as Snakemake names them."""
-    wanted: JsonObject
-    """What the products have to be made from."""
-    found: Found
-    recorded: JsonObject | None = None
-    """What the product was made from, as it records itself."""
-    inputs: Mapping[str, Sequence[Path]] = field(default_factory=dict)
-    """Products of other stages that it reads, by the name that the rule knows them by."""
-    details: JsonObject = field(default_factory=dict)
-    """What else the job has to know."""
-    is_always_made: bool = False
-    """Whether a missing product is made even if no stage that runs reads it."""
-    is_untaken: bool = False
-    """Whether the job of a shard has made the product, and the stage's own job has not taken it yet."""
-
-    @property
-    def rule(self) -> str:
-        return self.name.partition(".")[0]
-
-    @property
-    def subject(self) -> str:
-        """The wildcard: a sample's name, a shard, a layout."""
-        return self.name.partition(".")[2]
+from hv15.workflow.model_stages import ModelStages
+from hv15.workflow.stage import Found, Stage, compare, in_project
 
 
 class StageBuilder:
-    """Makes the stages of one project, each after those that it reads from."""
+    """Makes the stages of one run, each after those that it reads from. An experiment reads some of the base config's,
+    or of an earlier experiment's."""
 
     def __init__(self, project: Project, reader: MadeFromReader, complete: CompleteEncodings) -> None:
         self._project, self._reader, self._complete = project, reader, complete
         self._paths = ProjectPaths(run=project.paths.run)
         self._root = project.root
+        self._models = ModelStages(project)
 
     @property
     def _trains(self) -> bool:
@@ -98,7 +58,11 @@ class StageBuilder:
         Raises:
             UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
         """
-        yield from self._models()
+        for stage in self._stages(of_checkpoints):
+            yield replace(stage, name=stage_of_run(self._project.run, stage.name)) if self._project.run else stage
+
+    def _stages(self, of_checkpoints: bool) -> Iterator[Stage]:
+        yield from self._models.stages()
         if self._trains:
             yield from self._encoding("latents", self._project.latents)
         yield from self._encoding("text", self._project.texts)
@@ -123,39 +87,6 @@ class StageBuilder:
         found = Found.WRONG if (self._root / self._paths.plan).exists() else Found.MISSING
         yield Stage(Rule.PLAN, (self._paths.plan,), {}, found)
 
-    # -- models -----------------------------------------------------------------------------------------------------
-
-    def _models(self) -> Iterator[Stage]:
-        models, settings = self._project.models, self._project.settings
-        if settings.models.source == "demo":
-            files = tuple(path for role in roles_of("i2v") for path in self._made(role))
-            directory = settings.resolve(settings.models.directory)
-            there = all((self._root / file).exists() for file in files)
-            found = Found.RIGHT if demo_is_copied(directory) else Found.WRONG if there else Found.MISSING
-            yield Stage(Rule.DEMO_MODELS, files, {"version": DEMO_VERSION}, found)
-            return
-        if settings.models.source == "hub":
-            for role in roles_of(settings.task):
-                yield self._download(role)
-        identities: JsonObject = {role: models.identity(role) for role in roles_of(settings.task)}
-        inputs = {"models": [path for role in roles_of(settings.task) for path in self._made(role)]}
-        yield self._checking_stage(Rule.CHECK_MODELS, self._paths.checked_models, {"models": identities}, inputs)
-
-    def _download(self, role: Role) -> Stage:
-        files = self._made(role)
-        wanted: JsonObject = {"identity": self._project.models.identity(role)}
-        identity = self._project.models.downloaded(role)
-        recorded: JsonObject | None = None if identity is None else {"identity": identity}
-        return Stage(f"download_{role}", files, wanted, self._compare(files, recorded, wanted), recorded)
-
-    def _made(self, *roles: Role) -> tuple[Path, ...]:
-        """The model files that the workflow itself makes or downloads; files that a person gave need no job."""
-        made = [path for role in roles for path in self._project.models.made(role)]
-        return tuple(_relative(path, self._root) for path in made)
-
-    def _checked(self) -> list[Path]:
-        return [] if self._project.settings.models.source == "demo" else [self._paths.checked_models]
-
     # -- encoding ---------------------------------------------------------------------------------------------------
 
     def _encoding(self, kind: EncodedKind, encoding: Encoding[object]) -> Iterator[Stage]:
@@ -163,11 +94,13 @@ class StageBuilder:
             "latents": ("vae", "image_encoder"),
             "text": ("text_encoder", "tokenizer", "glyph_encoder"),
         }
+        if encoding.manifests_root != self._project.paths.manifests(kind):
+            return  # they are another run's
         inputs: dict[str, Sequence[Path]] = {}
         if kind in roles:
-            inputs = {"models": self._made(*roles[kind]), "checked": self._checked()}
+            inputs = {"models": self._models.made(*roles[kind]), "checked": self._models.checked}
         for shard, state in enumerate(self._complete.shards(encoding)):
-            path = _relative(encoding.manifest_path(shard), self._root)
+            path = in_project(encoding.manifest_path(shard), self._root)
             found = Found.MISSING
             if state.recorded is not None:
                 found = Found.RIGHT if state.is_complete else Found.WRONG
@@ -191,7 +124,7 @@ class StageBuilder:
         return self._manifests(self._project.masks) if self._project.masks.needed else []
 
     def _manifests(self, encoding: Encoding[object]) -> list[Path]:
-        return [_relative(encoding.manifest_path(shard), self._root) for shard in range(encoding.shards)]
+        return [in_project(encoding.manifest_path(shard), self._root) for shard in range(encoding.shards)]
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -202,7 +135,7 @@ class StageBuilder:
                 *self._manifests(self._project.texts),
                 *self._masks,
             ],
-            "models": self._made("dit"),
+            "models": self._models.made("dit"),
             "conditions": [self._paths.condition(each.name) for each in self._project.previews if each.image],
         }
         start = self._project.settings.train.continue_from
@@ -240,7 +173,7 @@ class StageBuilder:
 
     def _conditions(self) -> Iterator[Stage]:
         """The first images of samples and previews."""
-        models = {"models": self._made("vae", "image_encoder"), "checked": self._checked()}
+        models = {"models": self._models.made("vae", "image_encoder"), "checked": self._models.checked}
         specs = [*self._project.samples.values(), *self._project.previews]
         for name, spec in {spec.name: spec for spec in reversed(specs) if spec.image}.items():
             product, details = self._paths.condition(name), JsonObject({"sample": spec.to_json()})
@@ -267,13 +200,13 @@ class StageBuilder:
                 "lora": lora,
                 "condition": condition,
                 "manifests": self._manifests(self._project.texts),
-                "models": self._made("dit"),
+                "models": self._models.made("dit"),
             },
             details,
         )
         for output in decoded_outputs(spec.output_type):
             product = output.path(self._paths, name, step)
-            inputs = {"latents": [latents], "models": self._made("vae")}
+            inputs = {"latents": [latents], "models": self._models.made("vae")}
             wanted = spec.decoding(trained, self._text)
             stage = self._sample_stage(f"{output.rule_of(step)}.{where}", product, wanted, inputs, details)
             whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == spec.frames
@@ -360,7 +293,7 @@ class StageBuilder:
         """A stage whose products record what they were made from."""
         records = [self._reader.made_from(self._root / product) for product in products]
         recorded = next((each for each in records if each != wanted), records[0])
-        found = self._compare(products, recorded, wanted)
+        found = compare(self._root, products, recorded, wanted)
         return Stage(name, tuple(products), wanted, found, recorded, inputs, details or {})
 
     def _sample_stage(
@@ -377,23 +310,3 @@ class StageBuilder:
             return stage
         made = self._reader.made_from(self._root / self._paths.before_taken(product))
         return replace(stage, is_untaken=made == wanted)
-
-    def _checking_stage(
-        self, name: str, product: Path, wanted: JsonObject, inputs: Mapping[str, Sequence[Path]]
-    ) -> Stage:
-        """A stage whose product is a spec itself, which only records what was found good."""
-        try:
-            recorded: JsonObject | None = Spec.load(self._root / product).wanted
-        except RecordError:
-            recorded = None
-        return Stage(name, (product,), wanted, self._compare([product], recorded, wanted), recorded, inputs)
-
-    def _compare(self, products: Sequence[Path], recorded: JsonObject | None, wanted: JsonObject) -> Found:
-        if recorded is None or not all((self._root / product).exists() for product in products):
-            return Found.MISSING
-        return Found.RIGHT if recorded == wanted else Found.WRONG
-
-
-def _relative(path: Path, root: Path) -> Path:
-    """A path as the rules name it: relative to the project folder if it is inside."""
-    return path.relative_to(root) if path.is_relative_to(root) else path

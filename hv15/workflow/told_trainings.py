@@ -20,6 +20,7 @@ from hv15.records.metadata import (
     MADE_WITH,
     VERSIONS,
 )
+from hv15.records.paths import ProjectPaths
 from hv15.train.origin import ENTRY, Origin
 from hv15.train.segments import segments_of_lora
 from hv15.workflow.segment_configs import segment_config
@@ -142,7 +143,7 @@ def _refuse_others(path: Path, metadata: dict[str, str]) -> None:
         raise UserError.at(
             path,
             f"is a copy for {metadata[CONVERTED_TO]}, which is not trained but converted",
-            hint="give the LoRA that it was made from, such as results/lora.safetensors",
+            hint=f"give the LoRA that it was made from, such as {ProjectPaths().lora}",
         )
     if AVERAGE in metadata or MADE_WITH in metadata:
         raise UserError.at(
@@ -161,5 +162,5 @@ def _refuse_others(path: Path, metadata: dict[str, str]) -> None:
         raise UserError.at(
             path,
             "does not tell how it was trained: it is a copy without that (convert.metadata), or not a LoRA",
-            hint="give the LoRA that hv15 trained, such as results/lora.safetensors",
+            hint=f"give the LoRA that hv15 trained, such as {ProjectPaths().lora}",
         )

@@ -16,13 +16,15 @@ from hv15.records.outputs import DECODED
 from hv15.records.paths import MANIFESTS, EncodedKind
 from hv15.records.reasons import DueStage, DueStages
 from hv15.records.rules import ENCODING_RULES, Rule, rule_words
+from hv15.records.stage_names import rule_of, run_of, stage_of_run, subject_of
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
+from hv15.records.twins import twin_files
 from hv15.terminal_text import one_line
 from hv15.train.origin import ENTRY
 from hv15.workflow.differences import change_of_settings, differences
 from hv15.workflow.outcome import Outcome, outcome
 from hv15.workflow.planner import Planner
-from hv15.workflow.stages import Found, Stage
+from hv15.workflow.stage import Found, Stage
 
 MOST_NAMED = 5
 """The most clips or captions of a stage that are named."""
@@ -74,6 +76,7 @@ class Reasons:
 
     def __init__(self, project: Project, planner: Planner) -> None:
         self._project, self._planner = project, planner
+        self._runs: dict[str, _ReasonsOfRun] = {}
 
     def due(self) -> DueStages:
         """Everything that has to run, and why."""
@@ -81,24 +84,40 @@ class Reasons:
 
     def stage(self, name: str) -> DueStage:
         """One stage that has to run."""
+        run = run_of(name)
+        if run not in self._runs:
+            self._runs[run] = _ReasonsOfRun(self._project.experiment(run), self._planner)
+        return self._runs[run].stage(name)
+
+    def sentence(self, name: str) -> str:
+        """The reasons of a stage in one line; "" for one that does not have to run. Of a shard, what it makes."""
+        if name in self._planner.shards:
+            return self._planner.shards[name].words
+        return "; ".join(self.stage(name).reasons) if name in self._planner.due else ""
+
+
+class _ReasonsOfRun:
+    """The reasons of the stages of the base config, or of an experiment."""
+
+    def __init__(self, project: Project, planner: Planner) -> None:
+        self._project, self._planner = project, planner
+
+    def stage(self, name: str) -> DueStage:
+        """One stage that has to run."""
         stage = self._planner.stages[name]
         title = rule_words(stage.rule)
         found = [_printable(words) for words in dict.fromkeys(self._reasons_of(stage))]
         found = found or [self._fallback(stage)]
-        if stage.rule == Rule.TRAIN:
+        if stage.rule == Rule.TRAIN and not twin_files(stage.details):
             found = _with_outcome(found, outcome(self._project, stage.wanted))
         products = tuple(str(product) for product in stage.products)
         if stage.rule in ENCODING_RULES.values():
             title += f", shard {stage.wanted['shard']}"
         elif stage.subject:
             title += f" {stage.subject}"
+        if stage.run:
+            title = f"{stage.run}: {title}"
         return DueStage(name, title, tuple(found), products)
-
-    def sentence(self, name: str) -> str:
-        """The reasons of a stage in one line; "" for one that does not have to run. Of a shard, what it makes."""
-        if name in self._planner.shards:
-            return self._planner.shards[name].words
-        return "; ".join(self.stage(name).reasons) if name in self._planner.running else ""
 
     def _fallback(self, stage: Stage) -> str:
         if stage.found is not Found.MISSING:
@@ -107,6 +126,9 @@ class Reasons:
         return f"{stage.products[0].name} cannot be read" if there else "not made yet"
 
     def _reasons_of(self, stage: Stage) -> Iterator[str]:
+        if twin := twin_files(stage.details):
+            yield f"it is the same as {twin[0]}, which is copied"
+            return
         match stage.rule:
             case Rule.ENCODE_LATENTS:
                 yield from self._encoding(stage, self._project.latents, "latents")
@@ -120,7 +142,7 @@ class Reasons:
                 yield from differences(stage.recorded, stage.wanted, _SAMPLE)
                 yield from self._encoded_otherwise(stage.recorded, stage.wanted)
                 yield from self._made_with(stage)
-            case Rule.KEEP_CHECKPOINT if Rule.TRAIN in self._planner.running:
+            case Rule.KEEP_CHECKPOINT if self._named(Rule.TRAIN) in self._planner.due:
                 yield "the training comes to it"
             case Rule.CONVERT if stage.recorded:
                 yield from differences(stage.recorded, stage.wanted, _CONVERSION)
@@ -132,15 +154,19 @@ class Reasons:
             case _ if stage.rule.startswith("download") and stage.found is Found.WRONG:
                 yield "another revision is wanted"
 
+    def _named(self, rule: str) -> str:
+        """The stage of a rule without wildcards, of this run."""
+        return stage_of_run(self._project.run, rule)
+
     def _made_with(self, stage: Stage) -> Iterator[str]:
         """What it reads that is made again."""
-        above = [name for name in self._planner.above(stage.name) if name in self._planner.running]
-        is_sampled = stage.rule in _DECODING and any(name.startswith(f"{Rule.SAMPLE_LATENTS}.") for name in above)
+        above = [name for name in self._planner.above(stage.name) if name in self._planner.due]
+        is_sampled = stage.rule in _DECODING and any(rule_of(name) == Rule.SAMPLE_LATENTS for name in above)
         if self._trains_again(above):
             yield "the LoRA is trained again"
         elif is_sampled:
             yield "it is sampled again"
-        elif stage.name == Rule.PUBLISH and self._other_step:
+        elif stage.rule == Rule.PUBLISH and self._other_step:
             yield self._other_step
         elif stage.recorded and _lora_of(stage.recorded) != _lora_of(stage.wanted):
             yield self._other_step or "it was made with another LoRA"
@@ -148,20 +174,20 @@ class Reasons:
             before, now = stage.recorded.get("latents"), stage.wanted.get("latents")
             if isinstance(before, dict) and isinstance(now, dict):
                 yield from differences(before, now, _SAMPLE)
-        new = [name for name in above if name.partition(".")[0] in (*_DECODING, Rule.CONVERT, Rule.CONTACT_SHEET)]
-        if new and stage.name in (Rule.PUBLISH, Rule.CONTACT_SHEET):
-            yield from _first_few([name.partition(".")[2] or "contact sheet" for name in new], "{} is new")
+        new = [name for name in above if rule_of(name) in (*_DECODING, Rule.CONVERT, Rule.CONTACT_SHEET)]
+        if new and stage.rule in (Rule.PUBLISH, Rule.CONTACT_SHEET):
+            yield from _first_few([subject_of(name) or "contact sheet" for name in new], "{} is new")
 
     def _trains_again(self, above: Collection[str]) -> bool:
         """Whether, of these stages, one that makes the LoRA runs because it is trained."""
-        makers = [name for name in above if name.partition(".")[0] in (Rule.TRAIN, Rule.KEEP_CHECKPOINT)]
+        makers = [name for name in above if rule_of(name) in (Rule.TRAIN, Rule.KEEP_CHECKPOINT)]
         reached = {*makers, *(each for name in makers for each in self._planner.above(name))}
-        return Rule.TRAIN in reached & {*self._planner.running}
+        return self._named(Rule.TRAIN) in reached & self._planner.due
 
     @property
     def _other_step(self) -> str:
         """That the LoRA is to be published after another step than it was, in words; "" if it is not."""
-        published = self._planner.stages.get(Rule.PUBLISH)
+        published = self._planner.stages.get(self._named(Rule.PUBLISH))
         if published is None or published.recorded is None:
             return ""
         old, new = ({STEP: spec.get(STEP)} for spec in (published.recorded, published.wanted))
@@ -170,7 +196,7 @@ class Reasons:
     @property
     def _last_training(self) -> JsonObject | None:
         """What the trained LoRA was made from; while it is missing, what the published one was."""
-        stages = (self._planner.stages.get(rule) for rule in (Rule.TRAIN, Rule.PUBLISH))
+        stages = (self._planner.stages.get(self._named(rule)) for rule in (Rule.TRAIN, Rule.PUBLISH))
         recorded = (stage.recorded for stage in stages if stage is not None)
         return next((each for each in recorded if each and STEP not in each), None)
 

@@ -1,4 +1,4 @@
-"""Clips, models, cache and results on a second disk: nothing is renamed from one to the other, and no link is needed."""
+"""Clips, models, cache and results on a second disk: nothing is renamed from one to the other, no link is needed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def other_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def spread(project: Workbench, other_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Workbench:
-    """A fresh project of which all but config.yaml is on the other disk, by path or by link, and no hard links are made."""
+    """A fresh project of which all but config.yaml is on the other disk, by path or by link; no hard links are made."""
     shutil.move(project.clips, other_disk / "clips")
     project.clips.symlink_to(other_disk / "clips")
     (other_disk / "results").mkdir()

@@ -6,9 +6,12 @@ import math
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
+from torch import zeros
 
 from hv15.comparison.groups import Spread, TrainingComparison, spread
-from hv15.comparison.trainings import ComparedTraining, read_training
+from hv15.comparison.trainings import ComparedTraining, read_training, read_trainings
+from hv15.records.metadata import MADE_FROM
 from hv15.records.paths import ProjectPaths
 from tests.comparison.made_up import STEPS, ablation, make_training
 
@@ -46,6 +49,19 @@ def test_damaged_lines_and_former_noise_levels_do_not_count(tmp_path: Path) -> N
     paths.metrics.write_text(text + later.replace('"step": 20', '"step": 30') + '\n{"kind": "step", "torn')
     found = read_training("one", paths)
     assert [each.loss for each in found.validations] == [0.7], "the others were measured at other levels"
+
+
+def test_a_copied_lora_has_the_measurements_of_its_twin(tmp_path: Path) -> None:
+    places = {name: make_training(tmp_path, name, seed=number) for number, name in enumerate(("one", "two"))}
+    for name, number in (("one", 1), ("two", 2), ("copy", 2)):
+        paths = places.setdefault(name, ProjectPaths(tmp_path, name))
+        paths.trained.parent.mkdir(exist_ok=True)
+        save_file({"a": zeros(1)}, paths.trained, {MADE_FROM: f'{{"seed": {number}}}'})
+    found = {each.name: each for each in read_trainings(places, {"copy": {"sample.guidance_scale": 3}})}
+    assert found["copy"].steps == STEPS
+    assert found["copy"].seed == 1
+    assert found["copy"].settings["sample.guidance_scale"] == 3
+    assert "sample.guidance_scale" not in found["two"].settings
 
 
 def test_seeds_are_repetitions(tmp_path: Path) -> None:

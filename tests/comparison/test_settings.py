@@ -51,3 +51,14 @@ def test_what_differs_is_said_in_words() -> None:
     assert value_text(None) == "not set"
     assert value_text("x" * 100) == "x" * 23 + "…"
     assert "\x1b" not in value_text("\x1b[31m")
+
+
+def test_a_setting_that_one_has_and_another_has_not_differs() -> None:
+    names = names_by_settings(
+        {
+            "a": {"train.network_dim": 8, "train.learning_rate": 1e-4, "task": "t2v"},
+            "b": {"train.network_dim": 8, "train.learning_rate": 2e-4, "task": "t2v", CLIPS: "24 (012345)"},
+        }
+    )
+    assert names == {"a": "learning_rate 0.0001, clips not set", "b": "learning_rate 0.0002, clips 24 (012345)"}
+    assert names_by_settings({"a": {"task": "t2v"}}) == {"a": ""}

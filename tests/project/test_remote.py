@@ -32,7 +32,7 @@ def test_what_a_config_names_there(open_project: MakeProject) -> None:
         },
         sample={"prompts": [{"name": "one", "prompt": "s3://is/no/path here"}]},
     )
-    found = {each.url: str(each.place.relative_to(project.root)) for each in remote_items(project.settings)}
+    found = {each.url: str(each.place.relative_to(project.root)) for each in remote_items(project)}
     assert found == {
         "s3://other/vae.safetensors": "cache/remote/other/vae.safetensors",
         "s3://other/tokenizer/": "cache/remote/other/tokenizer",
@@ -41,6 +41,11 @@ def test_what_a_config_names_there(open_project: MakeProject) -> None:
         "s3://other/a.safetensors": "cache/remote/other/a.safetensors",
     }
     assert project.models.path("vae") == project.root / "cache/remote/other/vae.safetensors"
+
+
+def test_what_an_experiment_names(open_project: MakeProject) -> None:
+    project = open_project(experiments={"small": {"train.network_weights": "s3://my-bucket/start.safetensors"}})
+    assert [each.url for each in remote_items(project)] == ["s3://my-bucket/start.safetensors"]
 
 
 def test_a_copy_is_a_dataset_like_any_other(open_project: MakeProject) -> None:
@@ -81,9 +86,9 @@ def test_what_cannot_be_copied_is_refused(open_project: MakeProject, sections: J
 def test_without_the_plugin_it_says_how_to_get_it(open_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="plugin of Snakemake that is not installed") as caught:
-        fetch_missing(open_project(**REMOTE).settings)
+        fetch_missing(open_project(**REMOTE))
     assert "pip install 'hv15[s3]'" in caught.value.hint
-    assert fetch_missing(open_project().settings) == [], "nothing to fetch"
+    assert fetch_missing(open_project()) == [], "nothing to fetch"
 
 
 @pytest.mark.parametrize("with_links", [True, False])

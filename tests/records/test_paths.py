@@ -51,6 +51,7 @@ NAMED = {
     "reproduced_dataset": "results/dataset.json",
     "reproduction_record": "results/reproduction.json",
     "specs": "results/specs",
+    "all_manifests": "results/manifests",
     "logs": "results/logs",
     "benchmarks": "results/benchmarks",
     "hidden": ".hv15",
@@ -59,11 +60,14 @@ NAMED = {
     "recorded_products": ".hv15/told.json",
     "complete_encodings": ".hv15/complete.json",
     "passed_checks": ".hv15/looks.json",
+    "job_requests": ".hv15/requests.json",
 }
 """Names that people, scripts and other programs know; the README lists those of a finished project."""
 
-OF_THE_PROJECT = {"config", "project_lock", "hidden", "lock", "runs"}
-OF_THE_PROJECT |= {"recorded_products", "complete_encodings", "passed_checks"}
+OF_THE_PROJECT = {
+    *("config", "project_lock", "hidden", "lock", "runs", "recorded_products", "complete_encodings", "passed_checks"),
+    "job_requests",
+}
 """What the experiments of a project share."""
 
 

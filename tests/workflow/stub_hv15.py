@@ -73,6 +73,20 @@ def on_a_gpu(command: str) -> Iterator[None]:
         file.write(f"{os.environ[VISIBLE]} {begin} {time.monotonic()} {command}\n")
 
 
+def opened(options: dict[str, str]) -> Project:
+    from hv15.project import Project
+
+    overrides = json.loads(os.environ["HV15_OVERRIDES"])
+    return Project(Path(os.environ["HV15_CONFIG"]), overrides, experiment=options.get("experiment", ""))
+
+
+def is_copied(options: dict[str, str]) -> bool:
+    """Copy what another run has made and is the same, by the real command's own code."""
+    from hv15.commands.twin_copies import copy_twin
+
+    return copy_twin(Path(options["spec"]), Path(options["out"]))
+
+
 def wanted_of(options: dict[str, str]) -> dict[str, Any]:
     return json.loads(Path(options["spec"]).read_text())["wanted"]
 
@@ -85,10 +99,9 @@ def copy_models(words: list[str], options: dict[str, str]) -> str:
 
 
 def encode(words: list[str], options: dict[str, str]) -> str:
-    from hv15.project import Project
     from hv15.records.manifest import EncodedClip, Entry, item_keys
 
-    project = Project(Path(os.environ["HV15_CONFIG"]), json.loads(os.environ["HV15_OVERRIDES"]))
+    project = opened(options)
     encoding = {"latents": project.latents, "texts": project.texts, "masks": project.masks}[words[1]]
     shard, new = int(options["shard"]), 0
     assert wanted_of(options)["needs"] == encoding.needs_digest(shard)
@@ -108,10 +121,11 @@ def encode(words: list[str], options: dict[str, str]) -> str:
 
 
 def train(words: list[str], options: dict[str, str]) -> str:
-    from hv15.project import Project
+    if is_copied(options):
+        return "copied"
     from hv15.project.products import lora_files
 
-    project = Project(Path(os.environ["HV15_CONFIG"]), json.loads(os.environ["HV15_OVERRIDES"]))
+    project = opened(options)
     assert wanted_of(options) == project.training_spec
     assert not Path("fail").exists(), "the test wants the training to fail"
     if Path("hang").exists():
@@ -150,10 +164,9 @@ def keep_copies(project: Project, told: dict[str, str]) -> None:
 
 def keep(words: list[str], options: dict[str, str]) -> str:
     """The kept copy of a step, told of as the real command does."""
-    from hv15.project import Project
     from hv15.project.checkpoints import told_of_step
 
-    project = Project(Path(os.environ["HV15_CONFIG"]), json.loads(os.environ["HV15_OVERRIDES"]))
+    project = opened(options)
     wanted = wanted_of(options)
     step = wanted["step"]
     assert wanted == project.spec_after(step)
@@ -186,6 +199,8 @@ def write_state(training: Path, record: TrainingRecord, step: int) -> Path:
 
 
 def write_latents(words: list[str], options: dict[str, str]) -> str:
+    if is_copied(options):
+        return "copied"
     spec = json.loads(Path(options["spec"]).read_text())
     wanted = spec["wanted"]
     assert not failing(spec["details"]["sample"]["name"]), "the test wants this sample to fail"
@@ -195,6 +210,8 @@ def write_latents(words: list[str], options: dict[str, str]) -> str:
 
 
 def write_video(words: list[str], options: dict[str, str]) -> str:
+    if is_copied(options):
+        return "copied"
     make_video(wanted_of(options), Path(options["latents"]), Path(options["out"]))
     return ""
 
@@ -215,7 +232,8 @@ def write_shard(words: list[str], options: dict[str, str]) -> str:
     from hv15.records.spec import Spec
 
     parts = parts_of(Spec.read(Path(options["spec"])))
-    outs = {part.product: ProjectPaths().before_taken(part.product) for part in parts}
+    paths = ProjectPaths(run=options.get("experiment", ""))
+    outs = {part.product: paths.before_taken(part.product) for part in parts}
     first = parts[0].details["sample"]
     for part in parts:
         if Path("stop").exists() and part.details["sample"] != first:
@@ -265,7 +283,8 @@ def export(words: list[str], options: dict[str, str]) -> str:
     from hv15.records import formats
 
     overrides = json.loads(os.environ.get(OVERRIDES_VARIABLE, "{}"))
-    settings = load_config(Path(os.environ.get(CONFIG_VARIABLE, "config.yaml")), overrides)
+    config = Path(os.environ.get(CONFIG_VARIABLE, "config.yaml"))
+    settings = load_config(config, overrides, experiment=options.get("experiment", ""))
     told = {"hv15.convert.to": options["to"], "hv15.convert.format": str(formats.CONVERSION)}
     about = About.from_settings(settings.convert, settings.root)
     write_safetensors(Path(options["out"]), about.metadata(metadata_of(Path(options["lora"])) | told))

@@ -17,7 +17,7 @@ from hv15.records.json_values import JsonObject
 from hv15.records.paths import ProjectPaths, average_of
 from hv15.records.spec import Spec
 from hv15.workflow.planner import Planner, refuse_folders
-from hv15.workflow.stages import Found, Stage
+from hv15.workflow.stage import Found, Stage
 
 PATHS = ProjectPaths()
 MANIFEST, TRAINED, LORA = Path("results/manifests/latents/s/0-of-1.json"), PATHS.trained, PATHS.lora

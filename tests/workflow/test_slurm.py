@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from safetensors.torch import load_file
 from tests.workflow.conftest import make_project
 from tests.workflow.project import REPOSITORY, ProjectFolder, environment
 from tests.workflow.quick import QuickProject
-from tests.workflow.slurm_cluster import Cluster, cluster
+from tests.workflow.slurm_cluster import BOUND, GPUS, Cluster, cluster
+from tests.workflow.stub_hv15 import MEET_S
 
 pytestmark = pytest.mark.slurm
 
@@ -127,3 +130,86 @@ def test_shards_and_two_trainings_with_two_processes_each(
     expected = undisturbed(tmp_path / "here", demo_models, demo_clips, gradient_accumulation_steps=2)
     for name, project in projects.items():
         assert is_same(project, expected), name
+
+
+ENDLESS: dict[str, Any] = {"max_train_steps": 1_000_000, "state_every_n_steps": 1_000_000}
+"""A training that saves a state only if it is asked to stop."""
+
+
+def encoded(root: Path, models: Path, clips: Path, **train: Any) -> ProjectFolder:
+    """A project whose dataset is encoded, on this machine, so that only its training is left."""
+    project = real_project(root, models, clips, **train)
+    outcome = project.snakemake("--until", "encode_latents", "encode_texts", target=LORA)
+    assert outcome.code == 0, outcome.output
+    return project
+
+
+def steps_done(project: ProjectFolder) -> int:
+    metrics = project.root / "results/train/metrics.jsonl"
+    return metrics.read_text().count('"grad_norm"') if metrics.exists() else 0
+
+
+def finish(project: ProjectFolder, saved: int) -> None:
+    """The next call, which shall end two steps after what was saved."""
+    last = f"train={{max_train_steps: {saved + 2}, state_every_n_steps: 1000000}}"
+    run = start(project, "--config", last)
+    assert run.wait(DEADLINE_S) == 0, said(project)
+    assert f"resuming after step {saved}" in (project.root / "results/logs/train.log").read_text()
+
+
+def test_a_cancelled_training_resumes_at_the_next_call(
+    slurm: Cluster, tmp_path: Path, demo_models: Path, demo_clips: Path
+) -> None:
+    project = encoded(tmp_path / "project", demo_models, demo_clips, **ENDLESS)
+    run = start(project)
+    wait_for(lambda: steps_done(project) >= 3, project, run)
+    [job] = slurm.jobs("rule_train")
+    slurm.run("scancel", job)
+    assert run.wait(DEADLINE_S) != 0
+    [saved] = states(project)
+    assert saved >= 3
+    finish(project, saved)
+    length = {**ENDLESS, "max_train_steps": saved + 2}
+    assert is_same(project, undisturbed(tmp_path / "here", demo_models, demo_clips, **length))
+
+
+def test_a_training_saves_its_state_before_its_time_limit(
+    slurm: Cluster, tmp_path: Path, demo_models: Path, demo_clips: Path
+) -> None:
+    """SLURM sends the signal up to a minute early, so it comes one to two minutes after the start."""
+    project = encoded(tmp_path / "project", demo_models, demo_clips, **ENDLESS)
+    project.set(runtime={"resources": {**ASKED, "train": {**TINY, "runtime": 4}}})
+    run = start(project)
+    wait_for(lambda: bool(slurm.jobs("rule_train")), project, run)
+    [job] = slurm.jobs("rule_train")
+    told = slurm.run("scontrol", "show", "job", job)
+    assert "TimeLimit=00:04:00" in told
+    assert run.wait(DEADLINE_S) != 0
+    [saved] = states(project)
+    assert saved == steps_done(project) > 0
+    log = (project.root / "results/logs/train.log").read_text()
+    assert f"saved at step {saved}" in log
+    assert "Traceback" not in log
+    finish(project, saved)
+
+
+def test_no_two_jobs_are_on_one_gpu(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two projects at once on two nodes: on one SLURM chooses each job's GPU, on the other hv15 does."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(f"GPU-{mark}-{number}" for number in range(GPUS)))
+    monkeypatch.setenv(MEET_S, "2")
+    projects = [QuickProject.make(tmp_path / name) for name in ("one", "two")]
+    for project in projects:
+        project.set(cache={"shards": 4}, runtime={"resources": ASKED})
+        (project.root / "gpus.log").touch()
+    runs = [start(project, "--until", "encode_latents") for project in projects]
+    for project, run in zip(projects, runs, strict=True):
+        assert run.wait(DEADLINE_S) == 0, said(project)
+    lines = [line.split(maxsplit=3) for each in projects for line in (each.root / "gpus.log").read_text().splitlines()]
+    assert len(lines) == 2 * 4
+    jobs = [(gpu, float(begin), float(end)) for gpu, begin, end, _ in lines]
+    assert {gpu for gpu, *_ in jobs if mark in gpu}, "of the node that counts"
+    assert {gpu for gpu, *_ in jobs} & {"0", "1"}, f"of {BOUND}"
+    together = [(one, two) for one, two in combinations(jobs, 2) if one[1] < two[2] and two[1] < one[2]]
+    assert together, "else this shows nothing"
+    assert [pair for pair in together if pair[0][0] == pair[1][0]] == []

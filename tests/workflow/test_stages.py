@@ -15,7 +15,7 @@ from hv15.project import Project
 from hv15.records.outputs import DECODED
 from hv15.records.rules import Rule
 from hv15.workflow import make_planner
-from hv15.workflow.stages import Found, Stage
+from hv15.workflow.stage import Found, Stage
 from tests.workflow.quick import QuickProject
 from tests.workflow.stub_hv15 import write_safetensors
 

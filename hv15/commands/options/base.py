@@ -49,3 +49,4 @@ class SettingsCommand(ProjectCommand):
         dict[str, Json],
         Argument("settings that override its own", metavar="JSON", read=_object, variable=OVERRIDES_VARIABLE),
     ] = field(default_factory=dict)
+    experiment: Annotated[str, Argument("one of its experiments, by name (its own settings)", metavar="NAME")] = ""

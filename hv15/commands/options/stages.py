@@ -283,8 +283,8 @@ class SampleDecode(SettingsCommand):
     stage: ClassVar[StageName | None] = "decode"
     spec: Annotated[Path | None, Argument("the stage's spec (by default from the latents)")] = None
     latents: Annotated[
-        Path, Argument("a .latents.safetensors file; all that is needed", flags=("--latents", "--latent_path"))
-    ]
+        Path | None, Argument("a .latents.safetensors file; all that is needed", flags=("--latents", "--latent_path"))
+    ] = None
     out: Annotated[Path, Argument("the video, or the folder of images")]
 
     def run(self) -> None:
