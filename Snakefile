@@ -1,6 +1,7 @@
 # A folder of captioned clips and one config.yaml -> results/lora.safetensors, samples and a ComfyUI file.
 #
 #   snakemake results/lora.safetensors        everything that the config asks for
+#   snakemake                                 the same, and results/report.html, a page that shows it
 #   snakemake -n                              what would run, and why
 #   snakemake -d FOLDER results/lora.safetensors     another project
 #
@@ -34,6 +35,10 @@ EXPERIMENT = PROJECT.experiment_option  # of the commands, if there are experime
 shell.prefix(prefix())
 
 
+# Snakemake's own report (`snakemake --report report.zip`) begins with it. Its captions are in rules/report.
+report: "rules/report/workflow.rst"
+
+
 wildcard_constraints:
     results=PROJECT.folder_pattern,
     settings="[0-9a-f]+",
@@ -49,6 +54,7 @@ include: "rules/train.smk"
 include: "rules/sample.smk"
 include: "rules/publish.smk"
 include: "rules/reproduce.smk"
+include: "rules/report.smk"
 
 
 if clone():  # demo_base/, which makes the demo's base, is not in a wheel

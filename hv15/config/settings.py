@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field, PrivateAttr, model_validator
 from pydantic.config import JsonDict
 
-from hv15.choices import Task
+from hv15.choices import ENLARGING_ROLES, Role, Task, roles_of
 from hv15.config.cache import CacheSettings
 from hv15.config.convert import ConvertSettings
 from hv15.config.datasets import DatasetSettings
@@ -82,8 +82,11 @@ class Settings(Section):
 
     def conflicts(self) -> Iterator[Conflict]:
         yield from super().conflicts()
-        for name in self.models.missing_files(self.task):
-            yield ("models", name), f"is missing: task {self.task} needs its path (or models.source hub or demo)"
+        for name in self.models.missing_files(self.roles):
+            needs = f"task {self.task} needs its path (or models.source hub or demo)"
+            if name in ENLARGING_ROLES:
+                needs = f"sample.sr is {self.sample.enlarging}, which needs its path (or models.source hub)"
+            yield ("models", name), f"is missing: {needs}"
         if self.datasets and all(dataset.targets_prior for dataset in self.datasets):
             text = "all are regularisation, so there is nothing to learn: add a dataset, or set reg_target: clips"
             yield ("datasets",), text
@@ -102,6 +105,10 @@ class Settings(Section):
             if wanted not in names:
                 text = f"no prompt in sample.prompts is called '{wanted}'; there are: {', '.join(names) or 'none'}"
                 yield ("train", "previews", index), text
+        for index, wanted in enumerate(self.convert.gallery):
+            if wanted not in names:
+                text = f"no prompt in sample.prompts is called '{wanted}'; there are: {', '.join(names) or 'none'}"
+                yield ("convert", "gallery", index), text
         for index, prompt in enumerate(self.sample.prompts):
             where = ("sample", "prompts", index, "image_path")
             if self.task == "i2v" and prompt.image_path is None:
@@ -121,6 +128,11 @@ class Settings(Section):
         for part in () if is_idle or not spans else parts(spans):
             if (total is None or part.start < total) and not any(span.has(part.start) for span in spans):
                 yield ("datasets",), f"none of them takes part {part}: see start_step and end_step"
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The models that the project needs: those of its task and, if samples are made larger, of super resolution."""
+        return roles_of(self.task) + (ENLARGING_ROLES if self.sample.enlarging != "off" else ())
 
     @property
     def i2v_prob(self) -> float:

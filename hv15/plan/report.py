@@ -13,7 +13,7 @@ from hv15.plan.stages import StagePlanner
 from hv15.project import Project
 from hv15.records.estimate import VERSION, Seconds
 from hv15.records.json_values import JsonObject
-from hv15.units import GIB
+from hv15.units import GIB, duration
 
 
 @dataclass(frozen=True)
@@ -142,16 +142,8 @@ def _time(stage: StagePlan) -> str:
 
 def _span(seconds: Seconds) -> str:
     """A range; its unit is said once."""
-    least, most = _duration(seconds.least), _duration(seconds.most)
+    least, most = duration(seconds.least), duration(seconds.most)
     if least == most:
         return most
     number, _, unit = least.rpartition(" ")
     return f"{number if most.endswith(f' {unit}') else least} to {most}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return f"{max(1, round(1000 * seconds))} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -39,7 +39,7 @@ from hv15.records.json_values import Json, JsonObject, RecordError
 from hv15.records.paths import ProjectPaths, project_of
 from hv15.records.problems import ConfigError, Place, Problem
 from hv15.records.trained_dataset import TrainedDataset
-from hv15.sample.plan import plan_previews, plan_samples
+from hv15.sample.plan import plan_all_enlarged, plan_previews, plan_samples
 from hv15.sample.prompts import SampleSpec
 from hv15.train.origin import Origin
 
@@ -268,6 +268,18 @@ class Project:
         models: dict[str, str] = {role: self.models.identity(role) for role in roles_of(self.settings.task)}
         specs = plan_samples(self.settings, self.models.variant, models, self._file_digest)
         return {spec.name: spec for spec in specs}
+
+    @cached_property
+    def enlarged(self) -> dict[str, SampleSpec]:
+        """What super resolution makes of the samples, by their names.
+
+        Raises:
+            UserError: as `samples`, or a model of super resolution is missing or another one than was asked for.
+        """
+        if self.settings.sample.enlarging == "off":
+            return {}
+        models: dict[str, str] = {role: self.models.identity(role) for role in self.settings.roles if role != "dit"}
+        return plan_all_enlarged(self.settings, self.samples, self.models.super_resolution, models)
 
     @cached_property
     def previews(self) -> list[SampleSpec]:

@@ -25,3 +25,7 @@ CONVERSION = 2
 """The LoRA in the layouts of other programs."""
 GRID = 1
 """The sheet and the video of all checkpoints."""
+REPORT = 1
+"""The page of all results."""
+CARD = 1
+"""The model card."""

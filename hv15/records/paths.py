@@ -246,6 +246,16 @@ class ProjectPaths:
         return self.results / "plan.txt"
 
     @property
+    def report(self) -> Path:
+        """The page of all results."""
+        return self.results / "report.html"
+
+    @property
+    def card(self) -> Path:
+        """The model card, for publishing."""
+        return self.results / "README.md"
+
+    @property
     def checked_models(self) -> Path:
         """The results of checking the model files."""
         return self.results / "models.json"

@@ -27,9 +27,13 @@ class Rule(StrEnum):
     SAMPLE_CONDITION = "sample_condition"
     SAMPLE_SHARD = "sample_shard"
     SAMPLE_LATENTS = "sample_latents"
+    UPSAMPLE_SHARD = "upsample_shard"
+    UPSAMPLE_LATENTS = "upsample_latents"
     CONTACT_SHEET = "contact_sheet"
     CONVERT = "convert"
     PUBLISH = "publish"
+    REPORT = "report"
+    CARD = "card"
     CHECKPOINT_LATENTS = "checkpoint_latents"
     CHECKPOINT_GRID = "checkpoint_grid"
     PLAN = "plan"
@@ -56,12 +60,17 @@ _WORDS: dict[str, str] = {
     Rule.SAMPLE_SHARD: "sample several, shard",
     Rule.SAMPLE_LATENTS: "sample",
     **{output.rule: f"decode to {output.name}" for output in DECODED},
+    Rule.UPSAMPLE_SHARD: "enlarge several, shard",
+    Rule.UPSAMPLE_LATENTS: "enlarge",
+    **{output.enlarging_rule: f"decode the enlarged to {output.name}" for output in DECODED},
     Rule.CHECKPOINT_LATENTS: "sample with the LoRA of step",
     **{output.rule_of("step"): f"decode to {output.name}, of step" for output in DECODED},
     Rule.CHECKPOINT_GRID: "draw the samples of all checkpoints side by side",
     Rule.CONTACT_SHEET: "draw the samples side by side",
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",
+    Rule.REPORT: "put all results on one page",
+    Rule.CARD: "write the model card",
     Rule.PLAN: "plan memory and time",
     Rule.REPRODUCE: "make a LoRA again",
 }

@@ -12,7 +12,9 @@ from hv15.lora.reach import Reach
 from hv15.models.super_resolution import SuperResolution
 from hv15.models.variants import VARIANTS
 from hv15.models.weights.fingerprint import model_fingerprint
+from hv15.records.outputs import enlarged
 from hv15.sample.prompts import WHOLE, Enlarged, ImageFile, LoRAFile, SampleSpec, StepCaching
+from hv15.sample.resolutions import enlarged_size
 
 if TYPE_CHECKING:
     from hv15.config import PromptSettings, Settings
@@ -76,6 +78,40 @@ def plan_previews(settings: Settings, samples: Mapping[str, SampleSpec]) -> list
     return specs
 
 
+def plan_all_enlarged(
+    settings: Settings, samples: Mapping[str, SampleSpec], super_resolution: SuperResolution, models: Mapping[str, str]
+) -> dict[str, SampleSpec]:
+    """Return what super resolution makes of a config's samples, by the names of these.
+
+    Args:
+        samples: by their names.
+        models: the identity of each model that super resolution uses, by role.
+
+    Raises:
+        UserError: a LoRA that it uses is to act in steps of which it has none.
+    """
+    sample, found = settings.sample, dict[str, SampleSpec]()
+    for prompt in sample.prompts:
+        if sample.sr_of(prompt) == "off":
+            continue
+        for name in sample.seeds_of(prompt):
+            small = samples[name]
+            large = plan_enlarged(
+                replace(small, name=enlarged(name), loras=small.loras if sample.sr_with_loras else ()),
+                super_resolution,
+                models,
+                Enlarged(super_resolution.resolution, small.height, small.width),
+                enlarged_size(small.height, small.width, super_resolution.resolution),
+                steps=sample.sr_steps,
+                flow_shift=sample.sr_flow_shift,
+                lora_multiplier=small.lora_multiplier if sample.sr_with_loras else None,
+            )
+            for lora in large.loras:
+                _check_steps(lora, large.steps, f"sample.prompts: {prompt.name}: super resolution")
+            found[name] = large
+    return found
+
+
 def plan_enlarged(
     spec: SampleSpec,
     super_resolution: SuperResolution,
@@ -85,6 +121,7 @@ def plan_enlarged(
     *,
     steps: int | None = None,
     flow_shift: float | None = None,
+    lora_multiplier: float | None = None,
 ) -> SampleSpec:
     """Return the sample of super resolution that enlarges a smaller one, from the same prompt and seed.
 
@@ -93,6 +130,7 @@ def plan_enlarged(
         models: the identity of each model that is used now, by role.
         size: (height, width) in pixels.
         steps, flow_shift: None: those of the official program.
+        lora_multiplier: strength of the trained LoRA in super resolution; None: it is not used there.
     """
     height, width = size
     return replace(
@@ -104,7 +142,7 @@ def plan_enlarged(
         guidance_scale=super_resolution.guidance_scale,
         flow_shift=first_set(flow_shift, super_resolution.flow_shift),
         variant=super_resolution.name,
-        lora_multiplier=None,
+        lora_multiplier=lora_multiplier,
         models=dict(models),
         step_cache=None,
         guidance_interval=WHOLE,
@@ -142,10 +180,7 @@ def _plan(
     loras = []
     for each in first_set(prompt.loras, sample.loras):
         loras.append(LoRAFile(*found(each.path), each.multiplier, Reach.from_settings(each)))
-        try:
-            loras[-1].reach.check_steps(steps)
-        except UserError as error:
-            raise UserError(f"sample.prompts: {prompt.name}: {each.path}: {error.message}", hint=error.hint) from error
+        _check_steps(loras[-1], steps, f"sample.prompts: {prompt.name}")
     return SampleSpec(
         name=prompt.name,
         task=settings.task,
@@ -177,6 +212,18 @@ def _plan(
         sage_blocks=sample.sage_blocks,
         guidance_batch=sample.guidance_batch,
     )
+
+
+def _check_steps(lora: LoRAFile, steps: int, where: str) -> None:
+    """Check that a LoRA acts in some of the steps.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        lora.reach.check_steps(steps)
+    except UserError as error:
+        raise UserError(f"{where}: {lora.path}: {error.message}", hint=error.hint) from error
 
 
 def _step_cache(settings: StepCacheSettings) -> StepCaching | None:

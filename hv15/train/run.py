@@ -6,14 +6,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from hv15.atomic import write_json
 from hv15.cache.batches import Readable, Stores, TrainingItem
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
@@ -228,7 +226,7 @@ def train_dit(
             accelerator.wait_for_everyone()
             writer.write(output, trainer.resume())
             summary = summarise(folder / paths.metrics.name, accelerator.device)
-            write_json(folder / paths.summary.name, asdict(summary))
+            summary.write(folder / paths.summary.name)
     losses = f"loss {summary.loss_first:.4f} at the start, {summary.loss_last:.4f} at the end"
     print(f"{losses} (each the mean over a tenth of the steps)", file=sys.stderr)
     if (lowest := stopping.standing).best_loss is not None:

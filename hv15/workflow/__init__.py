@@ -1,6 +1,6 @@
 """What the Snakefile asks for: files, inputs and messages. The rules themselves only name files.
 
-- stages: every job, with what its product has to be made from
+- stages, stage: every job, with what its product has to be made from
 - made_from: what the products record about how they were made
 - planner: what has to run, and how Snakemake is made to agree
 - shards: jobs that make several samples
@@ -47,7 +47,7 @@ from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.job_resources import JobResources, Resource
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.parallel_jobs import sampling_jobs
-from hv15.workflow.planner import EXPERIMENTS, Planner, refuse_folders
+from hv15.workflow.planner import ALL, EXPERIMENTS, Planner, refuse_folders
 from hv15.workflow.rule_names import Formatter, RuleNames, relative, run_of_target, stage_of_wildcards
 from hv15.workflow.shards import SHARDS
 from hv15.workflow.stage import Stage
@@ -191,6 +191,7 @@ class WorkflowProject(RuleNames):
         checks: tuple[Callable[[], object], ...] = (
             lambda: project.dataset.sources,
             lambda: project.samples,
+            lambda: project.enlarged,
             lambda: project.training_spec if project.settings.datasets else None,
             lambda: refuse_beforehand(project, missing=False),  # missing files are reported by the others
         )
@@ -229,6 +230,7 @@ class WorkflowProject(RuleNames):
         if not workflow.non_local_exec and "gpu" not in workflow.global_resources:
             workflow.register_resource("gpu", gpu_jobs(self.project.settings.runtime.device))
         targets = tuple(map(str, settings.targets)) if settings is not None else ()
+        targets = targets or (ALL,)
         of_checkpoints = _are_of_checkpoints(targets) or not workflow.is_main_process  # a job has other targets
         if of_checkpoints or self.has_experiments:
             with paused_collection():

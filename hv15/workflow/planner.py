@@ -33,7 +33,7 @@ from hv15.atomic import atomic_path
 from hv15.errors import UserError
 from hv15.project.checkpoints import not_kept
 from hv15.records.json_values import RecordError
-from hv15.records.outputs import DECODED
+from hv15.records.outputs import DECODED, LATENTS
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import Rule
 from hv15.records.spec import Spec
@@ -46,10 +46,13 @@ from hv15.workflow.twins import with_twins
 SECOND_NS = 10**9
 SAMPLES = "samples"
 """The target that stands for all samples."""
+ALL = "all"
+"""The target that stands for everything, the report and the model card too; Snakemake's own, if none is named."""
 EXPERIMENTS = "experiments"
 """The target that stands for the LoRAs of all experiments, with all that belongs to them."""
 _ONLY_SAMPLES = "add a dataset to config.yaml, or ask for samples"
-_SHOWN = (*(output.rule for output in DECODED), Rule.CONTACT_SHEET)
+_SHOWN = (*(rule for output in DECODED for rule in (output.rule, output.enlarging_rule)), Rule.CONTACT_SHEET)
+_LATENTS = (LATENTS.rule, LATENTS.enlarging_rule)
 
 
 class Planner:
@@ -58,8 +61,8 @@ class Planner:
     Args:
         paths: of the project.
         stages: of the base config and of all experiments that were asked for, each after those that it reads from.
-        targets: what was asked for: products, names of stages, `samples` or `experiments`; none, or others, mean
-            everything of the base config.
+        targets: what was asked for: products, names of stages, `samples`, `experiments` or `all`; none, or others, mean
+            the LoRA of the base config with all that belongs to it.
         dry_run: whether specs go to a folder of their own.
         devices: how many jobs with a model run at the same time; 0: unknown, so that no samples are made together.
     """
@@ -107,6 +110,8 @@ class Planner:
         if EXPERIMENTS in found:
             found = found - {EXPERIMENTS}
             found |= {name for run in self._runs if run for name in self._everything(run)}
+        if ALL in found:
+            found = (found - {ALL}) | self._everything("") | ({Rule.REPORT, Rule.CARD} & self.stages.keys())
         known = found & self.stages.keys()
         return known if known and known == found else known | self._everything("")
 
@@ -120,7 +125,7 @@ class Planner:
         stages = [each for each in self.stages.values() if each.run == run]
         shown = {each.name for each in stages if each.rule in _SHOWN}
         decoded = {stage for name in shown for stage in self.above(name)}
-        latents = {each.name for each in stages if each.rule == Rule.SAMPLE_LATENTS}
+        latents = {each.name for each in stages if each.rule in _LATENTS}
         return shown | (latents - decoded)
 
     def refuse_unknown_targets(self) -> None:
@@ -129,7 +134,7 @@ class Planner:
         Raises:
             UserError: a target is neither a product, nor the name of a stage, nor `all`.
         """
-        known = {"all", SAMPLES, EXPERIMENTS, *self.stages, *map(str, self._makers)}
+        known = {ALL, SAMPLES, EXPERIMENTS, *self.stages, *map(str, self._makers)}
         if unknown := [target for target in self._targets if target not in known]:
             raise UserError(
                 f"{', '.join(unknown)}: the config asks for nothing with that name",
@@ -154,11 +159,12 @@ class Planner:
         return [name for name in self.stages if name in running]
 
     def _is_wrong(self, stage: Stage) -> bool:
-        """Whether a product is wrong. The published LoRA is, too, while anything that belongs to it is not right."""
-        if stage.found is Found.WRONG or stage.rule != Rule.PUBLISH:
-            return stage.found is Found.WRONG
-        others = [self.stages[self._makers[product]] for product in stage.inputs["others"]]
-        return any(other.found is not Found.RIGHT for other in others)
+        """Whether a product is wrong. The published LoRA is, too, while anything that belongs to it is not right, and
+        the report while anything is not right that it shows."""
+        if stage.found is Found.WRONG:
+            return True
+        others = [self.stages[self._makers[product]] for key in stage.follows for product in stage.inputs[key]]
+        return any(other.found is not Found.RIGHT or self._is_wrong(other) for other in others)
 
     def above(self, name: str) -> Iterator[str]:
         """The stages whose products a stage, or the job of a shard, reads."""

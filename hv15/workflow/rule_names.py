@@ -17,6 +17,7 @@ from hv15.choices import Role, roles_of
 from hv15.config.sample import SAMPLE_NAME
 from hv15.project import Project
 from hv15.project.products import shown_files
+from hv15.records.outputs import ENLARGED_SUFFIX
 from hv15.records.paths import RESULTS, EncodedKind, ProjectPaths, average_of, manifest_name
 from hv15.records.stage_names import FOLDER, SETTINGS, run_of_folder, run_of_wildcards, stage_of_run
 
@@ -111,12 +112,16 @@ class RuleNames:
 
     @property
     def everything(self) -> list[str]:
-        """What is made unless something else is asked for: the LoRA, with all that belongs to it, or the samples."""
-        return self._everything("")
+        """What is made unless something else is asked for: the LoRA, with all that belongs to it, and its model card,
+        or the samples; and the page that shows it."""
+        card = [str(self.shared.card)] if self.project.settings.datasets else []
+        return [*self._everything(""), str(self.shared.report), *card]
 
     def _everything(self, run: str) -> list[str]:
         project, paths = self.project.experiment(run), ProjectPaths(run=run)
-        return [str(paths.lora)] if project.settings.datasets else [*map(str, shown_files(project.samples, paths))]
+        if project.settings.datasets:
+            return [str(paths.lora)]
+        return [*map(str, shown_files(project.samples, project.enlarged, paths))]
 
     def all_experiments(self, wildcards: Wildcards) -> list[str]:
         """What `snakemake experiments` makes: of each experiment the LoRA, or the samples if it has no dataset."""
@@ -125,7 +130,7 @@ class RuleNames:
     @property
     def samples(self) -> list[str]:
         """The files of all samples that people look at."""
-        return [*map(str, shown_files(self.project.samples, self.shared))]
+        return [*map(str, shown_files(self.project.samples, self.project.enlarged, self.shared))]
 
     def message(self, words: str, stage: str) -> str:
         """The message of a rule: what it does and why, after the experiment if it is for one."""
@@ -134,6 +139,10 @@ class RuleNames:
             return f"{words}: {{WHY:{named}{END}}}"
         folder = f"{{wildcards.{FOLDER}}}"
         return f"{{RUN:{folder}{END}}}{words}: {{WHY:{folder}:{named}{END}}}"
+
+    def labels(self, **labels: str) -> dict[str, str] | None:
+        """The labels of a result in Snakemake's own report: with experiments, also of which it is; None for none."""
+        return (labels | {"results": f"{{{FOLDER}}}"} if self.has_experiments else labels) or None
 
     @property
     def experiment_option(self) -> str:
@@ -184,7 +193,7 @@ class RuleNames:
     @property
     def downloads(self) -> dict[Role, list[str]]:
         """Role -> the files that are fetched from the Hub."""
-        roles = roles_of(self.project.settings.task) if self.source == "hub" else ()
+        roles = self.project.settings.roles if self.source == "hub" else ()
         return {role: self.model_files(role) for role in roles}
 
     def manifest(self, kind: EncodedKind) -> str:
@@ -209,8 +218,19 @@ class RuleNames:
         """Matches the names of this project's samples and previews alone; with experiments, any such name."""
         if self.has_experiments:
             return SAMPLE_NAME
-        names = [*self.project.samples, *(each.name for each in self.project.previews)]
-        return "|".join(map(re.escape, dict.fromkeys(names))) or "(?!)"
+        return any_of([*self.project.samples, *(each.name for each in self.project.previews)])
+
+    @property
+    def condition_pattern(self) -> str:
+        """Matches the names of all that may have a first image: those, and what super resolution makes of them."""
+        if self.has_experiments:
+            return f"{SAMPLE_NAME}({re.escape(ENLARGED_SUFFIX)})?"
+        return f"{self.sample_pattern}|{any_of([spec.name for spec in self.project.enlarged.values()])}"
+
+
+def any_of(names: Iterable[str]) -> str:
+    """Return a regular expression that matches these names and nothing else."""
+    return "|".join(map(re.escape, dict.fromkeys(names))) or "(?!)"
 
 
 def relative(path: Path) -> Path:

@@ -40,6 +40,8 @@ class Stage:
     """What else the job has to know."""
     is_always_made: bool = False
     """Whether a missing product is made even if no stage that runs reads it."""
+    follows: tuple[str, ...] = ()
+    """The names of inputs with which it is made again whenever one of them is."""
     is_untaken: bool = False
     """Whether the job of a shard has made the product, and the stage's own job has not taken it yet."""
 

@@ -1,4 +1,4 @@
-"""The stages of a project: each job, with what it makes, what that has to be made from, and what it reads.
+"""The stages of a project, each with what it makes, what that has to be made from, and what it reads.
 
 A stage is right when its product records exactly what is wanted (hv15.workflow.made_from). Everything else follows from
 that: what has to run (hv15.workflow.planner), and why, in words (hv15.workflow.why).
@@ -8,26 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.encoding import Encoding
-from hv15.choices import Role
+from hv15.choices import ENLARGING_ROLES, Role
 from hv15.digest import digest
 from hv15.lora.about import About
 from hv15.project import Project
 from hv15.project.checkpoints import earlier_step, is_gone, lora_after, not_kept, promised_steps, will_be_kept
 from hv15.project.grids import GridRow, grid_rows
-from hv15.project.products import lora_files, products, sheet_samples
+from hv15.project.products import gallery_files, lora_files, products, sheet_samples, shown_samples
 from hv15.records import formats
 from hv15.records.fields import to_json
-from hv15.records.json_values import JsonObject
-from hv15.records.outputs import LATENTS, decoded_outputs, subject
+from hv15.records.json_values import JsonObject, as_object
+from hv15.records.outputs import LATENTS, SampleOutput, decoded_outputs, subject
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import ENCODING_RULES, Rule
 from hv15.records.stage_names import stage_of_run
 from hv15.sample.plan import BASE_SUFFIX
-from hv15.sample.prompts import SampleSpec
+from hv15.sample.prompts import LOW, SampleSpec
 from hv15.train.origin import ENTRY
 from hv15.workflow.made_from import MadeFromReader, conversion_spec
 from hv15.workflow.model_stages import ModelStages
@@ -76,6 +77,8 @@ class StageBuilder:
                 yield self._keeping(step)
         for spec in self._project.samples.values():
             yield from self._sample(spec)
+        for name, spec in self._project.enlarged.items():
+            yield from self._enlarging(self._project.samples[name], spec)
         yield from self._sheet()
         if self._trains:
             for layout in self._project.settings.convert.formats:
@@ -83,6 +86,9 @@ class StageBuilder:
             yield self._publishing()
             if of_checkpoints:
                 yield from self._checkpoints()
+        yield self._report()
+        if self._trains:
+            yield self._card()
         # A plan of memory and time holds for this machine at this moment, so it is made whenever it is asked for.
         found = Found.WRONG if (self._root / self._paths.plan).exists() else Found.MISSING
         yield Stage(Rule.PLAN, (self._paths.plan,), {}, found)
@@ -172,9 +178,9 @@ class StageBuilder:
         return self._project.texts.settings_digest
 
     def _conditions(self) -> Iterator[Stage]:
-        """The first images of samples and previews."""
+        """The first images of samples and previews, and once more at the size to which super resolution enlarges."""
         models = {"models": self._models.made("vae", "image_encoder"), "checked": self._models.checked}
-        specs = [*self._project.samples.values(), *self._project.previews]
+        specs = [*self._project.samples.values(), *self._project.previews, *self._project.enlarged.values()]
         for name, spec in {spec.name: spec for spec in reversed(specs) if spec.image}.items():
             product, details = self._paths.condition(name), JsonObject({"sample": spec.to_json()})
             stage = f"{Rule.SAMPLE_CONDITION}.{name}"
@@ -205,12 +211,41 @@ class StageBuilder:
             details,
         )
         for output in decoded_outputs(spec.output_type):
-            product = output.path(self._paths, name, step)
-            inputs = {"latents": [latents], "models": self._models.made("vae")}
-            wanted = spec.decoding(trained, self._text)
-            stage = self._sample_stage(f"{output.rule_of(step)}.{where}", product, wanted, inputs, details)
-            whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == spec.frames
-            yield stage if whole else replace(stage, found=Found.MISSING)
+            product, wanted = output.path(self._paths, name, step), spec.decoding(trained, self._text)
+            yield self._decoding(f"{output.rule_of(step)}.{where}", output, product, latents, wanted, details)
+
+    def _enlarging(self, small: SampleSpec, spec: SampleSpec) -> Iterator[Stage]:
+        """What super resolution makes of a sample with the published LoRA, from its latents."""
+        trained, details = self._project.trained_digest, JsonObject({"sample": spec.to_json()})
+        low, latents = small.denoising(trained, self._text), LATENTS.path(self._paths, spec.name)
+        yield self._sample_stage(
+            f"{LATENTS.enlarging_rule}.{small.name}",
+            latents,
+            spec.denoising(trained, self._text, low),
+            {
+                LOW: [LATENTS.path(self._paths, small.name)],
+                "lora": [self._published] if spec.lora_multiplier is not None else [],
+                "condition": [self._paths.condition(spec.name)] if spec.image else [],
+                "manifests": self._manifests(self._project.texts),
+                "models": self._models.made(*ENLARGING_ROLES),
+                "checked": self._models.checked,
+            },
+            details,
+        )
+        for output in decoded_outputs(spec.output_type):
+            product, wanted = output.path(self._paths, spec.name), spec.decoding(trained, self._text, low)
+            name = f"{output.enlarging_rule}.{small.name}"
+            yield self._decoding(name, output, product, latents, wanted, details)
+
+    def _decoding(
+        self, name: str, output: SampleOutput, product: Path, latents: Path, wanted: JsonObject, details: JsonObject
+    ) -> Stage:
+        """The decoding of a sample's latents to one of its outputs."""
+        inputs = {"latents": [latents], "models": self._models.made("vae")}
+        stage = self._sample_stage(name, product, wanted, inputs, details)
+        frames = as_object(details["sample"])["frames"]
+        whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == frames
+        return stage if whole else replace(stage, found=Found.MISSING)
 
     def _same(self, name: str, step: int | None) -> Path | None:
         """The latents that may be the same, and are copied then: those of the published LoRA, those of its step."""
@@ -232,14 +267,20 @@ class StageBuilder:
             for sample in project.samples.values():
                 if sample.lora_multiplier is not None:
                     yield from self._sample(sample, step)
-        rows = grid_rows(project.samples, self._paths, [*project.kept] or promised)
-        if rows:
-            files = [cell.file for row in rows for cell in row.cells]
-            made_from: JsonObject = {row.name: self._cells(row) for row in rows}
-            drawn = [self._paths.checkpoint_sheet, self._paths.checkpoint_film]
-            wanted: JsonObject = {"format": formats.GRID, "samples": made_from}
-            details: JsonObject = {"rows": [to_json(row) for row in rows]}
-            yield self._recording_stage(Rule.CHECKPOINT_GRID, drawn, wanted, {"samples": files}, details)
+        if (grid := self._grid([*project.kept] or promised)) is not None:
+            yield grid
+
+    def _grid(self, steps: Sequence[int]) -> Stage | None:
+        """The sheet of all checkpoints; None if there is nothing to show."""
+        rows = grid_rows(self._project.samples, self._paths, steps)
+        if not rows:
+            return None
+        files = [cell.file for row in rows for cell in row.cells]
+        made_from: JsonObject = {row.name: self._cells(row) for row in rows}
+        drawn = [self._paths.checkpoint_sheet, self._paths.checkpoint_film]
+        wanted: JsonObject = {"format": formats.GRID, "samples": made_from}
+        details: JsonObject = {"rows": [to_json(row) for row in rows]}
+        return self._recording_stage(Rule.CHECKPOINT_GRID, drawn, wanted, {"samples": files}, details)
 
     def _cells(self, row: GridRow) -> JsonObject:
         """What the cells of a row are made from, by step; "" for the sample without the LoRA."""
@@ -251,14 +292,12 @@ class StageBuilder:
         return found
 
     def _sheet(self) -> Iterator[Stage]:
-        compared = sheet_samples(self._project.samples, self._paths)
+        small, large = self._project.samples, self._project.enlarged
+        compared = sheet_samples(small, large, self._paths)
         if not compared:
             return
-        names = [file for pair in compared.values() for file in pair if file is not None]
-        trained = self._project.trained_digest
-        samples: JsonObject = {
-            name: digest(spec.decoding(trained, self._text)) for name, spec in self._project.samples.items()
-        }
+        names = [file for row in compared.values() for file in row.files]
+        samples = self._decoded(small) | self._decoded_large()
         product = self._paths.contact_sheet
         yield self._recording_stage(Rule.CONTACT_SHEET, [product], {"samples": samples}, {"samples": names})
 
@@ -273,12 +312,77 @@ class StageBuilder:
         return self._recording_stage(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._published]})
 
     def _publishing(self) -> Stage:
-        others = products(self._project.settings, self._project.samples, self._paths)
+        others = products(self._project.settings, self._project.samples, self._project.enlarged, self._paths)
         chosen, published = (
             lora_files(self._project.settings.train, lora) for lora in (self._published, self._paths.lora)
         )
         inputs = {"lora": chosen, "others": others}
-        return self._recording_stage(Rule.PUBLISH, published, self._project.published_spec, inputs)
+        stage = self._recording_stage(Rule.PUBLISH, published, self._project.published_spec, inputs)
+        return replace(stage, follows=("others",))
+
+    # -- what is told of the results --------------------------------------------------------------------------------
+
+    def _report(self) -> Stage:
+        project, paths = self._project, self._paths
+        shown = [*shown_samples(project.samples, paths).values(), *shown_samples(project.enlarged, paths).values()]
+        inputs: dict[str, Sequence[Path]] = {"samples": shown}
+        if self._trains:
+            inputs["lora"] = lora_files(project.settings.train, paths.lora)
+        grid = self._finished_grid()
+        wanted: JsonObject = {
+            "format": formats.REPORT,
+            "trained": project.trained_digest,
+            "samples": self._decoded(project.samples) | self._decoded_large(),
+            "about": About.from_settings(project.settings.convert, project.root).digest(),
+            "grid": None if grid is None else digest(grid),
+        }
+        stage = self._recording_stage(Rule.REPORT, [paths.report], wanted, inputs)
+        return replace(stage, follows=(*inputs,))
+
+    def _card(self) -> Stage:
+        """The model card: it tells of the published LoRA and its copies, and shows the samples of the gallery."""
+        project, paths = self._project, self._paths
+        settings = project.settings
+        shown = gallery_files(settings, project.samples, paths)
+        copies = [paths.converted(layout, settings.convert.output_name) for layout in settings.convert.formats]
+        inputs: dict[str, Sequence[Path]] = {
+            "lora": lora_files(settings.train, paths.lora),
+            "copies": copies,
+            "samples": [*shown.values()],
+        }
+        wanted: JsonObject = {
+            "format": formats.CARD,
+            "trained": project.trained_digest,
+            "copies": [*settings.convert.formats],
+            "samples": self._decoded({name: project.samples[name] for name in shown}),
+            "about": About.from_settings(settings.convert, project.root).digest(),
+        }
+        return replace(self._recording_stage(Rule.CARD, [paths.card], wanted, inputs), follows=(*inputs,))
+
+    def _finished_grid(self) -> JsonObject | None:
+        """What the sheet of all checkpoints was made from; None if there is none, or it is not of these samples."""
+        if not self._trains or not (self._root / self._paths.checkpoint_sheet).exists():
+            return None
+        grid = self._grid([*self._project.kept])
+        return grid.wanted if grid is not None and grid.found is Found.RIGHT else None
+
+    def _decoded(self, samples: Mapping[str, SampleSpec]) -> JsonObject:
+        """What samples are made from, by name."""
+        return {name: self._digests[name] for name in samples}
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        """Of what all samples are made from, by name."""
+        trained = self._project.trained_digest
+        return {name: digest(spec.decoding(trained, self._text)) for name, spec in self._project.samples.items()}
+
+    def _decoded_large(self) -> JsonObject:
+        """What the samples are made from that super resolution has made, by name."""
+        small, trained, text = self._project.samples, self._project.trained_digest, self._text
+        return {
+            spec.name: digest(spec.decoding(trained, text, small[name].denoising(trained, text)))
+            for name, spec in self._project.enlarged.items()
+        }
 
     # -- parts ------------------------------------------------------------------------------------------------------
 

@@ -12,13 +12,14 @@ from hv15.project import Project
 from hv15.project.checkpoints import STEP
 from hv15.records.json_values import Json, JsonObject, RecordError, as_object, text_of
 from hv15.records.manifest import Manifest
-from hv15.records.outputs import DECODED
+from hv15.records.outputs import DECODED, LATENTS
 from hv15.records.paths import MANIFESTS, EncodedKind
 from hv15.records.reasons import DueStage, DueStages
 from hv15.records.rules import ENCODING_RULES, Rule, rule_words
 from hv15.records.stage_names import rule_of, run_of, stage_of_run, subject_of
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 from hv15.records.twins import twin_files
+from hv15.sample.prompts import LOW
 from hv15.terminal_text import one_line
 from hv15.train.origin import ENTRY
 from hv15.workflow.differences import change_of_settings, differences
@@ -29,7 +30,9 @@ from hv15.workflow.stage import Found, Stage
 MOST_NAMED = 5
 """The most clips or captions of a stage that are named."""
 
-_DECODING = tuple(output.rule for output in DECODED)
+_DECODING = tuple(rule for output in DECODED for rule in (output.rule, output.enlarging_rule))
+_DECODED_LARGE = tuple(output.enlarging_rule for output in DECODED)
+_DENOISING = (LATENTS.rule, LATENTS.enlarging_rule)
 
 TRAINING_NAMES = {
     "format": "hv15 trains in a new way.",
@@ -51,6 +54,8 @@ _SAMPLE = {
     "models.dit": "another transformer (models.dit).",
     "models.vae": "another VAE (models.vae).",
     "models.image_encoder": "another image encoder (models.image_encoder).",
+    "models.sr_dit": "another transformer of super resolution (models.sr_dit).",
+    "models.upsampler": "another latent upsampler (models.upsampler).",
     "image": "another first image.",
     "loras": "other LoRAs besides the trained one.",
     "height": "video_size, height",
@@ -58,16 +63,36 @@ _SAMPLE = {
     "frames": "video_length",
     "steps": "infer_steps",
     "latents": "",
+    LOW: "",
     "vae": "another VAE (models.vae).",
     "image_encoder": "another image encoder (models.image_encoder).",
     "size": "",
+    "enlarged_to": "",
+    "enlarges": "super resolution to another size.",
 }
+_ENLARGING = _SAMPLE | {"steps": "sr_steps", "flow_shift": "sr_flow_shift"}
 
 _CONVERSION = {
     "format": "hv15 converts in a new way.",
     "about": "convert: says something else about it.",
     "trained": "",
     "layout": "",
+}
+
+_REPORT = {
+    "format": "hv15 writes reports in a new way.",
+    "about": "convert: says something else about it.",
+    "grid": "the samples of the checkpoints are new.",
+    "trained": "",
+    "samples": "",
+}
+
+_CARD = {
+    "format": "hv15 writes model cards in a new way.",
+    "about": "convert: says something else about it.",
+    "copies": "convert.formats",
+    "trained": "",
+    "samples": "",
 }
 
 
@@ -138,8 +163,9 @@ class _ReasonsOfRun:
                 yield from self._encoding(stage, self._project.texts, "text")
             case Rule.TRAIN if self._last_training:
                 yield from self._training(self._last_training, stage.wanted)
-            case rule if stage.recorded and rule in (Rule.SAMPLE_LATENTS, Rule.SAMPLE_CONDITION, *_DECODING):
-                yield from differences(stage.recorded, stage.wanted, _SAMPLE)
+            case rule if stage.recorded and rule in (*_DENOISING, Rule.SAMPLE_CONDITION, *_DECODING):
+                names = _ENLARGING if rule == LATENTS.enlarging_rule else _SAMPLE
+                yield from differences(stage.recorded, stage.wanted, names)
                 yield from self._encoded_otherwise(stage.recorded, stage.wanted)
                 yield from self._made_with(stage)
             case Rule.KEEP_CHECKPOINT if self._named(Rule.TRAIN) in self._planner.due:
@@ -149,6 +175,14 @@ class _ReasonsOfRun:
                 yield from self._made_with(stage)
             case Rule.CONTACT_SHEET | Rule.PUBLISH if stage.recorded:
                 yield from self._made_with(stage)
+            case Rule.REPORT if stage.recorded:
+                yield from differences(stage.recorded, stage.wanted, _REPORT)
+                yield from self._new_results(stage)
+            case Rule.CARD if stage.recorded:
+                yield from differences(stage.recorded, stage.wanted, _CARD)
+                if as_object(stage.recorded.get("samples", {})).keys() != as_object(stage.wanted["samples"]).keys():
+                    yield "other samples are shown (convert.gallery)"
+                yield from self._new_results(stage)
             case Rule.CHECK_MODELS | Rule.DEMO_MODELS if stage.found is Found.WRONG:
                 yield "the model files changed"
             case _ if stage.rule.startswith("download") and stage.found is Found.WRONG:
@@ -161,22 +195,32 @@ class _ReasonsOfRun:
     def _made_with(self, stage: Stage) -> Iterator[str]:
         """What it reads that is made again."""
         above = [name for name in self._planner.above(stage.name) if name in self._planner.due]
-        is_sampled = stage.rule in _DECODING and any(rule_of(name) == Rule.SAMPLE_LATENTS for name in above)
+        denoised = [name for name in above if rule_of(name) in _DENOISING]
+        is_sampled = bool(denoised) and stage.rule in (*_DECODING, LATENTS.enlarging_rule)
         if self._trains_again(above):
             yield "the LoRA is trained again"
         elif is_sampled:
-            yield "it is sampled again"
+            yield "it is enlarged again" if stage.rule in _DECODED_LARGE else "it is sampled again"
         elif stage.rule == Rule.PUBLISH and self._other_step:
             yield self._other_step
         elif stage.recorded and _lora_of(stage.recorded) != _lora_of(stage.wanted):
             yield self._other_step or "it was made with another LoRA"
-        if stage.recorded and stage.rule in _DECODING and not is_sampled:  # the latents are already the new ones
-            before, now = stage.recorded.get("latents"), stage.wanted.get("latents")
+        below = LOW if stage.rule == LATENTS.enlarging_rule else "latents"
+        if stage.recorded and below in stage.wanted and not is_sampled:  # what it reads is already the new one
+            before, now = stage.recorded.get(below), stage.wanted.get(below)
             if isinstance(before, dict) and isinstance(now, dict):
                 yield from differences(before, now, _SAMPLE)
-        new = [name for name in above if rule_of(name) in (*_DECODING, Rule.CONVERT, Rule.CONTACT_SHEET)]
-        if new and stage.rule in (Rule.PUBLISH, Rule.CONTACT_SHEET):
-            yield from _first_few([subject_of(name) or "contact sheet" for name in new], "{} is new")
+        if stage.rule in (Rule.PUBLISH, Rule.CONTACT_SHEET):
+            yield from self._new_results(stage)
+
+    def _new_results(self, stage: Stage) -> Iterator[str]:
+        """What it shows, or is published with, that is made again."""
+        above = [name for name in self._planner.above(stage.name) if name in self._planner.due]
+        if any(rule_of(name) == Rule.PUBLISH for name in above):
+            yield "the LoRA is new"
+        shown = (*_DECODING, Rule.CONVERT, Rule.CONTACT_SHEET)
+        new = [name for name in above if rule_of(name) in shown]
+        yield from _first_few([subject_of(name) or "contact sheet" for name in new], "{} is new")
 
     def _trains_again(self, above: Collection[str]) -> bool:
         """Whether, of these stages, one that makes the LoRA runs because it is trained."""

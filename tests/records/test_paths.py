@@ -31,6 +31,8 @@ NAMED = {
     "again": "results/again",
     "untaken": "results/samples/.untaken",
     "plan": "results/plan.txt",
+    "report": "results/report.html",
+    "card": "results/README.md",
     "checked_models": "results/models.json",
     "trained": "results/train.safetensors",
     "training": "results/train",

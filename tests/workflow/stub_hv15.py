@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MEET_S = "HV15_TEST_MEET_S"
 """Environment variable: how long jobs on GPUs wait for one another."""
+INSTALLED = "HV15_TEST_GPUS"
+"""Environment variable: the GPUs that NVIDIA's driver is said to know."""
 
 
 def main(words: list[str]) -> None:
@@ -37,11 +39,14 @@ def main(words: list[str]) -> None:
         "train": train,
         "stage lora": keep,
         "stage denoise": write_latents,
+        "stage upsample": write_enlarged,
         "stage decode": write_video,
         "stage shard": write_shard,
         "stage sheet": write_sheet,
         "export": export,
         "stage grid": write_grid,
+        "stage report": write_page,
+        "stage card": write_card,
         "check": lambda *_: "",
     }
     with on_a_gpu(command):
@@ -57,11 +62,18 @@ def on_a_gpu(command: str) -> Iterator[None]:
     Each job waits a while for another one to be at work as well.
     """
     log = Path("gpus.log")
-    if not log.exists() or command.split()[0] not in ("encode", "train", "stage") or command == "stage sheet":
+    if (
+        not log.exists()
+        or command.split()[0] not in ("encode", "train", "stage")
+        or command in ("stage sheet", "stage report", "stage card")
+    ):
         yield
         return
+    from hv15 import gpus
     from hv15.gpus import VISIBLE, take_gpu
 
+    if names := os.environ.get(INSTALLED):
+        gpus._installed = lambda: names.split(",")
     take_gpu("auto")
     begin, here = time.monotonic(), Path(f"at-work-{os.getpid()}")
     here.touch()
@@ -209,6 +221,14 @@ def write_latents(words: list[str], options: dict[str, str]) -> str:
     return ""
 
 
+def write_enlarged(words: list[str], options: dict[str, str]) -> str:
+    wanted = wanted_of(options)
+    assert metadata_of(Path(options["low"]))["hv15.made_from"] == json.dumps(wanted["low"])
+    assert ("lora" in options) == (wanted["trained"] is not None)
+    write_safetensors(Path(options["out"]), {"hv15.made_from": json.dumps(wanted)})
+    return ""
+
+
 def write_video(words: list[str], options: dict[str, str]) -> str:
     if is_copied(options):
         return "copied"
@@ -273,6 +293,20 @@ def write_grid(words: list[str], options: dict[str, str]) -> str:
     write_sheet(words, options)
     told = {"hv15.made_from": json.dumps(wanted_of(options))}
     write(Path(options["video"]), np.zeros((1, 16, 16, 3), np.uint8), metadata=told)
+    return ""
+
+
+def write_page(words: list[str], options: dict[str, str]) -> str:
+    from hv15.pages.html import TEMPLATES, render
+
+    Path(options["out"]).write_text(render(TEMPLATES / "base.html", {}, wanted_of(options)))
+    return ""
+
+
+def write_card(words: list[str], options: dict[str, str]) -> str:
+    from hv15.pages.markdown import with_made_from
+
+    Path(options["out"]).write_text(with_made_from("# A card", wanted_of(options)))
     return ""
 
 

@@ -18,11 +18,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hv15.gpus import VISIBLE
 from tests.workflow.conftest import make_project
 from tests.workflow.project import REPOSITORY, ProjectFolder, environment
 from tests.workflow.quick import QuickProject
-from tests.workflow.slurm_cluster import BOUND, GPUS, Cluster, cluster
-from tests.workflow.stub_hv15 import MEET_S
+from tests.workflow.slurm_cluster import BOUND, COUNTING, GPUS, Cluster, cluster
+from tests.workflow.stub_hv15 import INSTALLED, MEET_S
 
 pytestmark = pytest.mark.slurm
 
@@ -193,23 +194,25 @@ def test_a_training_saves_its_state_before_its_time_limit(
     finish(project, saved)
 
 
-def test_no_two_jobs_are_on_one_gpu(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two projects at once on two nodes: on one SLURM chooses each job's GPU, on the other hv15 does."""
-    mark = uuid.uuid4().hex
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(f"GPU-{mark}-{number}" for number in range(GPUS)))
+@pytest.mark.parametrize("node", [COUNTING, BOUND])
+def test_no_two_jobs_are_on_one_gpu(node: str, slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two projects at once on a node with two GPUs: on one SLURM chooses each job's GPU, on the other hv15 does."""
+    names = [f"GPU-{uuid.uuid4()}" for _ in range(GPUS)]
+    monkeypatch.setenv(INSTALLED, ",".join(names))
+    monkeypatch.delenv(VISIBLE, raising=False)
     monkeypatch.setenv(MEET_S, "2")
     projects = [QuickProject.make(tmp_path / name) for name in ("one", "two")]
     for project in projects:
-        project.set(cache={"shards": 4}, runtime={"resources": ASKED})
+        project.set(runtime={"resources": ASKED})
         (project.root / "gpus.log").touch()
-    runs = [start(project, "--until", "encode_latents") for project in projects]
+    only_there = ("--set-resources", f"encode_latents:slurm_extra='--nodelist={node}'")
+    runs = [start(project, "--until", "encode_latents", *only_there) for project in projects]
     for project, run in zip(projects, runs, strict=True):
         assert run.wait(DEADLINE_S) == 0, said(project)
     lines = [line.split(maxsplit=3) for each in projects for line in (each.root / "gpus.log").read_text().splitlines()]
-    assert len(lines) == 2 * 4
     jobs = [(gpu, float(begin), float(end)) for gpu, begin, end, _ in lines]
-    assert {gpu for gpu, *_ in jobs if mark in gpu}, "of the node that counts"
-    assert {gpu for gpu, *_ in jobs} & {"0", "1"}, f"of {BOUND}"
+    assert len(jobs) == 2 * 2
+    assert {gpu for gpu, *_ in jobs} == set(names if node == COUNTING else map(str, range(GPUS)))
     together = [(one, two) for one, two in combinations(jobs, 2) if one[1] < two[2] and two[1] < one[2]]
     assert together, "else this shows nothing"
     assert [pair for pair in together if pair[0][0] == pair[1][0]] == []

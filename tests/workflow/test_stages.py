@@ -49,7 +49,7 @@ def test_a_new_project(project: QuickProject) -> None:
     assert {stage.found for stage in found.values()} == {Found.MISSING}
     assert list(found) == [
         *("encode_latents.0", "encode_latents.1", "encode_texts.0", "encode_texts.1", "train"),
-        *("sample_latents.one", "sample_video.one", "publish", "plan"),
+        *("sample_latents.one", "sample_video.one", "publish", "report", "card", "plan"),
     ]
 
 

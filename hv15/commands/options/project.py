@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from hv15.arguments import Argument, Command, Entry
 from hv15.commands.options.base import SettingsCommand
@@ -183,6 +183,26 @@ class Snakefile(Command):
         snakefile(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Publish(SettingsCommand):
+    """Upload the LoRA's copies for other programs with a model card; without --upload, only say what that would be.
+
+    The token is that of `hf auth login`, or HF_TOKEN.
+    """
+
+    name: ClassVar[str] = "publish"
+    to: Annotated[Literal["hub"], Argument("where to: the Hugging Face Hub")] = "hub"
+    repo: Annotated[str, Argument("the repository, which is made if it is not there", metavar="USER/NAME")]
+    upload: Annotated[bool, Argument("really upload", flags=("--upload", "--yes"))] = False
+    private: Annotated[bool, Argument("make a new repository private")] = False
+    message: Annotated[str, Argument("the commit's")] = "Upload a LoRA for HunyuanVideo 1.5"
+
+    def run(self) -> None:
+        from hv15.commands.publish import publish
+
+        publish(self)
+
+
 PROJECT_COMMANDS: tuple[Entry, ...] = (
     New,
     Fetch,
@@ -194,6 +214,7 @@ PROJECT_COMMANDS: tuple[Entry, ...] = (
     Lock,
     Reproduce,
     Snakefile,
+    Publish,
     Collect,
     Repair,
 )

@@ -276,6 +276,24 @@ class SampleDenoise(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampleUpsample(SettingsCommand):
+    """Make the latents of a sample's larger version, by super resolution."""
+
+    name: ClassVar[str] = "upsample"
+    stage: ClassVar[StageName | None] = "upsample"
+    spec: Annotated[Path, Argument("the stage's spec, as the planner writes it")]
+    low: Annotated[Path | None, Argument("the latents of the small sample")] = None
+    lora: Annotated[Path | None, Argument("the trained LoRA, if super resolution uses it")] = None
+    condition: Annotated[Path | None, Argument("the first image, encoded at the large size (i2v)")] = None
+    out: Annotated[Path, Argument("the latents file")]
+
+    def run(self) -> int | None:
+        from hv15.commands.sample_stages import upsample
+
+        return upsample(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleDecode(SettingsCommand):
     """Turn latents into a video or images."""
 
@@ -338,6 +356,34 @@ class SampleGrid(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportPage(SettingsCommand):
+    """All results on one page that needs no other file."""
+
+    name: ClassVar[str] = "report"
+    spec: Annotated[Path | None, Argument("what the page is made from, to be written into it")] = None
+    out: Annotated[Path, Argument("the page")] = ProjectPaths().report
+
+    def run(self) -> None:
+        from hv15.commands.reports import write_report
+
+        write_report(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteCard(SettingsCommand):
+    """The model card of the published LoRA."""
+
+    name: ClassVar[str] = "card"
+    spec: Annotated[Path | None, Argument("what the card is made from, to be written into it")] = None
+    out: Annotated[Path, Argument("the card")] = ProjectPaths().card
+
+    def run(self) -> None:
+        from hv15.commands.reports import write_card
+
+        write_card(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepLoRA(SettingsCommand):
     """The LoRA after a step, from the copy that the training has kept."""
 
@@ -359,8 +405,12 @@ STAGE_COMMANDS: tuple[Entry, ...] = (
     Upsample,
     Group(
         "stage",
-        "one part of a sample: encode an i2v image, denoise, decode; several at once; the LoRA after a step",
-        (SampleCondition, SampleDenoise, SampleDecode, SampleShard, SampleSheet, SampleGrid, StepLoRA),
+        "one part of a sample: encode an i2v image, denoise, upsample, decode; several at once; the LoRA after a "
+        "step; a report",
+        (
+            *(SampleCondition, SampleDenoise, SampleUpsample, SampleDecode, SampleShard),
+            *(SampleSheet, SampleGrid, StepLoRA, ReportPage, WriteCard),
+        ),
         metavar="STEP",
     ),
 )
