@@ -36,6 +36,7 @@ class Rule(StrEnum):
     CARD = "card"
     CHECKPOINT_LATENTS = "checkpoint_latents"
     CHECKPOINT_GRID = "checkpoint_grid"
+    COMPARISON = "comparison"
     PLAN = "plan"
     REPRODUCE = "reproduce"
 
@@ -69,6 +70,7 @@ _WORDS: dict[str, str] = {
     Rule.CONTACT_SHEET: "draw the samples side by side",
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",
+    Rule.COMPARISON: "compare the experiments",
     Rule.REPORT: "put all results on one page",
     Rule.CARD: "write the model card",
     Rule.PLAN: "plan memory and time",

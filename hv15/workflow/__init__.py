@@ -8,6 +8,7 @@
 - outcome: what becomes of the training that is there, in words
 - twins: what several experiments have in common is made once
 - rule_names: the file names and messages of the rules
+- comparing: the comparison of the experiments
 - command_line: what Snakemake's own command line changes
 - job_environment: where the jobs find this hv15
 - job_resources: what the jobs ask an executor for
@@ -43,6 +44,7 @@ from hv15.runs.control import note_on_lock, refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
 from hv15.workflow.command_line import FROM, changed_settings, without_reproduction
+from hv15.workflow.comparing import asks_for_comparison, comparison_stage, is_compared
 from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.job_resources import JobResources, Resource
 from hv15.workflow.made_from import MadeFromReader
@@ -108,7 +110,8 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
         UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
     """
     with paused_collection():
-        stages = _stages(_asked_runs(project, targets), of_checkpoints=_are_of_checkpoints(targets))
+        runs, compares = _asked_runs(project, targets), _compares(project, targets)
+        stages = _stages(runs, of_checkpoints=_are_of_checkpoints(targets), compares=compares)
         return Planner(ProjectPaths(project.root), stages, targets=targets, dry_run=dry_run, devices=devices)
 
 
@@ -120,7 +123,7 @@ def _asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
     """
     names = project.experiments
     asked = {run_of_target(target, names) for target in targets}
-    if EXPERIMENTS in targets:
+    if EXPERIMENTS in targets or asks_for_comparison(targets):
         if not names:
             raise UserError("the config has no experiments", hint="name some in `experiments:`, or set a `sweep:`")
         asked |= {*names}
@@ -133,8 +136,17 @@ def _are_of_checkpoints(targets: Collection[str]) -> bool:
     return any("checkpoint" in target for target in targets)
 
 
-def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False) -> list[Stage]:
+def _compares(project: Project, targets: Collection[str]) -> bool:
+    """Whether the experiments are compared: if all of them are asked for, or the comparison itself."""
+    return is_compared(project.experiments) and (EXPERIMENTS in targets or asks_for_comparison(targets))
+
+
+def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False, compares: bool = False) -> list[Stage]:
     """The stages of several runs of a project, of which the first is the base config.
+
+    Args:
+        of_checkpoints: also the samples of single steps.
+        compares: also the comparison of the others with one another.
 
     Raises:
         UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
@@ -148,6 +160,8 @@ def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False) -> list[St
             refuse_folders(run.paths)
             refuse_beforehand(run, missing=False)
             stages += StageBuilder(run, reader, complete).stages(of_checkpoints=of_checkpoints)
+    if compares:
+        stages.append(comparison_stage(base, runs[1:], reader))
     reader.save()
     complete.save()
     base.save_caches()
@@ -234,7 +248,8 @@ class WorkflowProject(RuleNames):
         of_checkpoints = _are_of_checkpoints(targets) or not workflow.is_main_process  # a job has other targets
         if of_checkpoints or self.has_experiments:
             with paused_collection():
-                stages = _stages(_asked_runs(self.project, targets), of_checkpoints=of_checkpoints)
+                runs, compares = _asked_runs(self.project, targets), _compares(self.project, targets)
+                stages = _stages(runs, of_checkpoints=of_checkpoints, compares=compares)
         else:
             stages = self._stages
         devices = sampling_jobs(workflow, self.project.settings) if workflow.is_main_process else 0

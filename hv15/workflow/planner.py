@@ -86,8 +86,12 @@ class Planner:
         """For a lost LoRA that is restored from its published copy, the stage of that."""
         for run in self._runs:
             self._find_restored(stage_of_run(run, Rule.PUBLISH))
-        makers = {run_of(name) for name in self.requested}
+        makers = {run for name in self.requested for run in self._makers_of(name)}
         self.stages = {stage.name: stage for stage in with_twins(self.stages.values(), makers)}
+
+    def _makers_of(self, name: str) -> set[str]:
+        """The runs that a requested stage is made of: its own, or those that are compared."""
+        return {run_of(name)} if rule_of(name) != Rule.COMPARISON else {run_of(each) for each in self.above(name)}
 
     def _find_restored(self, name: str) -> None:
         published = self.stages.get(name)
@@ -110,6 +114,7 @@ class Planner:
         if EXPERIMENTS in found:
             found = found - {EXPERIMENTS}
             found |= {name for run in self._runs if run for name in self._everything(run)}
+            found |= {Rule.COMPARISON} & self.stages.keys()
         if ALL in found:
             found = (found - {ALL}) | self._everything("") | ({Rule.REPORT, Rule.CARD} & self.stages.keys())
         known = found & self.stages.keys()

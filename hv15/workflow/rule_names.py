@@ -20,6 +20,7 @@ from hv15.project.products import shown_files
 from hv15.records.outputs import ENLARGED_SUFFIX
 from hv15.records.paths import RESULTS, EncodedKind, ProjectPaths, average_of, manifest_name
 from hv15.records.stage_names import FOLDER, SETTINGS, run_of_folder, run_of_wildcards, stage_of_run
+from hv15.workflow.comparing import comparison_files, have_common_samples, is_compared
 
 if TYPE_CHECKING:
     from snakemake.io import InputFiles, Wildcards
@@ -124,8 +125,21 @@ class RuleNames:
         return [*map(str, shown_files(project.samples, project.enlarged, paths))]
 
     def all_experiments(self, wildcards: Wildcards) -> list[str]:
-        """What `snakemake experiments` makes: of each experiment the LoRA, or the samples if it has no dataset."""
-        return [file for name in self.project.experiments for file in self._everything(name)]
+        """What `snakemake experiments` makes: of each experiment the LoRA, or the samples if it has no dataset, and
+        what compares them."""
+        files = [file for name in self.project.experiments for file in self._everything(name)]
+        return [*files, *([str(self.shared.comparison().page)] if self.compares else [])]
+
+    @property
+    def compares(self) -> bool:
+        """Whether there are experiments to compare."""
+        return is_compared(self.project.experiments)
+
+    @property
+    def comparison(self) -> list[str]:
+        """The files that compare the experiments, the page first."""
+        has_samples = have_common_samples(self.project, self.project.experiments)
+        return [*map(str, comparison_files(self.shared.comparison(), has_samples=has_samples))]
 
     @property
     def samples(self) -> list[str]:

@@ -175,6 +175,8 @@ class _ReasonsOfRun:
                 yield from self._made_with(stage)
             case Rule.CONTACT_SHEET | Rule.PUBLISH if stage.recorded:
                 yield from self._made_with(stage)
+            case Rule.COMPARISON if stage.recorded:
+                yield from comparison_changes(stage.recorded, stage.wanted)
             case Rule.REPORT if stage.recorded:
                 yield from differences(stage.recorded, stage.wanted, _REPORT)
                 yield from self._new_results(stage)
@@ -356,6 +358,26 @@ class _ReasonsOfRun:
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._project.root)) if path.is_relative_to(self._project.root) else str(path)
+
+
+def comparison_changes(old: JsonObject, new: JsonObject) -> Iterator[str]:
+    """How two comparisons of experiments differ: in which of them, and in what of these."""
+    before, now = _by_experiment(old), _by_experiment(new)
+    yield from _first_few([name for name in now if name not in before], "{} is new")
+    yield from _first_few([name for name in before if name not in now], "{} is no longer an experiment")
+    both = [name for name in now if name in before]
+    trained = [name for name in both if now[name][:1] != before[name][:1]]
+    yield from _first_few(trained, "{} has another LoRA")
+    yield from _first_few([name for name in both if name not in trained and now[name] != before[name]], "samples of {}")
+    if before.keys() == now.keys() and [*before] != [*now]:
+        yield "the experiments are in another order"
+
+
+def _by_experiment(made_from: JsonObject) -> dict[str, list[Json]]:
+    """What a comparison was made from, by experiment: LoRA and samples."""
+    listed = made_from.get("experiments")
+    entries = [each for each in listed if isinstance(each, list) and each] if isinstance(listed, list) else []
+    return {str(name): rest for name, *rest in entries}
 
 
 def _with_outcome(reasons: list[str], found: Outcome) -> list[str]:

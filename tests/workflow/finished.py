@@ -42,6 +42,7 @@ def make(planner: Planner, name: str) -> None:
     stage = planner.stages[name]
     out = str(stage.products[0])
     options = ["--spec", str(planner.spec_path(name)), "--out", out]
+    options += ["--experiment", stage.run] if stage.run else []
     lora = [str(file) for file in stage.inputs.get("lora", ())]
     match stage.rule:
         case "publish":
@@ -72,6 +73,8 @@ def make(planner: Planner, name: str) -> None:
             stub_hv15.main(["stage", "decode", *options, "--latents", str(stage.inputs["latents"][0])])
         case "checkpoint_grid":
             stub_hv15.main(["stage", "grid", *options, "--video", str(stage.products[1])])
+        case "comparison":
+            stub_hv15.main(["stage", "comparison", *options])
         case "contact_sheet":
             stub_hv15.main(["stage", "sheet", *options])
         case "convert":

@@ -45,6 +45,7 @@ def main(words: list[str]) -> None:
         "stage sheet": write_sheet,
         "export": export,
         "stage grid": write_grid,
+        "stage comparison": write_comparison,
         "stage report": write_page,
         "stage card": write_card,
         "check": lambda *_: "",
@@ -308,6 +309,22 @@ def write_card(words: list[str], options: dict[str, str]) -> str:
 
     Path(options["out"]).write_text(with_made_from("# A card", wanted_of(options)))
     return ""
+
+
+def write_comparison(words: list[str], options: dict[str, str]) -> str:
+    """The files that the spec asks for; which of them the real command draws is tested with it."""
+    from hv15.records.comparison import ComparisonDetails
+    from hv15.records.paths import ComparisonPaths
+
+    details = ComparisonDetails.from_json(json.loads(Path(options["spec"]).read_text())["details"])
+    paths = ComparisonPaths(Path(options["out"]).parent)
+    if details.has_samples:
+        write_grid(words, {**options, "out": str(paths.sheet), "video": str(paths.film)})
+    for file in (paths.table, paths.groups, paths.latex):
+        file.write_text("")
+    told = json.dumps(wanted_of(options)).replace('"', "&quot;")
+    paths.page.write_text(f'<html><head><meta name="hv15.made_from" content="{told}"></head></html>')
+    return str(len(details.experiments))
 
 
 def export(words: list[str], options: dict[str, str]) -> str:

@@ -356,6 +356,20 @@ class SampleGrid(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExperimentsCompared(SettingsCommand):
+    """The experiments beside one another: a page, tables, charts, samples."""
+
+    name: ClassVar[str] = "comparison"
+    spec: Annotated[Path, Argument("which experiments, as the planner writes it")]
+    out: Annotated[Path, Argument("the page; the other files are beside it")] = ProjectPaths().comparison().page
+
+    def run(self) -> None:
+        from hv15.commands.compare_trainings import compare_experiments
+
+        compare_experiments(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportPage(SettingsCommand):
     """All results on one page that needs no other file."""
 
@@ -409,7 +423,7 @@ STAGE_COMMANDS: tuple[Entry, ...] = (
         "step; a report",
         (
             *(SampleCondition, SampleDenoise, SampleUpsample, SampleDecode, SampleShard),
-            *(SampleSheet, SampleGrid, StepLoRA, ReportPage, WriteCard),
+            *(SampleSheet, SampleGrid, StepLoRA, ReportPage, WriteCard, ExperimentsCompared),
         ),
         metavar="STEP",
     ),
