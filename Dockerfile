@@ -14,12 +14,11 @@ RUN python3 -m venv /opt/hv15
 ENV PATH=/opt/hv15/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # The dependencies are a layer of their own, which an edit of the code leaves as it is.
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
-RUN mkdir hv15 tui profiles rules \
-    && touch hv15/__init__.py tui/__init__.py Snakefile rules/environment.yaml \
-    && for rule in models plan cache train sample publish; do touch "rules/$rule.smk"; done \
-    && pip install -c constraints.txt ".[slurm,kubernetes]" \
-    && pip uninstall -y hv15
+COPY pyproject.toml constraints.txt ./
+RUN python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+extras = project['optional-dependencies']; \
+print(*project['dependencies'], *extras['slurm'], *extras['kubernetes'], sep='\n')" > /tmp/requirements.txt \
+    && pip install -c constraints.txt -r /tmp/requirements.txt
 COPY . .
 RUN pip install --no-deps . && hv15 --help > /dev/null
 

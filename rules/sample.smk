@@ -270,6 +270,30 @@ rule contact_sheet:
         + EXPERIMENT
 
 
+# With sample.strengths or sample.compare, instead of the contact sheet.
+rule sample_grid:
+    input:
+        unpack(PROJECT.inputs("sample_grid")),
+    output:
+        sheet=PATHS.sample_grid,
+        video=PATHS.sample_film,
+    log:
+        PATHS.log("sample_grid"),
+    benchmark:
+        PATHS.benchmark("sample_grid")
+    localrule: True
+    conda:
+        "environment.yaml"
+    message:
+        PROJECT.message(
+            "Drawing the samples of all strengths and LoRAs side by side",
+            "sample_grid",
+        )
+    shell:
+        "job {log:q} hv15 stage grid --spec {input.spec:q} --out {output.sheet:q} --video {output.video:q}"
+        + EXPERIMENT
+
+
 rule samples:
     input:
         PROJECT.samples,

@@ -45,6 +45,7 @@ LEVELS = (
         "out_of_memory",
         "memory",
         "bitsandbytes",
+        "compiler_errors",
     },
     {"config", "models", "data", "precision"},
     {"cache", "lora"},

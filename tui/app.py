@@ -106,15 +106,15 @@ class Dashboard(App[None]):
         ),
     ]
 
-    def __init__(self, project: Path, files: ProjectFiles | None = None, *, host: str = "") -> None:
+    def __init__(self, config: Path, files: ProjectFiles | None = None, *, host: str = "") -> None:
         super().__init__()
         self._filters = tolerant(self._filters)
         self.stylesheet = CachedStylesheet(variables=self.get_css_variables())
-        self.project = project
+        self.config_file = config
         if files is None:
             from tui.project_files import ProjectFiles
 
-            files = ProjectFiles(project)
+            files = ProjectFiles(config)
         self.files = files
         self.host = host or socket.gethostname().split(".")[0]
         self.watcher = Watcher(self, self.files.sources())

@@ -113,13 +113,14 @@ def merge(options: Merge) -> None:
             f"{len(options.lora)} --lora but {len(options.multiplier)} --multiplier",
             hint="give one --multiplier for each --lora, or none",
         )
-    project = Project(options.config, options.overrides, experiment=options.experiment)
     multipliers = options.multiplier or [1.0] * len(options.lora)
     reach = _reach(options)
     loras = [
         WeightedLoRA(path, multiplier, reach=reach) for path, multiplier in zip(options.lora, multipliers, strict=True)
     ]
-    base = project.models.path("dit")
+    base = options.dit
+    if base is None:
+        base = Project(options.config, options.overrides, experiment=options.experiment).models.path("dit")
     if options.shard_size is None:
         check_target(options.out, [base, *options.lora])
     elif options.out.suffix == ".safetensors" or options.shard_size <= 0:

@@ -13,11 +13,18 @@ from hv15.atomic import check_writable
 from hv15.commands.encode import text_encoder
 from hv15.commands.fetched_models import fetch_models
 from hv15.commands.logs import log_to_stderr
-from hv15.commands.options.model_files import model_files
 from hv15.commands.options.reach import reach_settings
 from hv15.commands.options.seeds import agreed_seeds
 from hv15.commands.options.stages import Sample
-from hv15.commands.sample_work import DecodingWork, ImageWork, LatentsWork, decode, denoise, encode_images
+from hv15.commands.sample_work import (
+    DecodingWork,
+    ImageWork,
+    LatentsWork,
+    check_machine,
+    decode,
+    denoise,
+    encode_images,
+)
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.project import Project
@@ -68,10 +75,11 @@ def sample(options: Sample) -> int | None:
     due = [spec for spec in specs if not is_made(project, spec, options.out, tells=tells)]
     if due:
         check_reaches(lora for spec in due for lora in loras_of(spec, project.root, None))
-        check_writable(options.out)
         code = run_on_ranks(settings.sample.context_parallel, settings.runtime.device, settings.sample.asks_for_gpus)
         if code is not None:
             return code
+        check_machine(project)
+        check_writable(options.out)
         fetch_models(project)
         _make(project, due, options.out, tells=tells)
     if is_first_rank():
@@ -111,7 +119,7 @@ def sample_request(options: Sample) -> SampleRequest:
             "fps": options.fps,
             "output_type": options.output_type,
         },
-        models=model_files(options),
+        models=options.model_files,
         settings=options.settings,
     )
 

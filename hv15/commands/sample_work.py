@@ -79,6 +79,21 @@ class DecodingWork:
     """Whether the result says how it was made."""
 
 
+def check_machine(project: Project) -> None:
+    """Take a GPU, and check that it can compute as `sample:` asks, before a model is loaded or fetched.
+
+    Raises:
+        UserError: a package is missing, or the device cannot.
+    """
+    from hv15.models.ready import check_kernels
+    from hv15.precision import pick_device, pick_dtype
+
+    sample, name = project.settings.sample, project.settings.runtime.device
+    take_gpu(name)
+    device = pick_device(name)
+    check_kernels(sample, device, pick_dtype(sample.dtype, device))
+
+
 def encode_images(project: Project, works: Iterable[ImageWork], failed: Failed | None = None) -> None:
     """Encode first images. The VAE and the image encoder are loaded once, one after the other.
 
@@ -197,7 +212,7 @@ def first_frame_encoder(project: Project, spec: SampleSpec) -> FirstFrameEncoder
     return FirstFrameEncoder(
         models.path("vae"),
         models.path("image_encoder"),
-        spec.dtype,
+        spec,
         device=settings.runtime.device,
         patch_conv=settings.sample.vae_enable_patch_conv,
     )
@@ -214,7 +229,7 @@ def loaded_decoder(project: Project, spec: SampleSpec) -> SampleDecoder:
     settings = project.settings
     return SampleDecoder(
         project.models.path("vae"),
-        spec.dtype,
+        spec.dtype_of_vae,
         device=settings.runtime.device,
         patch_conv=settings.sample.vae_enable_patch_conv,
     )

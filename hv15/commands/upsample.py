@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hv15.atomic import check_writable
 from hv15.choices import ENLARGING_ROLES, Role, Task, roles_of
 from hv15.commands.encode import text_encoder
 from hv15.commands.fetched_models import fetch_models
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import enlarging_notes
-from hv15.commands.options.model_files import model_files
 from hv15.commands.options.stages import Upsample
 from hv15.commands.sample import Parts
-from hv15.commands.sample_work import first_frame_encoder, loaded_decoder
+from hv15.commands.sample_work import check_machine, first_frame_encoder, loaded_decoder
 from hv15.config.section import check_size
 from hv15.data.captions import caption_key
 from hv15.errors import UserError
@@ -67,6 +67,8 @@ def upsample(options: Upsample) -> int | None:
         return code
     if is_first_rank():
         _say(project, video, spec)
+    check_machine(project)
+    check_writable(out.parent)
     fetch_models(project, _roles(project))
     transformer = project.models.path("sr_dit")
     log.info("%s: %s", transformer, describe(transformer))
@@ -140,7 +142,7 @@ def _open(options: Upsample, before: SampleSpec | None) -> Project:
 
 def _models(options: Upsample) -> dict[Role, Path]:
     """The model files that were given, with a transformer: every config names one, though it is not used here."""
-    given = model_files(options)
+    given = options.model_files
     if "sr_dit" in given and not options.config.exists():
         given["dit"] = given["sr_dit"]
     return given

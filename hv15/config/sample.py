@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import (
@@ -44,7 +45,7 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 _FARTHEST_FIRST: tuple[Enlarging, ...] = ("1080p", "720p", "auto")
 SEED_SUFFIX = ".seed"
 """Stands before the seed in the name of a sample of `seeds`; a prompt's own name has no dot."""
-SAMPLE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.seed\d+)?(\.base|\.preview)?"
+SAMPLE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.seed\d+)?(\.with-[A-Za-z0-9_-]+)?(\.x[-+.0-9e]+)?(\.base|\.preview)?"
 """Matches the name of any sample."""
 
 
@@ -164,6 +165,10 @@ class SampleSettings(TransformerSettings):
     dtype: ComputeDtype = "auto"
     """Number format in which the transformer computes. `auto`: bfloat16 on a GPU that supports it, else float32."""
 
+    vae_dtype: ComputeDtype | None = None
+    """Number format in which the VAE decodes, and encodes first images. If not set: that of `dtype`, where `auto` is
+    float16 on a GPU, as in the official program. float32 takes twice the memory of float16, and rounds less."""
+
     vae_sample_size: TileSize = 256
     """Tile size in pixels for decoding. 0 = no tiles (exact, but much memory). The official choice is 256 with more
     than 21 GB of GPU memory, else 128."""
@@ -186,8 +191,8 @@ class SampleSettings(TransformerSettings):
     cuda_graphs: bool = Field(False, json_schema_extra=SPEED)
     """On NVIDIA GPUs, record the transformer's work in the first steps and repeat it as a whole in the others: faster
     where the GPU waits for the program, as with few frames. The results are the same. It has no effect with
-    `blocks_to_swap`, with `context_parallel`, with `quantize: int8` or `nf4`, and with the modes of `compile` that do
-    it themselves (`reduce-overhead`, `max-autotune`)."""
+    `blocks_to_swap`, with `context_parallel`, with `quantize: int8` or `nf4`, and with the modes and backends of
+    `compile` that do it themselves (`reduce-overhead`, `max-autotune`, `cudagraphs`)."""
 
     step_cache: StepCacheSettings = StepCacheSettings()
     """Faster sampling: steps that reuse a part of earlier ones."""
@@ -239,12 +244,25 @@ class SampleSettings(TransformerSettings):
     with_base: bool = False
     """Also make each sample without the trained LoRA from the same noise, for comparison. Doubles the time."""
 
+    strengths: tuple[float, ...] = ()
+    """Factors for the strength of the LoRAs, such as [0, 0.5, 1]: each prompt is sampled at each, from the same noise,
+    as <name>.x<S>.mp4, and all are drawn side by side (results/samples/grid.png and grid.mp4). At 0 no LoRA acts."""
+
+    compare: tuple[SampledLoraSettings, ...] = ()
+    """LoRAs that are compared, a list as `loras`: each prompt is also sampled with each of them, beside `loras` and
+    instead of the trained LoRA, as <name>.with-<file>.mp4, at each of `strengths`. All are drawn side by side."""
+
     prompts: tuple[PromptSettings, ...] = ()
     """The samples. Each is its own target: if a prompt is edited, only that prompt is sampled again."""
 
     prompts_file: PathText | None = None
     """A file of further prompts: .yaml (a list of texts or of entries as in `prompts`), .jsonl (such an entry in each
     line) or .txt (a prompt in each line). What is edited in it is sampled again, nothing else."""
+
+    @property
+    def dtype_of_vae(self) -> str:
+        """The number format of the VAE, as `hv15.precision.pick_encoder_dtype` takes it."""
+        return self.vae_dtype or self.dtype
 
     @property
     def asks_for_gpus(self) -> str:
@@ -278,6 +296,15 @@ class SampleSettings(TransformerSettings):
             if self.attn_mode == "sage":
                 yield ("sage_blocks",), "has no effect with attn_mode: sage, which is for all blocks: keep one of them"
         yield from _wrong_seeds(self.seeds)
+        if twice := [each for number, each in enumerate(self.strengths) if each in self.strengths[:number]]:
+            yield ("strengths",), f"found {twice[0]:g} twice, expected each strength once"
+        names = [Path(each.path).stem.lower() for each in self.compare]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                text = f"'{name}' is also the name of compare[{names.index(name)}]: the samples could not be told apart"
+                yield ("compare", number, "path"), f"{text}; give one of the files another name"
+        if (self.strengths or self.compare) and any(prompt.name.lower() == "grid" for prompt in self.prompts):
+            yield ("prompts",), "'grid' is the name of the sheet that compares them: give that prompt another name"
         seen: dict[str, int] = {}
         for index, prompt in enumerate(self.prompts):
             first = seen.setdefault(prompt.name.lower(), index)

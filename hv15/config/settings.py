@@ -105,6 +105,9 @@ class Settings(Section):
             if wanted not in names:
                 text = f"no prompt in sample.prompts is called '{wanted}'; there are: {', '.join(names) or 'none'}"
                 yield ("train", "previews", index), text
+        has_loras = self.datasets or self.sample.loras or self.sample.compare
+        if self.sample.strengths and not has_loras and not any(prompt.loras for prompt in self.sample.prompts):
+            yield ("sample", "strengths"), "has no effect: no LoRA is trained, and none is in sample.loras or compare"
         for index, wanted in enumerate(self.convert.gallery):
             if wanted not in names:
                 text = f"no prompt in sample.prompts is called '{wanted}'; there are: {', '.join(names) or 'none'}"

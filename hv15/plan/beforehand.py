@@ -193,6 +193,7 @@ def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
         (("train", "base_weights", number), lora) for number, lora in enumerate(train.base_weights)
     ]
     named += [(("sample", "loras", number), lora) for number, lora in enumerate(sample.loras)]
+    named += [(("sample", "compare", number), lora) for number, lora in enumerate(sample.compare)]
     for number, prompt in enumerate(sample.prompts):
         named += [
             (("sample", "prompts", number, "loras", place), lora) for place, lora in enumerate(prompt.loras or ())

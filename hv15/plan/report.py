@@ -70,6 +70,8 @@ class ProjectPlan:
                 yield f"{'':31} on each of {stage.gpus} GPUs; the time leaves out what they exchange"
             if stage.host >= 0.05 * GIB:
                 yield f"{'':31} and {stage.host / GIB:.1f} GiB of the machine's memory"
+            if stage.disk >= 0.05 * GIB:
+                yield f"{'':31} and meanwhile {stage.disk / GIB:.1f} GiB of the disk, for tiles that wait"
         yield ""
         if self.fits:
             yield f"It fits: the largest stage needs {self.needed / GIB:.1f} GiB."

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from hv15.models import VAE
+    from hv15.models.vae_decoding import Tiling
     from hv15.plan.transformer import Known
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -44,14 +45,14 @@ SECTION: dict[StageName, Literal["cache", "train", "sample"]] = {
 MEMORY_SETTINGS: dict[StageName, tuple[str, ...]] = {
     "encode latents": ("vae_sample_size", "vae_enable_patch_conv", "latent_batch", "dtype"),
     "encode texts": ("fp8_vl", "text_encoder_cpu", "text_batch", "dtype"),
-    "condition": ("vae_enable_patch_conv", "dtype"),
+    "condition": ("vae_enable_patch_conv", "dtype", "vae_dtype"),
     "train": ("gradient_checkpointing", "gradient_checkpointing_cpu_offload", "blocks_to_swap", "quantize",
               "split_attn", "context_parallel", "num_processes", "shard_base", "network_dim", "optimizer_type",
               "dtype"),
     "denoise": ("blocks_to_swap", "quantize", "split_attn", "context_parallel", "guidance_batch", "dtype"),
-    "decode": ("vae_sample_size", "vae_seamless_tiles", "vae_enable_patch_conv", "dtype"),
+    "decode": ("vae_sample_size", "vae_seamless_tiles", "vae_enable_patch_conv", "dtype", "vae_dtype"),
     "upsample": ("blocks_to_swap", "quantize", "split_attn", "context_parallel", "dtype"),
-    "decode large": ("vae_sample_size", "vae_seamless_tiles", "vae_enable_patch_conv", "dtype"),
+    "decode large": ("vae_sample_size", "vae_seamless_tiles", "vae_enable_patch_conv", "dtype", "vae_dtype"),
 }  # fmt: skip
 """The settings of a stage's section that determine its memory."""
 ROLES_OF_STAGE: dict[StageName, tuple[Role, ...]] = {
@@ -118,6 +119,7 @@ class StagePlanner:
             needed=needed,
             fits=needed <= self.device.memory,
             host=0 if not self.device.gpu else cost.host + (cost.peak if on_cpu else 0),
+            disk=self._waiting(name, settings),
             flops=cost.flops,
             unit=unit,
             count=count,
@@ -129,6 +131,15 @@ class StagePlanner:
             memory_basis=self._memory_basis(name),
             settings={field: getattr(section, field) for field in MEMORY_SETTINGS[name]},
         )
+
+    def _waiting(self, name: StageName, settings: Settings) -> int:
+        """Bytes of tiles that wait on the disk while the largest video is decoded."""
+        from hv15.plan.decoding import waiting_bytes
+
+        if name not in ("decode", "decode large"):
+            return 0
+        video = _largest(self.work.videos if name == "decode" else self.work.enlarged)
+        return waiting_bytes(self._sampling_vae(settings), video.latent, _tiling(settings.sample))
 
     def _needed(self, name: StageName, cost: Cost, ranks: int) -> int:
         """Bytes that the device must have free; on the CPU, all ranks' together.
@@ -218,8 +229,10 @@ class StagePlanner:
         products = self.device.rates.products if self.device.rates else {}
         if "fp8" in products and getattr(section, "quantize", "none") == "fp8_fast":
             return "fp8"
-        chosen = section.dtype
-        dtype = self._dtype(chosen) if name in WITH_TRANSFORMER else self._encoder_dtype(chosen)
+        if name in WITH_TRANSFORMER:
+            dtype = self._dtype(section.dtype)
+        else:
+            dtype = self._encoder_dtype(section.dtype_of_vae if isinstance(section, SampleSettings) else section.dtype)
         return "float32" if dtype.itemsize == 4 else "bfloat16"
 
     def _loads(self, name: StageName) -> int:
@@ -342,17 +355,14 @@ class StagePlanner:
         )
 
     def _decode(self, settings: Settings, video: Video) -> Cost:
-        from hv15.models.vae_decoding import Tiling
         from hv15.plan.decoding import decoding
 
-        sample, vae = settings.sample, self._sampling_vae(settings)
-        tiling = Tiling(sample.vae_sample_size, sample.vae_tile_overlap, sample.vae_seamless_tiles)
-        return decoding(vae, video.latent, tiling)
+        return decoding(self._sampling_vae(settings), video.latent, _tiling(settings.sample))
 
     def _sampling_vae(self, settings: Settings) -> VAE:
         from hv15.plan.encoders import make_vae
 
-        dtype, patch_conv = self._encoder_dtype(settings.sample.dtype), settings.sample.vae_enable_patch_conv
+        dtype, patch_conv = self._encoder_dtype(settings.sample.dtype_of_vae), settings.sample.vae_enable_patch_conv
         return make_vae(self.sizes.vae, dtype, patch_conv=patch_conv)
 
     def _dtype(self, name: str) -> torch.dtype:
@@ -368,6 +378,12 @@ class StagePlanner:
         if name != "auto":
             return named_dtype(name)
         return torch.float16 if self.device.gpu and not cpu else torch.float32
+
+
+def _tiling(sample: SampleSettings) -> Tiling:
+    from hv15.models.vae_decoding import Tiling
+
+    return Tiling(sample.vae_sample_size, sample.vae_tile_overlap, sample.vae_seamless_tiles)
 
 
 def _largest(videos: Sequence[Video]) -> Video:

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from hv15.config import PromptSettings
 from hv15.config.sample import name_from_words
+from hv15.config.sample_columns import NO_LORA
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.project import Project
-from hv15.project.grids import NO_LORA, row_titles
+from hv15.project.grids import row_titles
 from hv15.records.outputs import OUTPUT_TYPES
 from hv15.records.paths import ProjectPaths, copy_of_step
 from hv15.sample.prompts import LoRAFile, SampleSpec

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.config import Settings, TrainSettings
+from hv15.config.sample_columns import row_name
+from hv15.project.grids import sample_rows
 from hv15.records.outputs import OUTPUT_TYPES
 from hv15.records.paths import ProjectPaths, average_of
 from hv15.sample.plan import BASE_SUFFIX
@@ -19,10 +21,12 @@ def sample_files(spec: SampleSpec, paths: ProjectPaths) -> list[Path]:
 
 
 def shown_files(
-    samples: Mapping[str, SampleSpec], enlarged: Mapping[str, SampleSpec], paths: ProjectPaths
+    settings: Settings, samples: Mapping[str, SampleSpec], enlarged: Mapping[str, SampleSpec], paths: ProjectPaths
 ) -> list[Path]:
     """The files of all samples that people look at; arguments as in `sheet_samples`."""
     files = [file for spec in (*samples.values(), *enlarged.values()) for file in sample_files(spec, paths)]
+    if sample_rows(settings, samples, paths):
+        return [*files, paths.sample_grid, paths.sample_film]
     return [*files, paths.contact_sheet] if sheet_samples(samples, enlarged, paths) else files
 
 
@@ -67,13 +71,16 @@ def sheet_samples(
 
 def gallery_files(settings: Settings, samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, Path]:
     """The samples with the trained LoRA that a model card shows (`convert.gallery`), by name; folders are left out."""
-    chosen = {
+    rows = {
         name
         for prompt in settings.sample.prompts
         if prompt.name in settings.convert.gallery
         for name in settings.sample.seeds_of(prompt)
     }
-    shown = shown_samples({name: spec for name, spec in samples.items() if name in chosen}, paths)
+    trains = bool(settings.datasets)
+    of_rows = {name: spec for name, spec in samples.items() if row_name(name) in rows}
+    chosen = {name: spec for name, spec in of_rows.items() if spec.lora_multiplier is not None or not trains}
+    shown = shown_samples(chosen, paths)
     return {name: file for name, file in shown.items() if file.suffix}
 
 
@@ -88,4 +95,4 @@ def products(
     """Everything that belongs to a finished LoRA; arguments as in `sheet_samples`."""
     name = settings.convert.output_name
     converted = [paths.converted(layout, name) for layout in settings.convert.formats]
-    return shown_files(samples, enlarged, paths) + converted
+    return shown_files(settings, samples, enlarged, paths) + converted

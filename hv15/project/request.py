@@ -74,6 +74,7 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
     asked: JsonObject = {name: value for name, value in request.sample.items() if value is not None}
     if request.loras or not any(words.startswith("sample.loras=") for words in request.settings):
         asked["loras"] = [{**_lora(words), **request.reach} for words in request.loras]
+    asked["strengths"], asked["compare"] = [], []  # the command has options for them
     asked["prompts"] = [*_prompts(request)]
     asked["prompts_file"] = None if request.prompts_file is None else str(request.prompts_file.absolute())
     if request.seeds:

@@ -195,6 +195,16 @@ class ProjectPaths:
         return self.samples / "contact_sheet.png"
 
     @property
+    def sample_grid(self) -> Path:
+        """The samples at all strengths and with all LoRAs that are compared, in one picture."""
+        return self.samples / "grid.png"
+
+    @property
+    def sample_film(self) -> Path:
+        """The same, side by side in one video."""
+        return self.samples / "grid.mp4"
+
+    @property
     def untaken(self) -> Path:
         """The folder of what the job of a shard has made and the samples' own jobs have not taken yet."""
         return self.samples / ".untaken"

@@ -30,6 +30,7 @@ class Rule(StrEnum):
     UPSAMPLE_SHARD = "upsample_shard"
     UPSAMPLE_LATENTS = "upsample_latents"
     CONTACT_SHEET = "contact_sheet"
+    SAMPLE_GRID = "sample_grid"
     CONVERT = "convert"
     PUBLISH = "publish"
     REPORT = "report"
@@ -68,6 +69,7 @@ _WORDS: dict[str, str] = {
     **{output.rule_of("step"): f"decode to {output.name}, of step" for output in DECODED},
     Rule.CHECKPOINT_GRID: "draw the samples of all checkpoints side by side",
     Rule.CONTACT_SHEET: "draw the samples side by side",
+    Rule.SAMPLE_GRID: "draw the samples of all strengths and LoRAs side by side",
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",
     Rule.COMPARISON: "compare the experiments",

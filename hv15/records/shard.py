@@ -61,6 +61,15 @@ class ShardPart:
         )
 
 
+def failure_beside(left: Path) -> Path:
+    """Return where the job of a shard leaves the reason why it could not make a file.
+
+    Args:
+        left: where it would have left the file.
+    """
+    return left.with_name(f"{left.name}.failure.json")
+
+
 def parts_of(spec: Spec) -> list[ShardPart]:
     """Return the stages of a shard, each after those that it reads from.
 

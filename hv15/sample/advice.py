@@ -60,4 +60,6 @@ def obstacle_to_graphs(settings: SampleSettings) -> str | None:
         return f"quantize: {settings.quantize}"
     if settings.compile and settings.compile_mode in _WITH_GRAPHS_OF_THEIR_OWN:
         return f"compile_mode: {settings.compile_mode}"
+    if settings.compile and "cudagraphs" in settings.compile_backend:
+        return f"compile_backend: {settings.compile_backend}"
     return None

@@ -24,6 +24,7 @@ WHOLE = (0.0, 1.0)
 """All noise levels."""
 _NOT_DENOISED = (
     *("fps", "output_type", "vae_sample_size", "vae_tile_overlap", "vae_seamless_tiles"),  # used only by decoding
+    "vae_dtype",  # of latents only where the VAE encodes an image or a video
     *("name", "variant"),  # the sample's name, and the source of the defaults
     *("image", "loras", "models"),  # SampleSpec.denoising adds what identifies their content
 )
@@ -122,11 +123,23 @@ class SampleSpec:
     """Whether both branches of guidance are one batch, which changes rounding. Files say what was done."""
     enlarges: Enlarged | None = None
     """For a sample of super resolution; the size, steps and models are then its own."""
+    vae_dtype: str | None = None
+    """Number format of the VAE; None: as `dtype`."""
 
     @property
     def latent_size(self) -> tuple[int, int, int]:
         """Number of latent frames, rows and columns."""
         return latent_size(self.frames, self.height, self.width)
+
+    @property
+    def dtype_of_vae(self) -> str:
+        """The number format of the VAE, as `hv15.precision.pick_encoder_dtype` takes it."""
+        return self.vae_dtype or self.dtype
+
+    @property
+    def _own_vae_dtype(self) -> JsonObject:
+        """An entry for the VAE's number format, if it is not the transformer's."""
+        return {} if self.dtype_of_vae == self.dtype else {"vae_dtype": self.vae_dtype}
 
     def denoising(self, trained: str | None, text: str, low: JsonObject | None = None) -> JsonObject:
         """Return everything on which the latents depend, without names and paths.
@@ -154,6 +167,7 @@ class SampleSpec:
             "format": formats.DENOISING,
             "condition_format": formats.CONDITION if i2v else None,
             **settings,
+            **(self._own_vae_dtype if "vae" in roles else {}),
             "image": self.image.fingerprint if self.image else None,
             "loras": loras,
             "models": models,
@@ -177,6 +191,7 @@ class SampleSpec:
             "vae_sample_size": self.vae_sample_size,
             "vae_tile_overlap": self.vae_tile_overlap if self.vae_sample_size and not seamless else None,
             **({"vae_seamless_tiles": True} if seamless else {}),
+            **self._own_vae_dtype,
         }
 
     def conditioning(self) -> JsonObject:
@@ -187,6 +202,7 @@ class SampleSpec:
             "size": [self.height, self.width],
             **({"enlarged_to": self.enlarges.resolution} if self.enlarges else {}),
             "dtype": self.dtype,
+            **self._own_vae_dtype,
             "vae": self.models["vae"],
             "image_encoder": self.models.get("image_encoder"),
         }
@@ -223,6 +239,14 @@ class SampleSpec:
         except ValidationError as error:
             wrong = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
             raise UserError.at(source, f"not a sample: wrong values: {', '.join(wrong)}", hint=_MADE_AGAIN) from error
+
+    def at_strength(self, factor: float) -> SampleSpec:
+        """Return the same sample with all LoRAs at a factor of their strengths; at 0 it has none."""
+        if factor == 1.0:
+            return self
+        loras = (dataclasses.replace(each, multiplier=each.multiplier * factor) for each in self.loras if factor)
+        trained = None if self.lora_multiplier is None or not factor else self.lora_multiplier * factor
+        return dataclasses.replace(self, loras=tuple(loras), lora_multiplier=trained)
 
     def without_trained_lora(self, name: str) -> SampleSpec:
         """Return the same sample, from the same noise, under another name and without the trained LoRA."""

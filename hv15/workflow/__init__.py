@@ -11,6 +11,7 @@
 - comparing: the comparison of the experiments
 - command_line: what Snakemake's own command line changes
 - job_environment: where the jobs find this hv15
+- refusals: how Snakemake ends where a person has to put something right
 - job_resources: what the jobs ask an executor for
 """
 
@@ -50,6 +51,7 @@ from hv15.workflow.job_resources import JobResources, Resource
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.parallel_jobs import sampling_jobs
 from hv15.workflow.planner import ALL, EXPERIMENTS, Planner, refuse_folders
+from hv15.workflow.refusals import end_with
 from hv15.workflow.rule_names import Formatter, RuleNames, relative, run_of_target, stage_of_wildcards
 from hv15.workflow.shards import SHARDS
 from hv15.workflow.stage import Stage
@@ -71,10 +73,8 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         config: what the command line gave: `--config` values, merged over the config file if one was named.
 
     Raises:
-        snakemake.exceptions.WorkflowError: anything a user can put right, in one message.
+        SystemExit: anything a user can put right was said, in one message (`hv15.workflow.refusals`).
     """
-    from snakemake.exceptions import WorkflowError
-
     recorder = record_events(workflow)
     config, asked = without_reproduction(config)
     files = [Path(file) for file in workflow.overwrite_configfiles]
@@ -83,7 +83,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         project = Project(file, changed_settings(file, config) if files else config)
         opened = WorkflowProject(project, workflow, asked)
         if recorder is not None:
-            recorder.why = opened.reason
+            recorder.why, opened.refused = opened.reason, recorder.refused
         os.environ.update(project.environment)  # through it, the jobs' commands find the same project
         os.environ[SAFE_PATH] = "1"
         name_source(workflow)
@@ -97,9 +97,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
             if error.filename is None:
                 raise
             error = of_the_system(error)
-        if recorder is not None:
-            recorder.refused(error)
-        raise WorkflowError(str(error)) from None
+        end_with(workflow, error, recorder.refused if recorder is not None else None)
     return opened
 
 
@@ -191,6 +189,8 @@ class WorkflowProject(RuleNames):
         super().__init__(project)
         self._reproduced = reproduced
         self._workflow = workflow
+        self.refused: Callable[[UserError], None] | None = None
+        """Notes for the record of the run why nothing could be planned."""
 
     def check(self) -> None:
         """Check everything that can be checked before the jobs are planned. Only the main process does this.
@@ -248,7 +248,8 @@ class WorkflowProject(RuleNames):
         of_checkpoints = _are_of_checkpoints(targets) or not workflow.is_main_process  # a job has other targets
         if of_checkpoints or self.has_experiments:
             with paused_collection():
-                runs, compares = _asked_runs(self.project, targets), _compares(self.project, targets)
+                runs = _asked_runs(self.project, targets) if workflow.is_main_process else self._runs_of_jobs
+                compares = _compares(self.project, targets)
                 stages = _stages(runs, of_checkpoints=of_checkpoints, compares=compares)
         else:
             stages = self._stages
@@ -258,13 +259,20 @@ class WorkflowProject(RuleNames):
             planner.prepare()
         return planner
 
+    @property
+    def _runs_of_jobs(self) -> list[Project]:
+        """The base config, and the experiment that this process's job is for; Snakemake names it no targets."""
+        settings = self._workflow.dag_settings
+        jobs = settings.target_jobs if settings is not None else ()
+        asked = {run_of_wildcards(job.wildcards_dict) for job in jobs}
+        return [self.project.experiment(name) for name in ("", *self.project.experiments) if not name or name in asked]
+
     # -- inputs and words -------------------------------------------------------------------------------------------
 
     def inputs(self, name: str) -> Inputs:
         """The input function of a rule; `name` is its stage, with the wildcard in braces: `sample_video.{name}`."""
 
         def input_files(wildcards: Wildcards) -> dict[str, list[str]]:
-            from snakemake.exceptions import WorkflowError
             from snakemake.io import ancient
 
             stage = stage_of_wildcards(name, dict(wildcards.items()))
@@ -273,7 +281,7 @@ class WorkflowProject(RuleNames):
             try:
                 named, plain = self._planner.inputs(stage)
             except UserError as error:
-                raise WorkflowError(str(error)) from None
+                end_with(self._workflow, error, self.refused)
             # A process that Snakemake starts for one job reads the Snakefile too, but decides nothing.
             if plain or not self._workflow.is_main_process:
                 return named

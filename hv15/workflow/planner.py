@@ -51,7 +51,8 @@ ALL = "all"
 EXPERIMENTS = "experiments"
 """The target that stands for the LoRAs of all experiments, with all that belongs to them."""
 _ONLY_SAMPLES = "add a dataset to config.yaml, or ask for samples"
-_SHOWN = (*(rule for output in DECODED for rule in (output.rule, output.enlarging_rule)), Rule.CONTACT_SHEET)
+_SHEETS = (Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
+_SHOWN = (*(rule for output in DECODED for rule in (output.rule, output.enlarging_rule)), *_SHEETS)
 _LATENTS = (LATENTS.rule, LATENTS.enlarging_rule)
 
 

@@ -122,7 +122,7 @@ class RuleNames:
         project, paths = self.project.experiment(run), ProjectPaths(run=run)
         if project.settings.datasets:
             return [str(paths.lora)]
-        return [*map(str, shown_files(project.samples, project.enlarged, paths))]
+        return [*map(str, shown_files(project.settings, project.samples, project.enlarged, paths))]
 
     def all_experiments(self, wildcards: Wildcards) -> list[str]:
         """What `snakemake experiments` makes: of each experiment the LoRA, or the samples if it has no dataset, and
@@ -144,7 +144,8 @@ class RuleNames:
     @property
     def samples(self) -> list[str]:
         """The files of all samples that people look at."""
-        return [*map(str, shown_files(self.project.samples, self.project.enlarged, self.shared))]
+        project = self.project
+        return [*map(str, shown_files(project.settings, project.samples, project.enlarged, self.shared))]
 
     def message(self, words: str, stage: str) -> str:
         """The message of a rule: what it does and why, after the experiment if it is for one."""

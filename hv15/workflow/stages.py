@@ -18,7 +18,7 @@ from hv15.digest import digest
 from hv15.lora.about import About
 from hv15.project import Project
 from hv15.project.checkpoints import earlier_step, is_gone, lora_after, not_kept, promised_steps, will_be_kept
-from hv15.project.grids import GridRow, grid_rows
+from hv15.project.grids import GridRow, grid_rows, sample_rows
 from hv15.project.products import gallery_files, lora_files, products, sheet_samples, shown_samples
 from hv15.records import formats
 from hv15.records.fields import to_json
@@ -27,7 +27,6 @@ from hv15.records.outputs import LATENTS, SampleOutput, decoded_outputs, subject
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import ENCODING_RULES, Rule
 from hv15.records.stage_names import stage_of_run
-from hv15.sample.plan import BASE_SUFFIX
 from hv15.sample.prompts import LOW, SampleSpec
 from hv15.train.origin import ENTRY
 from hv15.workflow.made_from import MadeFromReader, conversion_spec
@@ -108,8 +107,10 @@ class StageBuilder:
         for shard, state in enumerate(self._complete.shards(encoding)):
             path = in_project(encoding.manifest_path(shard), self._root)
             found = Found.MISSING
-            if state.recorded is not None:
-                found = Found.RIGHT if state.is_complete else Found.WRONG
+            if state.is_complete and state.recorded is not None:
+                found = Found.RIGHT
+            elif state.recorded not in (None, {"settings": encoding.settings, "needs": state.needs}):
+                found = Found.WRONG  # else items were lost from the store, which matters when something reads them
             yield Stage(
                 f"{ENCODING_RULES[kind]}.{shard}",
                 (path,),
@@ -267,32 +268,44 @@ class StageBuilder:
             for sample in project.samples.values():
                 if sample.lora_multiplier is not None:
                     yield from self._sample(sample, step)
-        if (grid := self._grid([*project.kept] or promised)) is not None:
+        if (grid := self._checkpoint_grid([*project.kept] or promised)) is not None:
             yield grid
 
-    def _grid(self, steps: Sequence[int]) -> Stage | None:
+    def _checkpoint_grid(self, steps: Sequence[int]) -> Stage | None:
         """The sheet of all checkpoints; None if there is nothing to show."""
         rows = grid_rows(self._project.samples, self._paths, steps)
         if not rows:
             return None
-        files = [cell.file for row in rows for cell in row.cells]
         made_from: JsonObject = {row.name: self._cells(row) for row in rows}
         drawn = [self._paths.checkpoint_sheet, self._paths.checkpoint_film]
+        return self._grid(Rule.CHECKPOINT_GRID, drawn, rows, made_from)
+
+    def _grid(self, rule: Rule, drawn: Sequence[Path], rows: Sequence[GridRow], made_from: JsonObject) -> Stage:
+        """A picture and a video of samples side by side."""
+        files = [cell.file for row in rows for cell in row.cells]
         wanted: JsonObject = {"format": formats.GRID, "samples": made_from}
         details: JsonObject = {"rows": [to_json(row) for row in rows]}
-        return self._recording_stage(Rule.CHECKPOINT_GRID, drawn, wanted, {"samples": files}, details)
+        return self._recording_stage(rule, drawn, wanted, {"samples": files}, details)
 
     def _cells(self, row: GridRow) -> JsonObject:
         """What the cells of a row are made from, by step; "" for the sample without the LoRA."""
         found: JsonObject = {}
         for cell in row.cells:
-            spec = self._project.samples[row.name if cell.step is not None else row.name + BASE_SUFFIX]
             trained = None if cell.step is None else digest(self._project.spec_after(cell.step))
+            spec = self._project.samples[cell.sample]
             found[str(cell.step or "")] = digest(spec.decoding(trained, self._text))
         return found
 
     def _sheet(self) -> Iterator[Stage]:
-        small, large = self._project.samples, self._project.enlarged
+        trained, small, large = self._project.trained_digest, self._project.samples, self._project.enlarged
+        if rows := sample_rows(self._project.settings, small, self._paths):
+            made_from: JsonObject = {
+                row.name: {cell.label: digest(small[cell.sample].decoding(trained, self._text)) for cell in row.cells}
+                for row in rows
+            }
+            drawn = [self._paths.sample_grid, self._paths.sample_film]
+            yield self._grid(Rule.SAMPLE_GRID, drawn, rows, made_from)
+            return
         compared = sheet_samples(small, large, self._paths)
         if not compared:
             return
@@ -363,7 +376,7 @@ class StageBuilder:
         """What the sheet of all checkpoints was made from; None if there is none, or it is not of these samples."""
         if not self._trains or not (self._root / self._paths.checkpoint_sheet).exists():
             return None
-        grid = self._grid([*self._project.kept])
+        grid = self._checkpoint_grid([*self._project.kept])
         return grid.wanted if grid is not None and grid.found is Found.RIGHT else None
 
     def _decoded(self, samples: Mapping[str, SampleSpec]) -> JsonObject:

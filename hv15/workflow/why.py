@@ -33,6 +33,7 @@ MOST_NAMED = 5
 _DECODING = tuple(rule for output in DECODED for rule in (output.rule, output.enlarging_rule))
 _DECODED_LARGE = tuple(output.enlarging_rule for output in DECODED)
 _DENOISING = (LATENTS.rule, LATENTS.enlarging_rule)
+_DRAWN = (Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
 
 TRAINING_NAMES = {
     "format": "hv15 trains in a new way.",
@@ -173,7 +174,7 @@ class _ReasonsOfRun:
             case Rule.CONVERT if stage.recorded:
                 yield from differences(stage.recorded, stage.wanted, _CONVERSION)
                 yield from self._made_with(stage)
-            case Rule.CONTACT_SHEET | Rule.PUBLISH if stage.recorded:
+            case Rule.CONTACT_SHEET | Rule.SAMPLE_GRID | Rule.PUBLISH if stage.recorded:
                 yield from self._made_with(stage)
             case Rule.COMPARISON if stage.recorded:
                 yield from comparison_changes(stage.recorded, stage.wanted)
@@ -212,7 +213,7 @@ class _ReasonsOfRun:
             before, now = stage.recorded.get(below), stage.wanted.get(below)
             if isinstance(before, dict) and isinstance(now, dict):
                 yield from differences(before, now, _SAMPLE)
-        if stage.rule in (Rule.PUBLISH, Rule.CONTACT_SHEET):
+        if stage.rule in (Rule.PUBLISH, *_DRAWN):
             yield from self._new_results(stage)
 
     def _new_results(self, stage: Stage) -> Iterator[str]:
@@ -220,9 +221,8 @@ class _ReasonsOfRun:
         above = [name for name in self._planner.above(stage.name) if name in self._planner.due]
         if any(rule_of(name) == Rule.PUBLISH for name in above):
             yield "the LoRA is new"
-        shown = (*_DECODING, Rule.CONVERT, Rule.CONTACT_SHEET)
-        new = [name for name in above if rule_of(name) in shown]
-        yield from _first_few([subject_of(name) or "contact sheet" for name in new], "{} is new")
+        new = [name for name in above if rule_of(name) in (*_DECODING, Rule.CONVERT, *_DRAWN)]
+        yield from _first_few([subject_of(name) or rule_of(name).replace("_", " ") for name in new], "{} is new")
 
     def _trains_again(self, above: Collection[str]) -> bool:
         """Whether, of these stages, one that makes the LoRA runs because it is trained."""
@@ -300,7 +300,7 @@ class _ReasonsOfRun:
             former = self._former_settings(encoding, kind)
             words = change_of_settings(former, encoding.settings, _plural(kind)) if former else []
             yield from words or [f"{len(new)} {_plural(kind)} are not encoded yet"]
-        elif stage.found is Found.WRONG:
+        elif stage.recorded is not None:
             yield f"encoded {_plural(kind)} were lost from {encoding.store.folder}"
         else:
             yield f"cache.shards is {encoding.shards} now"

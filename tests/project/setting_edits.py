@@ -227,6 +227,8 @@ EDITS: dict[str, SettingEdit] = {
             train("compile", True),
             train("compile_mode", "max-autotune", compile=True),
             train("compile_dynamic", True, compile=True),
+            train("compile_backend", "eager", compile=True),
+            train("compile_fullgraph", True, compile=True),
             train("gradient_checkpointing", False),
             train("gradient_checkpointing_cpu_offload", True),
             train("shard_base", True, num_processes=2),

@@ -99,6 +99,7 @@ def test_what_lets_measurements_end_the_training_is_told() -> None:
         "every_n_epochs": None,
         "at_first": False,
         "samples": 18,
+        "noise_levels": "training",
     }
     assert validation(**HALF, samples=18) == {**HALF, "patience": None}
 

@@ -65,10 +65,14 @@ def test_a_new_caption_is_encoded_alone(project: ProjectFolder) -> None:
     assert f"caption of clips/{name}.mp4 changed" in outcome.output
 
 
-def test_a_lost_store_is_encoded_again_without_training(project: ProjectFolder) -> None:
+def test_of_a_lost_store_only_that_is_encoded_again_which_is_read(project: ProjectFolder) -> None:
     shutil.rmtree(project.root / "cache" / "store")
-    expect(project.snakemake(), {}, clips=CLIPS, texts=TEXTS)
     assert "Nothing to be done" in project.snakemake("-n").output
+    (prompt,) = project.config["sample"]["prompts"]
+    project.set(sample={"prompts": [{**prompt, "seed": 8}]})
+    expect(project.snakemake(), SAMPLE, texts=TEXTS)
+    project.set(train={"learning_rate": 4e-4}, sample={"prompts": []})
+    expect(project.snakemake(), TRAIN, clips=CLIPS)
 
 
 def test_one_damaged_item_is_named_and_encoded_again(project: ProjectFolder) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hv15.project.grids import NO_LORA
+from hv15.config.sample_columns import NO_LORA
+from hv15.records.outputs import enlarged
+from hv15.sample.plan import BASE_SUFFIX
 from tui.data.lora_names import THIS_LORA, name_of_loras
 from tui.data.samples import Sample
 
@@ -28,8 +30,8 @@ class SampleMatrix:
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     cells: Mapping[Place, tuple[Sample, ...]] = field(default_factory=dict)
-    asked: frozenset[Place] = frozenset()
-    """The cells that the config asks for, whether they are there or not."""
+    asked: Mapping[Place, str] = field(default_factory=dict)
+    """The cells that the config asks for, whether they are there or not -> the names of their samples."""
 
     def place_of(self, path: Path) -> tuple[Place, int] | None:
         """Return the cell of a file, and which of its samples it is; None if it is in none."""
@@ -41,13 +43,13 @@ class SampleMatrix:
 
 
 def by_step(
-    samples: Iterable[Sample], asked: Mapping[str, bool], enlarged: Collection[str] = frozenset()
+    samples: Iterable[Sample], asked: Mapping[str, bool], made_larger: Collection[str] = frozenset()
 ) -> SampleMatrix:
     """Return prompts and steps: without the LoRA, after each step that was sampled, with the finished LoRA, and larger.
 
     Args:
         asked: the names of the samples that the config asks for -> whether also without the LoRA.
-        enlarged: the names of those that it also asks to be made larger.
+        made_larger: the names of those that it also asks to be made larger.
     """
 
     def column(sample: Sample) -> tuple[int, int, str] | None:
@@ -60,7 +62,7 @@ def by_step(
         return (AFTER, 0, FINAL) if sample.step is None else (BETWEEN, sample.step, f"step {sample.step:,}")
 
     last, larger = (AFTER, 0, FINAL), (AFTER, 1, ENLARGED)
-    return _grid(samples, asked, _row_with_experiment, column, last, others={larger: enlarged})
+    return _grid(samples, asked, _row_with_experiment, column, last, larger_ones={larger: made_larger})
 
 
 def by_lora(samples: Iterable[Sample], asked: Mapping[str, bool], root: Path) -> SampleMatrix:
@@ -93,21 +95,21 @@ def _grid(
     finished: tuple[int, int, str],
     *,
     first: int = BEFORE,
-    others: Mapping[tuple[int, int, str], Collection[str]] | None = None,
+    larger_ones: Mapping[tuple[int, int, str], Collection[str]] | None = None,
 ) -> SampleMatrix:
     """Sort samples into rows (as in the config, then others by name) and columns (by their first parts).
 
     Args:
         finished: the column of the samples that the config asks for with the LoRA.
         first: where the column of those without a LoRA stands.
-        others: further columns that the config asks for -> the rows.
+        larger_ones: the column of samples that are made larger -> the rows that have some.
     """
     placed = [(row_of(sample), key, sample) for sample in samples if (key := column_of(sample)) is not None]
     base = (first, 0, NO_LORA)
     keys = {key for _, key, _ in placed}
     keys |= {finished} if asked else set()
     keys |= {base} if any(asked.values()) else set()
-    further = {key: names for key, names in (others or {}).items() if names}
+    further = {key: names for key, names in (larger_ones or {}).items() if names}
     keys |= further.keys()
     columns = sorted(keys)
     unasked = sorted({row for row, _, _ in placed} - asked.keys())
@@ -117,10 +119,14 @@ def _grid(
     for row, key, sample in sorted(placed, key=lambda each: -each[2].mtime):
         place = row_numbers[row], column_numbers[key]
         cells[place] = (*cells.get(place, ()), sample)
-    wanted = {(row_numbers[name], column_numbers[finished]) for name in asked}
-    wanted |= {(row_numbers[name], column_numbers[base]) for name, compared in asked.items() if compared}
-    wanted |= {(row_numbers[name], column_numbers[key]) for key, names in further.items() for name in names}
-    return SampleMatrix(tuple(rows), tuple(title for _, _, title in columns), cells, frozenset(wanted))
+    wanted = {(row_numbers[name], column_numbers[finished]): name for name in asked}
+    wanted |= {
+        (row_numbers[name], column_numbers[base]): name + BASE_SUFFIX for name, compared in asked.items() if compared
+    }
+    wanted |= {
+        (row_numbers[name], column_numbers[key]): enlarged(name) for key, names in further.items() for name in names
+    }
+    return SampleMatrix(tuple(rows), tuple(title for _, _, title in columns), cells, wanted)
 
 
 def _numbers(names: Sequence[Hashable]) -> dict[Hashable, int]:

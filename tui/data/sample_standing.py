@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from hv15.config import SampleSettings, load_config
+from hv15.config.sample_columns import columns_of
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.project.checkpoints import earlier_step
@@ -58,7 +59,7 @@ class StandingReader:
         """The texts of the samples that the config asks for, by name, with those without the LoRA (`.base`) and those
         that are made larger (`.sr`)."""
         found = self._asked.value.prompts if self._asked.value is not None else {}
-        return {name: text for name, text in found.items() if name != ProjectPaths().contact_sheet.stem}
+        return {name: text for name, text in found.items() if name not in _SHEETS}
 
     def of(
         self, experiment: str, name: str, prompt: str, trained: str | None, step: int | None = None
@@ -149,22 +150,27 @@ class _Asked:
     def of(cls, config: Path) -> _Asked:
         settings = load_config(config)
         step = earlier_step(settings.train, settings.train.publish_step)
-        return cls(_prompts(settings.sample), step, settings.prompts_file)
+        return cls(_prompts(settings.sample, trains=bool(settings.datasets)), step, settings.prompts_file)
 
 
-def _prompts(sample: SampleSettings) -> dict[str, str]:
+_SHEETS = (ProjectPaths().contact_sheet.stem, ProjectPaths().sample_grid.stem)
+
+
+def _prompts(sample: SampleSettings, *, trains: bool) -> dict[str, str]:
     texts: dict[str, str] = {}
     compared: dict[str, str] = {}
     larger: dict[str, str] = {}
+    columns = columns_of(sample, trains=trains)
     for prompt in sample.prompts:
         for name in sample.seeds_of(prompt):
-            texts[name] = prompt.prompt
-            if first_set(prompt.with_base, sample.with_base):
+            texts |= {name + column.suffix: prompt.prompt for column in columns}
+            if trains and first_set(prompt.with_base, sample.with_base):
                 compared[name + BASE_SUFFIX] = prompt.prompt
             if sample.sr_of(prompt) != "off":
-                larger[enlarged(name)] = prompt.prompt
-    sheet = {ProjectPaths().contact_sheet.stem: ""} if compared or larger else {}
-    return texts | sheet | compared | larger
+                larger |= {enlarged(name + column.suffix): prompt.prompt for column in columns}
+    several = len(texts) + len(compared) + len(larger) > 1
+    drawn = _SHEETS[1:] if len(columns) > 1 else _SHEETS[:1] if several else ()
+    return texts | dict.fromkeys(drawn, "") | compared | larger
 
 
 def _finished(trained: Path) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from hv15.config.sample_columns import column_name, row_name
 from hv15.data.media import MediaKind
 from hv15.errors import UserError
 from hv15.records.fields import from_json
@@ -93,6 +94,11 @@ class Sample:
     standing: SampleStanding = SampleStanding.CURRENT
     """Whether the project is still what the sample was made from."""
 
+    @property
+    def column(self) -> str:
+        """Which strength or LoRA it shows, if they are compared: `x0.5`, `with-style`."""
+        return column_name(self.name) if self.kind in ("final", "checkpoint") else ""
+
 
 class SamplesReader:
     """All samples of a project; a file is read only when it has changed.
@@ -129,22 +135,23 @@ class SamplesReader:
 
     @property
     def asked(self) -> dict[str, bool]:
-        """The names of the samples that the config asks for -> whether also without the LoRA."""
+        """The prompts and seeds that the config asks for -> whether also without the LoRA."""
         names = self._standings.asked
-        return {name: name + _BASE in names for name in names if not name.endswith((_BASE, ENLARGED_SUFFIX))}
+        rows = (row_name(name) for name in names if not name.endswith((_BASE, ENLARGED_SUFFIX)))
+        return {name: name + _BASE in names for name in rows}
 
     @property
     def enlarged(self) -> frozenset[str]:
-        """The names of the samples that the config also asks to be made larger."""
+        """The prompts and seeds that the config also asks to be made larger."""
         names = self._standings.asked
-        return frozenset(name for name in names if enlarged(name) in names)
+        return frozenset(row_name(name) for name in names if enlarged(name) in names)
 
     def _placed(self, sample: Sample) -> Sample:
         if sample.kind == "again":
             text = sample.settings.prompt
             named = (name for name, prompt in self._standings.asked.items() if prompt == text)
             return replace(sample, prompt_name=next(named, _OF_COMMAND.sub("", sample.name)))
-        name = sample.prompt_name if sample.kind == "preview" else sample.name
+        name = _of_preview(sample.name) if sample.kind == "preview" else sample.name
         step = sample.step if sample.kind == "checkpoint" else None
         standing = self._standings.of(sample.experiment, name, sample.settings.prompt, sample.trained, step)
         return replace(sample, standing=standing)
@@ -186,8 +193,7 @@ def _sample(path: Path, experiment: str, place: _Place, status: os.stat_result) 
     media: MediaKind = "frames" if path.suffix == ".frames" else "video" if path.suffix.lower() in VIDEOS else "image"
     return Sample(
         name=name,
-        prompt_name=(match["name"] if match and preview else name).removesuffix(_BASE).removesuffix(ENLARGED_SUFFIX)
-        or name,
+        prompt_name=row_name(_plain(match["name"] if match and preview else name)) or name,
         step=step,
         kind=_kind(name, place),
         experiment=experiment,
@@ -199,6 +205,22 @@ def _sample(path: Path, experiment: str, place: _Place, status: os.stat_result) 
         trained=trained,
         ema_decay=ema_decay,
     )
+
+
+def _plain(name: str) -> str:
+    """The name of a sample without what says that it is without the LoRA, or larger."""
+    return name.removesuffix(_BASE).removesuffix(ENLARGED_SUFFIX)
+
+
+def cell_name(name: str) -> str:
+    """Return by which name a sample is asked for in its cell, which samples of all strengths share."""
+    return enlarged(row_name(_plain(name))) if name.endswith(ENLARGED_SUFFIX) else row_name(name)
+
+
+def _of_preview(name: str) -> str:
+    """The name of the sample of which a file is a preview."""
+    match = _STEP.fullmatch(name)
+    return (match["name"] if match else name).removesuffix(_BASE)
 
 
 def _kind(name: str, place: _Place) -> Kind:

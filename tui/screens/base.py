@@ -72,7 +72,7 @@ class DashboardScreen(Screen[None]):
         self.dashboard.watcher.replay()
 
     def on_run_seen(self, message: RunSeen) -> None:
-        self.query_one(StatusLine).show_run(self.dashboard.project.parent.name, message.view)
+        self.query_one(StatusLine).show_run(self.dashboard.config_file.parent.name, message.view)
 
     def on_jobs_seen(self, message: JobsSeen) -> None:
         self.query_one(StatusLine).show_jobs(message.view)

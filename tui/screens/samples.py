@@ -15,15 +15,17 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
+from hv15.records.outputs import enlarged
 from hv15.records.rules import Rule
 from hv15.runs.followed_file import end_of
 from hv15.runs.record import RunFolder
 from hv15.terminal_text import clean, visible
 from tui.data.again import Again, AgainFields
-from tui.data.jobs import JobState
+from tui.data.jobs import Job, JobState
 from tui.data.lora_names import loras_of_project, name_of_loras
 from tui.data.sample_matrix import SampleMatrix, by_lora, by_step
-from tui.data.samples import Sample, SamplesReader
+from tui.data.samples import Sample, SamplesReader, cell_name
+from tui.data.shard_progress import sample_at_work
 from tui.dialogs.again import AgainDialog
 from tui.messages import JobsSeen
 from tui.screens.base import DashboardScreen
@@ -55,6 +57,14 @@ class SamplingSaid(Message):
     line: str
 
 
+@dataclass
+class ShardsSeen(Message):
+    """Jobs that make several samples have come to others."""
+
+    names: frozenset[str]
+    """Of the samples that are being made."""
+
+
 VIEWS = ("list", "steps", "LoRAs")
 """What t goes through."""
 NONE_YET = (
@@ -67,7 +77,7 @@ class SamplesScreen(DashboardScreen):
     """The list of samples beside the player."""
 
     NAME: ClassVar[str] = "samples"
-    READS: ClassVar[frozenset[str]] = frozenset({"samples", "sampling"})
+    READS: ClassVar[frozenset[str]] = frozenset({"samples", "sampling", "shards"})
     FIRST: ClassVar[str] = "#samples"
     CSS_PATH = "samples.tcss"
     HELP = """What the training makes of the prompts: as a list, or (t) as a table of prompts and steps, or of prompts
@@ -127,6 +137,11 @@ class SamplesScreen(DashboardScreen):
         """The run whose samples are shown as soon as they are there."""
         self._sampling: Path | None = None
         """The log of the command that samples again, while it runs."""
+        self._shards: tuple[str, ...] = ()
+        """The jobs that make several samples now."""
+        self._jobs_at_work: frozenset[str] = frozenset()
+        self._in_shards: frozenset[str] = frozenset()
+        """The samples that are being made: by jobs of their own, and by those of shards."""
 
     def body(self) -> Iterable[Widget]:
         yield SamplingLine(id="sampling")
@@ -151,6 +166,7 @@ class SamplesScreen(DashboardScreen):
         sources["samples"] = WatchedSource(
             "samples", read, lambda found: SamplesSeen(*found), interval_s=2.0, share=0.01
         )
+        sources["shards"] = WatchedSource("shards", self._read_shards, ShardsSeen, share=0.02)
         sources["sampling"] = WatchedSource("sampling", self._read_sampling, SamplingSaid, share=0.02)
         self.query_one(Player).load()
 
@@ -192,12 +208,25 @@ class SamplesScreen(DashboardScreen):
         self._sampling = self.dashboard.files.root / line.log_file if line.log_file else None
         table = self.query_one(SampleTable)
         running = [each for each in view.jobs if each.state is JobState.RUNNING]
-        working = [each for each in running if each.rule.startswith(("sample_", "upsample_"))]
-        names = {name for job in working for name in job.wildcards.values()}
-        shards = (Rule.SAMPLE_SHARD, Rule.UPSAMPLE_SHARD)
-        if any(each.rule in shards for each in working):  # it makes several, and does not tell which now
-            names |= self._asked.keys()
-        table.at_work = frozenset(names)
+        shards = [each for each in running if each.rule in (Rule.SAMPLE_SHARD, Rule.UPSAMPLE_SHARD)]
+        self._shards = tuple(f"{each.rule}.{each.wildcards['shard']}" for each in shards if "shard" in each.wildcards)
+        self._jobs_at_work = _names(running)
+        table.waiting = _names(each for each in view.jobs if each.state is JobState.WAITING)
+        self._show_work()
+
+    def _read_shards(self) -> frozenset[str]:
+        """Read which of their samples the jobs of shards make now."""
+        root = self.dashboard.files.root
+        found = (sample_at_work(root, shard) for shard in self._shards)
+        return frozenset(cell_name(name) for name in found if name is not None)
+
+    def on_shards_seen(self, message: ShardsSeen) -> None:
+        self._in_shards = message.names
+        self._show_work()
+
+    def _show_work(self) -> None:
+        table = self.query_one(SampleTable)
+        table.at_work = self._jobs_at_work | (self._in_shards if self._shards else frozenset())
         table.refresh()
 
     def _read_sampling(self) -> str | None:
@@ -431,3 +460,13 @@ class SamplesScreen(DashboardScreen):
         if current is not None:
             self.app.copy_to_clipboard(str(current.path))
             self.notify(str(current.path), title="Copied", markup=False)
+
+
+def _names(jobs: Iterable[Job]) -> frozenset[str]:
+    """The cells of the samples that jobs of their own make."""
+    found = set[str]()
+    for job in jobs:
+        name = job.wildcards.get("name")
+        if name is not None and job.rule.startswith(("sample_", "upsample_")):
+            found.add(cell_name(enlarged(name) if job.rule.startswith("upsample_") else name))
+    return frozenset(found)

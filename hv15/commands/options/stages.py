@@ -9,13 +9,7 @@ from typing import Annotated, ClassVar, TypeAlias
 from hv15.arguments import Argument, Entry, Group
 from hv15.choices import EnlargedResolution
 from hv15.commands.options.base import SettingsCommand
-from hv15.commands.options.model_files import (
-    GlyphEncoderFile,
-    ImageEncoderFile,
-    TextEncoderFile,
-    TokenizerFile,
-    VaeFile,
-)
+from hv15.commands.options.model_files import MODEL_FILES, ModelFilesCommand
 from hv15.commands.options.reach import BlockFactors, ExcludePatterns, IncludePatterns, StepFactors
 from hv15.commands.options.seeds import read_seed
 from hv15.environment import CONFIG_VARIABLE
@@ -112,7 +106,7 @@ class Train(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(SettingsCommand):
+class Sample(ModelFilesCommand):
     """Make videos of prompts: encode them, denoise, decode, with each model loaded once.
 
     Models, memory options and defaults are those of a project; without one, of the model files that are given.
@@ -186,12 +180,7 @@ class Sample(SettingsCommand):
             flags=("--no-metadata", "--no_metadata"),
         ),
     ] = False
-    dit: Annotated[Path | None, Argument("the transformer, instead of the project's")] = None
-    vae: VaeFile = None
-    text_encoder: TextEncoderFile = None
-    tokenizer: TokenizerFile = None
-    glyph_encoder: GlyphEncoderFile = None
-    image_encoder: ImageEncoderFile = None
+    dit: Annotated[Path | None, Argument("the transformer", heading=MODEL_FILES)] = None
     settings: OtherSettings = ()
 
     def run(self) -> int | None:
@@ -201,7 +190,7 @@ class Sample(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upsample(SettingsCommand):
+class Upsample(ModelFilesCommand):
     """Enlarge a finished video by super resolution, from 480p to 720p or from 720p to 1080p.
 
     A file of hv15 tells its prompt, seed and first image. Models and memory options are those of a project; without
@@ -226,13 +215,8 @@ class Upsample(SettingsCommand):
     lora: Annotated[
         tuple[str, ...], Argument("LoRAs for super resolution itself", metavar="FILE[:STRENGTH]", several="+")
     ] = ()
-    sr_dit: Annotated[Path | None, Argument("the transformer of super resolution, instead of the project's")] = None
-    upsampler: Annotated[Path | None, Argument("its latent upsampler")] = None
-    vae: VaeFile = None
-    text_encoder: TextEncoderFile = None
-    tokenizer: TokenizerFile = None
-    glyph_encoder: GlyphEncoderFile = None
-    image_encoder: ImageEncoderFile = None
+    sr_dit: Annotated[Path | None, Argument("the transformer of super resolution", heading=MODEL_FILES)] = None
+    upsampler: Annotated[Path | None, Argument("its latent upsampler", heading=MODEL_FILES)] = None
     settings: OtherSettings = ()
 
     def run(self) -> int | None:

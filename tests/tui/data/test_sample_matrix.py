@@ -75,8 +75,13 @@ def test_prompts_and_steps(tmp_path: Path) -> None:
         ("bird", "final"): ["final"],
         ("cat · rank-8", "final"): ["final"],
     }
-    asked = {(steps.rows[row], steps.columns[column]) for row, column in steps.asked}
-    assert asked == {(name, column) for name in ("dog", "cat") for column in (NO_LORA, "final")}
+    asked = {(steps.rows[row], steps.columns[column]): name for (row, column), name in steps.asked.items()}
+    assert asked == {
+        ("dog", NO_LORA): "dog.base",
+        ("dog", "final"): "dog",
+        ("cat", NO_LORA): "cat.base",
+        ("cat", "final"): "cat",
+    }
     assert steps.place_of(tmp_path / "results/train/previews/cat.step000200.mp4") == ((1, 1), 1)
     assert steps.place_of(tmp_path / "nowhere.mp4") is None
 
