@@ -25,6 +25,8 @@ NAMED = {
     "lora": "results/lora.safetensors",
     "samples": "results/samples",
     "contact_sheet": "results/samples/contact_sheet.png",
+    "sample_grid": "results/samples/grid.png",
+    "sample_film": "results/samples/grid.mp4",
     "all_checkpoints": "results/checkpoints",
     "checkpoint_sheet": "results/checkpoints/grid.png",
     "checkpoint_film": "results/checkpoints/grid.mp4",
