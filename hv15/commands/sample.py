@@ -103,6 +103,7 @@ def sample_request(options: Sample) -> SampleRequest:
         UserError: the size cannot be read.
     """
     return SampleRequest(
+        experiment=options.experiment,
         prompts=options.prompts,
         seeds=options.seed,
         loras=options.lora,

@@ -125,6 +125,7 @@ def _open(options: Upsample, before: SampleSpec | None) -> Project:
     seed = options.seed if options.seed is not None else before.seed if before is not None else None
     task: Task = "t2v" if image is None else "i2v"
     request = SampleRequest(
+        experiment=options.experiment,
         prompts=[prompt],
         seeds=() if seed is None else (seed,),
         loras=options.lora,

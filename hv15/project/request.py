@@ -56,6 +56,8 @@ class SampleRequest:
     """Files instead of the project's; its other models stay."""
     settings: Sequence[str] = ()
     """Any other settings, as NAME=VALUE."""
+    experiment: str = ""
+    """Whose settings are used for what is not given here; "": the config's own."""
     typed: str = "--"
     """What the options began with, for messages."""
 
@@ -93,7 +95,7 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
         changes["models"] = {**_section(changes, "models"), **paths}
         models = {}
     try:
-        return Project(config, changes, text=text, models=models)
+        return Project(config, changes, text=text, models=models, experiment=request.experiment, overrides_win=True)
     except ConfigError as error:
         given = {("sample", name) for name in asked}
         raise ConfigError([_as_typed(problem, given, request.typed) for problem in error.problems]) from None

@@ -60,8 +60,13 @@ def test_it_is_complete_in_a_browser(page: Path, tmp_path: Path, width: int) -> 
     looked_at = page.with_name(f"looked-at-{width}.html")
     looked_at.write_text(with_scripts(page.read_text(encoding="utf-8"), LOOKED_AT), encoding="utf-8")
     size = f"--window-size={width},900"
-    seen = chromium(tmp_path, size, "--virtual-time-budget=10000", "--dump-dom", looked_at.as_uri())
-    [answer] = re.findall(r'<pre id="said">(.*?)</pre>', seen)
+    answers: list[str] = []
+    for _ in range(5):  # its clock does not wait for the decoder of a busy machine
+        seen = chromium(tmp_path, size, "--virtual-time-budget=10000", "--dump-dom", looked_at.as_uri())
+        answers = answers or re.findall(r'<pre id="said">(.*?)</pre>', seen)
+        if answers:
+            break
+    [answer] = answers
     said = json.loads(answer.replace("&amp;", "&"))
     assert said["broken"] == []
     assert said["requests"] == []

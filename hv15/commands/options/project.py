@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from hv15.arguments import Argument, Command, Entry
-from hv15.commands.options.base import SettingsCommand
+from hv15.commands.options.base import SettingsCommand, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,8 @@ class Why(SettingsCommand):
     """Say what would run and why."""
 
     name: ClassVar[str] = "why"
-    target: Annotated[tuple[str, ...], Argument("a file to be made; without --target if the project is here")] = ()
+    words: Targets = ()
+    target: Annotated[tuple[str, ...], Argument("the same as TARGET")] = ()
     json: Annotated[bool, Argument("for programs")] = False
 
     def run(self) -> None:
