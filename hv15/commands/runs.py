@@ -85,9 +85,12 @@ def refuse_broken(options: Run) -> None:
         return
     from hv15.plan.beforehand import refuse_beforehand
     from hv15.project import Project
+    from hv15.project.remote import remote_items
     from hv15.workflow import asked_runs, make_demo_clips, said_of
 
     base = Project(options.config)
+    if not all(each.is_here for each in remote_items(base)):
+        return  # the run copies them first
     base.models.check()
     make_demo_clips(base)
     for project in asked_runs(base, options.target):

@@ -56,6 +56,7 @@ def train(options: Train) -> int | None:
         )
     take_gpu(device)
     from hv15.cache.batches import Stores
+    from hv15.cache.scratch import copied
     from hv15.train.run import train
 
     items = project.training_items()
@@ -65,6 +66,7 @@ def train(options: Train) -> int | None:
         print(f"{left_out} files were left out: `hv15 report` says why", file=sys.stderr)
     log_notes(log, project, training_notes(project, items))
     stores = Stores(project.latents.store, project.texts.store, project.masks.store)
+    stores = copied(stores, project.settings.cache.scratch, project.settings.resolve)
     previews = preview_plan(project)
     train(
         project.settings,

@@ -79,6 +79,15 @@ class CachePaths:
     def model_fingerprints(self) -> Path:
         return self.root / "fingerprints.json"
 
+    @property
+    def remote(self) -> Path:
+        """The folder of copies from remote storage, by bucket and name."""
+        return self.root / "remote"
+
+    def fetched(self, name: str) -> Path:
+        """Return the note that a remote file or folder is copied; `name` stands for its path there."""
+        return self.remote / ".fetched" / f"{name}.json"
+
     def latent_colors(self, vae: str) -> Path:
         """Return the file of the linear map from a VAE's latents to colors (`hv15.sample.latent_colors`)."""
         return self.root / "latent-colors" / f"{vae}.safetensors"

@@ -35,6 +35,7 @@ from hv15.errors import UserError, of_the_system
 from hv15.gpus import gpu_jobs
 from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
+from hv15.project.remote import fetch_missing
 from hv15.records.json_values import Json, RecordError
 from hv15.records.paths import ProjectPaths
 from hv15.records.rules import Rule
@@ -90,6 +91,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         name_source(workflow)
         find_command()
         if workflow.is_main_process:
+            fetch_missing(project)
             with paused_collection():
                 opened.check()
     except (UserError, OSError) as error:

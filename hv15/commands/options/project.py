@@ -89,6 +89,18 @@ class Show(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fetch(SettingsCommand):
+    """Copy what the config names in remote storage (s3://...) into the cache; again what is newer there."""
+
+    name: ClassVar[str] = "fetch"
+
+    def run(self) -> None:
+        from hv15.commands.project import fetch
+
+        fetch(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lock(SettingsCommand):
     """Write versions, models and clips as they are now into hv15.lock."""
 
@@ -194,6 +206,7 @@ class Publish(SettingsCommand):
 
 PROJECT_COMMANDS: tuple[Entry, ...] = (
     New,
+    Fetch,
     Check,
     Plan,
     Timesteps,
