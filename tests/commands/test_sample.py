@@ -178,7 +178,8 @@ def test_without_a_project(done: Workbench, tmp_path: Path, monkeypatch: pytest.
     is_a_refusal(hv15("sample", "a red circle"), ("config.yaml: does not exist", "--project"))
     missing = hv15("sample", "a red circle", "--dit", models.path("dit"))
     assert missing.code == 2
-    assert "models.vae: is missing" in missing.err
+    assert "error: --glyph-encoder: is missing: task t2v needs its path" in missing.err
+    assert "--vae: is missing" in missing.err
 
 
 def test_a_named_file_replaces_one_model_of_the_demo(done: Workbench, tmp_path: Path) -> None:
@@ -198,6 +199,12 @@ def test_a_wrong_value_is_named_by_the_option_that_was_typed(done: Workbench) ->
     assert "sample.video_length" not in said.err
     assert "--config sample.vae_tile_size" in said.err
     assert "--config sample.video_length: 6" in done.hv15("sample", "a", "--set", "sample.video_length=6").err
+
+
+def test_what_is_wrong_with_the_prompt_is_said_so_and_once(done: Workbench) -> None:
+    is_a_refusal(done.hv15("sample", " ", *SMALL), ("error: prompt: found '', expected some text",))
+    said = done.hv15("sample", "a", "b", "--size", "100", "100")
+    assert said.err.count("--size: 100 pixels: must be a multiple of 16") == 1
 
 
 def test_strengths_and_options_never_come_from_the_prompt(done: Workbench, tmp_path: Path) -> None:
@@ -363,7 +370,8 @@ def refusals(done: Workbench, tmp_path: Path) -> Iterator[None]:
         (("--set", "quantize"), "expected NAME=VALUE"),
         (("--set", "sample.quantise=fp8"), "quantise"),
         (("--set", "sample.seed=[1"), "--set"),
-        (("--image", "nothing.png"), "task is t2v"),
+        (("--image", "nothing.png"), "error: --image: is set, but task is t2v"),
+        (("--lora", "x.safetensors", "--include", "(["), "error: --include: '([' is not a regular expression"),
         (("--lora-blocks", "0-19"), "'0-19': expected blocks and a factor such as 0-19:0.5"),
         (("--lora-blocks", "a-b:1"), "expected blocks"),
         (("--lora-steps", "0.5:0"), "expected a part of the steps"),
