@@ -53,6 +53,8 @@ include: "rules/cache.smk"
 include: "rules/train.smk"
 include: "rules/sample.smk"
 include: "rules/publish.smk"
+include: "rules/experiments.smk"
+include: "rules/reproduce.smk"
 include: "rules/report.smk"
 
 
@@ -65,8 +67,3 @@ rule all:
     default_target: True
     input:
         PROJECT.everything,
-
-
-rule experiments:
-    input:
-        PROJECT.all_experiments,

@@ -171,3 +171,18 @@ def _installed() -> list[str]:
     except Exception as error:  # whatever a driver may raise; torch finds its GPU without it
         log.debug("the GPUs cannot be counted: %s", error)
         return []
+
+
+def gpu_models() -> list[str]:
+    """The names of this machine's GPUs as the driver tells them, such as "NVIDIA H200"; [] if there are none."""
+    if not any(Path(driver).exists() for driver in _DRIVERS):
+        return []
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+    except Exception as error:  # as above
+        log.debug("the GPUs' names cannot be read: %s", error)
+        return []

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -73,6 +73,11 @@ def run_on_ranks(count: int, device: str, setting: str, *, machines: int = 1) ->
     here = count // machines
     take_gpus(device, here, setting)
     return _wait(_start(command, machine, here, count))
+
+
+def run_here(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run another command to its end and return its exit code; requests to stop and to save are passed on to it."""
+    return _wait([subprocess.Popen(command, env=environment)])
 
 
 def _start(command: Sequence[str], machine: Machine, here: int, count: int) -> list[subprocess.Popen[bytes]]:

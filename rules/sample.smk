@@ -3,7 +3,7 @@
 # The LoRA of each step that a training keeps can be sampled in the same way, as results/checkpoints/STEP/NAME.mp4.
 
 
-from hv15.records.outputs import DECODED, LATENTS, subject
+from hv15.records.outputs import DECODED, LATENTS, enlarged, subject
 
 
 rule condition_shard:
@@ -39,6 +39,8 @@ rule sample_condition:
         PATHS.log("sample_condition.{name}"),
     benchmark:
         PATHS.benchmark("sample_condition.{name}")
+    wildcard_constraints:
+        name=PROJECT.condition_pattern,
     conda:
         "environment.yaml"
     threads: PROJECT.threads("condition")
@@ -152,6 +154,96 @@ for STEP in (None, "{step}"):
                 "job {log:q} taken {params.made:q} {output:q}"
                 " hv15 stage decode --spec {input.spec:q} {params.files:q} --out {output:q}"
                 + EXPERIMENT
+
+
+# Super resolution, with sample.sr: NAME.sr.mp4 beside NAME.mp4, from its latents. A shard has other models than above.
+rule upsample_shard:
+    input:
+        unpack(PROJECT.inputs("upsample_shard.{shard}")),
+    output:
+        temp(PATHS.made("upsample_shard.{shard}")),
+    log:
+        PATHS.log("upsample_shard.{shard}"),
+    benchmark:
+        PATHS.benchmark("upsample_shard.{shard}")
+    conda:
+        "environment.yaml"
+    threads: PROJECT.threads("upsample")
+    resources:
+        **PROJECT.resources("upsample", "upsample_shard.{shard}"),
+        gpu=PROJECT.gpus("sample"),
+    message:
+        PROJECT.message(
+            "Super resolution, shard {wildcards.shard}", "upsample_shard.{shard}"
+        )
+    shell:
+        "job {log:q} hv15 stage shard --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
+
+
+rule upsample_latents:
+    input:
+        unpack(PROJECT.inputs("upsample_latents.{name}")),
+    output:
+        LATENTS.path(PATHS, enlarged("{name}")),
+    log:
+        PATHS.log("upsample_latents.{name}"),
+    benchmark:
+        PATHS.benchmark("upsample_latents.{name}")
+    conda:
+        "environment.yaml"
+    threads: PROJECT.threads("upsample")
+    resources:
+        **PROJECT.resources("upsample"),
+        gpu=PROJECT.gpus("sample", "upsample_latents.{name}"),
+    params:
+        made=str(PATHS.before_taken(LATENTS.path(PATHS, enlarged("{name}")))),
+        files=PROJECT.options_of("low", "lora", "condition"),
+    message:
+        PROJECT.message(
+            "Super resolution of {wildcards.name}", "upsample_latents.{name}"
+        )
+    shell:
+        "job {log:q} taken {params.made:q} {output:q}"
+        " hv15 stage upsample --spec {input.spec:q} {params.files:q} --out {output:q}"
+        + EXPERIMENT
+
+
+for OUTPUT in DECODED:
+
+    rule:
+        name:
+            OUTPUT.enlarging_rule
+        input:
+            unpack(PROJECT.inputs(OUTPUT.enlarging_rule + ".{name}")),
+        output:
+            (
+                directory(OUTPUT.path(PATHS, enlarged("{name}")))
+                if OUTPUT.is_folder
+                else OUTPUT.path(PATHS, enlarged("{name}"))
+            ),
+        log:
+            PATHS.log(OUTPUT.enlarging_rule + ".{name}"),
+        benchmark:
+            PATHS.benchmark(OUTPUT.enlarging_rule + ".{name}")
+        conda:
+            "environment.yaml"
+        threads: PROJECT.threads("decode_large")
+        resources:
+            **PROJECT.resources("decode_large"),
+            gpu=PROJECT.gpu_of(OUTPUT.enlarging_rule + ".{name}"),
+        params:
+            made=str(PATHS.before_taken(OUTPUT.path(PATHS, enlarged("{name}")))),
+            files=PROJECT.options_of("latents"),
+        message:
+            PROJECT.message(
+                "Decoding the enlarged {wildcards.name}",
+                OUTPUT.enlarging_rule + ".{name}",
+            )
+        shell:
+            "job {log:q} taken {params.made:q} {output:q}"
+            " hv15 stage decode --spec {input.spec:q} {params.files:q} --out {output:q}"
+            + EXPERIMENT
 
 
 rule contact_sheet:

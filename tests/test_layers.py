@@ -22,6 +22,7 @@ LEVELS = (
         "figures",
         "file_sizes",
         "home",
+        "installed",
         "lazy_names",
         "operating_system",
         "terminal_text",

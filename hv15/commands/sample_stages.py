@@ -12,26 +12,32 @@ from typing import Literal
 from hv15.atomic import atomic_path
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import denoising_notes, log_notes
-from hv15.commands.options.stages import SampleCondition, SampleDecode, SampleDenoise
-from hv15.commands.sample_work import is_made
+from hv15.commands.options.stages import SampleCondition, SampleDecode, SampleDenoise, SampleUpsample
+from hv15.commands.sample_work import LatentsWork, decoding_stage, enlarge, is_made
 from hv15.commands.shard_failures import raise_failure
 from hv15.commands.twin_copies import copy_twin
 from hv15.data.captions import caption_key
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
+from hv15.out_of_memory import memory_advice
 from hv15.project import Project
 from hv15.ranks import is_rank, run_on_ranks
 from hv15.records.json_values import JsonObject
 from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
-from hv15.sample.prompts import SampleSpec
+from hv15.sample.prompts import LOW, SampleSpec
 from hv15.terminal_text import one_line
 
 log = logging.getLogger(__name__)
 
-Made = Literal["a first image", "latents", "a decoded sample"]
+Made = Literal["a first image", "latents", "an enlarged sample", "a decoded sample"]
 
-_FIELDS: dict[Made, str] = {"a first image": "image_encoder", "latents": "trained", "a decoded sample": "latents"}
+_FIELDS: dict[Made, str] = {
+    "a first image": "image_encoder",
+    "latents": "trained",
+    "an enlarged sample": LOW,
+    "a decoded sample": "latents",
+}
 """For each product, a field that only its spec has."""
 
 
@@ -121,6 +127,26 @@ def _same(options: SampleDenoise, spec: SampleSpec, made_from: JsonObject) -> Pa
     return Path(named) if is_made(Path(named), spec, made_from) else None
 
 
+def upsample(options: SampleUpsample) -> int | None:
+    """Make a sample larger by super resolution; return an exit code if other processes did it.
+
+    Raises:
+        UserError: a model, a LoRA, an encoded text or the small sample cannot be used.
+    """
+    project = Project(options.config, options.overrides)
+    settings = project.settings
+    log_to_stderr(settings.runtime.log_level)
+    if not is_rank() and copy_twin(options.spec, options.out):
+        return None
+    raise_failure(options.out, ProjectPaths(run=project.paths.run))
+    spec, made_from = _read(options.spec, "an enlarged sample")
+    code = run_on_ranks(settings.sample.context_parallel, settings.runtime.device, settings.sample.asks_for_gpus)
+    if code is not None:
+        return code
+    enlarge(project, [LatentsWork(spec, made_from, options.out, options.lora, options.condition, low=options.low)])
+    return None
+
+
 def decode(options: SampleDecode) -> None:
     """Turn latents into a video or a folder of images.
 
@@ -150,15 +176,16 @@ def decode(options: SampleDecode) -> None:
         raise UserError("--latents is missing", hint="give a .latents.safetensors file")
     vae = project.models.path("vae")
     take_gpu(project.settings.runtime.device)
-    decode_latents(
-        options.latents,
-        vae,
-        options.out,
-        spec,
-        made_from=made_from,
-        device=project.settings.runtime.device,
-        patch_conv=project.settings.sample.vae_enable_patch_conv,
-    )
+    with memory_advice("decode" if spec is None else decoding_stage(spec)):
+        decode_latents(
+            options.latents,
+            vae,
+            options.out,
+            spec,
+            made_from=made_from,
+            device=project.settings.runtime.device,
+            patch_conv=project.settings.sample.vae_enable_patch_conv,
+        )
 
 
 def _spec_for(

@@ -70,6 +70,7 @@ def train(options: Train) -> int | None:
         dit_path=project.models.path("dit"),
         held_out=project.validation_items(),
         previews=previews,
+        until=options.until,
     )
     project.dataset.record().write(
         options.out.parent / project.paths.training.name / project.paths.trained_dataset.name

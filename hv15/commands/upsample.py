@@ -14,6 +14,7 @@ from hv15.choices import ENLARGING_ROLES, Role, Task, roles_of
 from hv15.commands.encode import text_encoder
 from hv15.commands.fetched_models import fetch_models
 from hv15.commands.logs import log_to_stderr
+from hv15.commands.notes import enlarging_notes
 from hv15.commands.options.stages import Upsample
 from hv15.commands.sample import Parts
 from hv15.commands.sample_work import check_machine, first_frame_encoder, loaded_decoder
@@ -34,7 +35,7 @@ from hv15.sample.loras import loras_of
 from hv15.sample.plan import plan_enlarged
 from hv15.sample.prompts import Enlarged, ImageFile, SampleSpec
 from hv15.sample.provenance import provenance
-from hv15.sample.resolutions import enlarged_size, is_official_size, parse_size
+from hv15.sample.resolutions import enlarged_size, parse_size
 from hv15.terminal_text import one_line
 
 if TYPE_CHECKING:
@@ -204,19 +205,12 @@ def _is_made(project: Project, spec: SampleSpec, out: Path) -> bool:
 
 def _say(project: Project, video: SmallVideo, spec: SampleSpec) -> None:
     """Log what is done, and what differs from the official program."""
-    chosen = project.models.super_resolution
     sizes = f"{video.width}x{video.height} to {spec.width}x{spec.height} pixels, {video.frames} frames"
-    log.info("super resolution to %s: %s, %d steps", chosen.resolution, sizes, spec.steps)
+    log.info("super resolution to %s: %s, %d steps", project.models.super_resolution.resolution, sizes, spec.steps)
     if video.change:
         log.warning("note: %s: %s", video.path, video.change)
-    official = is_official_size(video.height, video.width, chosen.low)
-    if not official or (spec.height, spec.width) != enlarged_size(video.height, video.width, chosen.resolution):
-        log.warning(
-            "note: %s is not an official pair of sizes for %s: the models were not made for it, and the official "
-            "program refuses it",
-            sizes.partition(" pixels")[0],
-            chosen.name,
-        )
+    for sentence in enlarging_notes(spec):
+        log.warning("note: %s", sentence)
 
 
 def _make(project: Project, video: SmallVideo, spec: SampleSpec, out: Path, before: SampleSpec | None) -> None:

@@ -1,11 +1,11 @@
 """Curves of trainings over one another, by matplotlib: a line for each group, and a band for the spread of its seeds.
 
-Equal measurements give equal files.
+They are drawn into files for papers, and on the page, whose colours of groups suit light and dark.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    Colour = str | tuple[float, float, float, float]
-
 MOST_LINES = 12
 """Groups of a chart: those with the lowest validation losses, or the first ones."""
 _POINTS = 300
@@ -28,14 +26,33 @@ _LOG_FROM = 5.0
 """An axis is logarithmic if its largest value is more than so many times the smallest."""
 
 
+SIZE = (7.0, 4.0)
+"""Width and height of a chart in inches."""
+NAMES = ("setting", "validation", "noise", "loss")
+_DARK = 0.28
+"""Where the colours of ordered groups begin on dark paper, as a part of all."""
+
+
 @dataclass(frozen=True)
 class ComparisonChart:
-    """One chart, and what it shows in a sentence."""
+    """One chart, and what it shows in words."""
 
     name: str
+    title: str
     caption: str
-    files: tuple[Path, ...]
-    """The same picture in the formats of `PAPER_FORMATS`."""
+    draw: Callable[[Axes], object]
+
+    def figure(self) -> Figure:
+        """Draw it."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.subplots()
+        self.draw(axes)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:  # beside the chart, so that it hides no line
+            figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+        return figure
 
 
 class Band(NamedTuple):
@@ -47,39 +64,48 @@ class Band(NamedTuple):
     """The standard deviation over the seeds; None of a single training."""
 
 
-def draw_charts(comparison: TrainingComparison, folder: Path) -> list[ComparisonChart]:
-    """Draw all charts of which there is something to show, in a folder.
+def make_charts(comparison: TrainingComparison) -> list[ComparisonChart]:
+    """Return the charts of which there is something to show."""
+    groups = shown_groups(comparison)
+    losses, validations = _bands(groups, loss_band), _bands(groups, validation_band)
+    seeds = "; bands: standard deviation over seeds" if comparison.has_repetitions else ""
+    charts = list[ComparisonChart]()
+    if (varied := comparison.varied) is not None and comparison.best_group is not None:
+        name, caption = short_name(varied), "Each training, and mean and standard deviation over its seeds"
+        title = f"Lowest validation loss by {name}"
+        charts.append(ComparisonChart("setting", title, caption, lambda axes: _draw_setting(axes, comparison, varied)))
+    if validations:
+        caption = f"Loss on clips that were not trained on{seeds}"
+        draw = _drawing(groups, validations, "o-")
+        charts.append(ComparisonChart("validation", "Validation", caption, draw))
+    levels = _levels(groups) if comparison.is_comparable else None
+    if levels is not None:
+        caption = "The last validation at each level, relative to the mean of all groups: below 0 is better there"
+        draw = _drawing_of_levels(groups, levels)
+        charts.append(ComparisonChart("noise", "Validation by noise level", caption, draw))
+    if losses:
+        caption = (
+            f"Running mean ({SMOOTHING:g}) of the loss on trained clips{seeds}. It depends on which noise levels are "
+            "trained, so it tells less than the validation"
+        )
+        charts.append(ComparisonChart("loss", "Loss", caption, _drawing(groups, losses, "-")))
+    return charts
+
+
+def write_charts(charts: Iterable[ComparisonChart], folder: Path) -> list[Path]:
+    """Write charts as files for papers, and return the files.
 
     Raises:
-        UserError: a picture cannot be written.
+        UserError: one cannot be written.
     """
-    groups = shown_groups(comparison)
-    seeds = "; bands: standard deviation over seeds" if comparison.has_repetitions else ""
-    charts: dict[str, tuple[str, Callable[[Axes], bool]]] = {}
-    if (varied := comparison.varied) is not None and comparison.is_comparable:
-        caption = f"Lowest validation loss by {short_name(varied)}: each training, and mean and standard deviation"
-        charts["setting"] = (caption, lambda axes: _draw_setting(axes, comparison, varied))
-    charts |= {
-        "validation": (
-            f"Loss on clips that are not trained on{seeds}",
-            lambda axes: _draw_bands(axes, groups, {group: validation_band(group) for group in groups}, "o-"),
-        ),
-        "noise": (
-            "The last validation by noise level, relative to the mean of all groups: below 0 is better there",
-            lambda axes: _draw_noise(axes, groups) if comparison.is_comparable else False,
-        ),
-        "loss": (
-            f"Running mean ({SMOOTHING:g}) of the loss on trained clips{seeds}. It depends on which noise levels are "
-            "trained, so it tells less than the validation",
-            lambda axes: _draw_bands(axes, groups, {group: loss_band(group) for group in groups}, "-"),
-        ),
-    }
-    drawn = []
-    for name, (caption, draw) in charts.items():
-        files = _save(draw, folder / name)
-        if files:
-            drawn.append(ComparisonChart(name, caption, tuple(files)))
-    return drawn
+    written = []
+    for chart in charts:
+        figure = chart.figure()
+        for suffix in PAPER_FORMATS:
+            path = (folder / chart.name).with_suffix(suffix)
+            save_figure(figure, path)
+            written.append(path)
+    return written
 
 
 def shown_groups(comparison: TrainingComparison) -> list[TrainingGroup]:
@@ -123,47 +149,75 @@ def _band(steps: Sequence[float], found: Sequence[Sequence[float | None]]) -> Ba
     return Band(steps, means, deviations if len(deviations) == len(means) else None)
 
 
-def _colours(comparison_groups: Sequence[TrainingGroup]) -> list[Colour]:
-    """Colours along a scale for groups that are in the order of one number; others are told apart by hue."""
-    from matplotlib import colormaps
+def chart_colours(comparison: TrainingComparison) -> dict[str, str]:
+    """Return the page's variable for the colour of each group, by that colour."""
+    return {colour: f"--group-{number}" for number, colour in enumerate(_colours(shown_groups(comparison)))}
 
-    count = len(comparison_groups)
-    values = [value for group in comparison_groups for value in group.settings.values()]
+
+def colour_styles(comparison: TrainingComparison) -> dict[str, str]:
+    """Return the page's variables for the colours of groups, on light and on dark paper."""
+    groups = shown_groups(comparison)
+    colours = {"light": _colours(groups), "dark": _colours(groups, begin=_DARK, end=1.0)}
+    return {
+        paper: " ".join(f"--group-{number}: {colour};" for number, colour in enumerate(each))
+        for paper, each in colours.items()
+    }
+
+
+def _colours(groups: Sequence[TrainingGroup], *, begin: float = 0.0, end: float = 0.92) -> list[str]:
+    """Colours, as #rrggbb, along a scale for groups that differ in one number; others are told apart by hue.
+
+    Args:
+        begin, end: the part of the scale.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    count = len(groups)
+    values = [value for group in groups for value in group.settings.values()]
     is_ordered = count > 2 and len(values) == count and all(_is_number(value) for value in values)
     if not is_ordered:
-        return [colormaps["tab10" if count <= 10 else "tab20"](number) for number in range(count)]
+        hues = colormaps["tab10" if count <= 10 else "tab20"]
+        return [to_hex(hues(number)) for number in range(count)]
     ranks = {value: rank for rank, value in enumerate(sorted(values, key=lambda value: float(str(value))))}
-    return [colormaps["viridis"](0.92 * ranks[value] / (count - 1)) for value in values]
+    return [to_hex(colormaps["viridis"](begin + (end - begin) * ranks[value] / (count - 1))) for value in values]
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _draw_bands(
-    axes: Axes, groups: Sequence[TrainingGroup], bands: dict[TrainingGroup, Band | None], style: str
-) -> bool:
-    """Draw the bands that there are; False if there are none."""
-    values: list[float] = []
-    for group, colour in zip(groups, _colours(groups), strict=True):
-        band = bands[group]
-        if band is None:
-            continue
-        values += band.mean
-        axes.plot(band.x, band.mean, style, color=colour, markersize=4, label=group.label)
-        if band.deviation is not None:
-            low = [mean - deviation for mean, deviation in zip(band.mean, band.deviation, strict=True)]
-            high = [mean + deviation for mean, deviation in zip(band.mean, band.deviation, strict=True)]
-            axes.fill_between(band.x, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss")
-    if values and min(values) > 0 and max(values) > _LOG_FROM * min(values):
-        axes.set_yscale("log")
-    return bool(values)
+def _bands(groups: Sequence[TrainingGroup], band: Callable[[TrainingGroup], Band | None]) -> dict[TrainingGroup, Band]:
+    """The bands that there are."""
+    return {group: found for group in groups if (found := band(group)) is not None}
 
 
-def _draw_noise(axes: Axes, groups: Sequence[TrainingGroup]) -> bool:
-    """Draw each group's last validation by noise level, as a deviation from the mean of all groups in percent."""
+def _drawing(
+    groups: Sequence[TrainingGroup], bands: Mapping[TrainingGroup, Band], style: str
+) -> Callable[[Axes], None]:
+    """What draws bands."""
+
+    def draw(axes: Axes) -> None:
+        for group, colour in zip(groups, _colours(groups), strict=True):
+            band = bands.get(group)
+            if band is None:
+                continue
+            axes.plot(band.x, band.mean, style, color=colour, markersize=4, label=group.label)
+            if band.deviation is not None:
+                low = [mean - deviation for mean, deviation in zip(band.mean, band.deviation, strict=True)]
+                high = [mean + deviation for mean, deviation in zip(band.mean, band.deviation, strict=True)]
+                axes.fill_between(band.x, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss")
+        values = [value for band in bands.values() for value in band.mean]
+        if min(values) > 0 and max(values) > _LOG_FROM * min(values):
+            axes.set_yscale("log")
+
+    return draw
+
+
+def _levels(groups: Sequence[TrainingGroup]) -> dict[TrainingGroup, Band] | None:
+    """Each group's last validation by noise level, as a deviation from the mean of all groups in percent."""
     means: dict[TrainingGroup, list[float | None]] = {}
     sigmas: Sequence[float] = ()
     for group in groups:
@@ -173,31 +227,41 @@ def _draw_noise(axes: Axes, groups: Sequence[TrainingGroup]) -> bool:
             levels = zip(*(each.loss_by_quantile for each in last), strict=False)
             means[group] = [found.mean if (found := spread(level)) else None for level in levels]
     if len(means) < 2:
-        return False
+        return None
     every = [spread(level) for level in zip(*means.values(), strict=False)]
-    for group, colour in zip(groups, _colours(groups), strict=True):
+    bands = dict[TrainingGroup, Band]()
+    for group, values in means.items():
         points = [
             (sigma, 100 * (value / whole.mean - 1))
-            for sigma, value, whole in zip(sigmas, means.get(group, ()), every, strict=False)
+            for sigma, value, whole in zip(sigmas, values, every, strict=False)
             if value is not None and whole is not None and whole.mean
         ]
         if points:
-            axes.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4, label=group.label)
-    axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-    axes.set_xlabel("noise level (sigma)")
-    axes.set_ylabel("validation loss, % from the mean")
-    return True
+            bands[group] = Band([sigma for sigma, _ in points], [percent for _, percent in points], None)
+    return bands or None
 
 
-def _draw_setting(axes: Axes, comparison: TrainingComparison, name: str) -> bool:
+def _drawing_of_levels(groups: Sequence[TrainingGroup], levels: Mapping[TrainingGroup, Band]) -> Callable[[Axes], None]:
+    """What draws the deviations by noise level."""
+
+    def draw(axes: Axes) -> None:
+        for group, colour in zip(groups, _colours(groups), strict=True):
+            if group in levels:
+                axes.plot(*levels[group][:2], "o-", color=colour, markersize=4, label=group.label)
+        axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+        axes.set_xlabel("noise level (sigma)")
+        axes.set_ylabel("validation loss, % from the mean")
+
+    return draw
+
+
+def _draw_setting(axes: Axes, comparison: TrainingComparison, name: str) -> None:
     """Draw the lowest validation loss over the one setting that was varied."""
     points: list[tuple[float, TrainingGroup]] = []
     for group in comparison.groups:
         value = group.settings[name]
         if isinstance(value, int | float) and group.validation is not None:
             points.append((float(value), group))
-    if len(points) < 2:
-        return False
     points.sort(key=lambda each: each[0])
     for value, group in points:
         losses = [each.best.loss for each in group.trainings if each.best is not None and each.best.loss is not None]
@@ -213,26 +277,3 @@ def _draw_setting(axes: Axes, comparison: TrainingComparison, name: str) -> bool
         axes.minorticks_off()
     axes.set_xlabel(short_name(name))
     axes.set_ylabel("lowest validation loss")
-    return True
-
-
-def _save(draw: Callable[[Axes], bool], stem: Path) -> list[Path]:
-    """Draw a chart and write it in all formats; nothing if there is nothing to draw."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    if not draw(axes):
-        return []
-    axes.spines[["top", "right"]].set_visible(False)
-    _explain(figure, axes)
-    paths = [stem.with_suffix(suffix) for suffix in PAPER_FORMATS]
-    for path in paths:
-        save_figure(figure, path)
-    return paths
-
-
-def _explain(figure: Figure, axes: Axes) -> None:
-    """Add the legend beside the chart, so that it hides no line."""
-    if axes.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside right upper", frameon=False, fontsize="small")

@@ -142,10 +142,10 @@ class TrainingComparison:
                 "The validation losses cannot be compared: the trainings were not measured at the same noise levels, "
                 "or not on the same clips. train.validation.noise_levels: even measures all at the same levels."
             )
-        if unfinished := [each.name for each in self.trainings if not each.is_finished]:
+        if unfinished := [each.name for each in self.trainings if 0 < each.steps < each.total_steps]:
             notes.append(f"Not finished: {', '.join(unfinished)}.")
-        if unknown := [each.name for each in self.trainings if not each.settings]:
-            notes.append(f"Of unknown settings: {', '.join(unknown)}.")
+        if unmeasured := [each.name for each in self.trainings if not each.steps]:
+            notes.append(f"Nothing measured: {', '.join(unmeasured)}.")
         if len({each.device for each in self.trainings if each.device}) > 1:
             notes.append("They ran on different devices, so times and memory differ for that reason too.")
         return tuple(notes)

@@ -1,17 +1,15 @@
 """A comparison on one page, which needs no other file: tables that can be sorted, curves, samples that play.
 
-Nothing on it is loaded from elsewhere, and all texts are escaped. Equal measurements give an equal page.
+Equal measurements give an equal page.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hv15.comparison.charts import ComparisonChart
+from hv15.comparison.charts import ComparisonChart, chart_colours, colour_styles
 from hv15.comparison.groups import Spread, TrainingComparison
 from hv15.comparison.numbers import (
     PLAIN,
@@ -24,13 +22,12 @@ from hv15.comparison.numbers import (
     spread_text,
 )
 from hv15.comparison.settings import SEED, short_name, value_text
+from hv15.pages.html import render
+from hv15.pages.inlined import Inliner
+from hv15.pages.vector import SERIES, inline_svg
 from hv15.records.json_values import Json, JsonObject
-from hv15.records.metadata import MADE_FROM
 
-LARGEST_EMBEDDED = 32 << 20
-"""Bytes of a film or a sheet on the page; of a larger one there is only a link."""
-TEMPLATE = Path(__file__).with_name("page.html")
-_TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".mp4": "video/mp4"}
+TEMPLATE = Path(__file__).parent / "templates" / "comparison.html"
 
 
 @dataclass(frozen=True)
@@ -70,13 +67,22 @@ class PageTable:
 
 @dataclass(frozen=True)
 class PageSamples:
-    """The samples, with their files as they stand in the page: embedded, or "" if they are too large."""
+    """The samples side by side, with their files as they stand on the page: inside it, or as links."""
 
     note: str
     film: str
-    film_name: str
     sheet: str
-    sheet_name: str
+    linked: str
+    """The names of files that are only linked; "" if there are none."""
+
+
+@dataclass(frozen=True)
+class PageChart:
+    """One chart on the page."""
+
+    title: str
+    caption: str
+    svg: str
 
 
 def make_page(
@@ -92,22 +98,24 @@ def make_page(
     Args:
         made_from: what it depends on, to be written into it.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    template = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
     tables = [trainings_table(comparison)]
     if comparison.has_repetitions:
         tables.insert(0, groups_table(comparison))
-    return template.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        title=title,
-        summary=summary(comparison),
-        notes=comparison.notes,
-        tables=tables,
-        charts=[{"caption": chart.caption, "source": embedded(chart.files[0])} for chart in charts],
-        samples=samples,
-        made_from_key=MADE_FROM,
-        made_from="" if made_from is None else json.dumps(made_from, sort_keys=True, ensure_ascii=False),
-    )
+    colours = {**SERIES, **chart_colours(comparison)}
+    drawn = [
+        PageChart(chart.title, f"{chart.caption}.", inline_svg(chart.figure, chart.name, chart.caption, colours))
+        for chart in charts
+    ]
+    content = {
+        "title": title,
+        "summary": summary(comparison),
+        "notes": comparison.notes,
+        "tables": tables,
+        "charts": drawn,
+        "colours": colour_styles(comparison),
+        "samples": samples,
+    }
+    return render(TEMPLATE, content, made_from)
 
 
 def summary(comparison: TrainingComparison) -> str:
@@ -130,23 +138,14 @@ def summary(comparison: TrainingComparison) -> str:
 
 
 def page_samples(note: str, film: Path, sheet: Path) -> PageSamples:
-    """Return the samples of a page, with their files as far as these are not too large.
+    """Return the samples of a page beside these files, which holds them as far as they are not too large.
 
     Raises:
         OSError: a file cannot be read.
     """
-    return PageSamples(note, embedded(film), film.name, embedded(sheet), sheet.name)
-
-
-def embedded(file: Path) -> str:
-    """Return a file's content as an address; "" if it is too large.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    if file.stat().st_size > LARGEST_EMBEDDED:
-        return ""
-    return f"data:{_TYPES[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
+    inliner = Inliner(film.parent)
+    film_url, sheet_url = inliner.url(film), inliner.url(sheet)
+    return PageSamples(note, film_url, sheet_url, " and ".join(file.name for file in inliner.linked))
 
 
 # -- tables ---------------------------------------------------------------------------------------------------------

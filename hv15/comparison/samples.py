@@ -51,8 +51,13 @@ def noise_of(spec: SampleSpec) -> str:
 
 
 def shown_trainings(comparison: TrainingComparison) -> dict[str, str]:
-    """Return the names of the trainings whose samples are shown, each with its label: the first seed of each group."""
+    """Return the names of the trainings whose samples are shown, each with its label: the first seed of each group.
+
+    If all differ in their seeds alone, those are shown.
+    """
     groups = list(comparison.groups)
+    if len(groups) == 1:
+        return {each.name: each.name for each in comparison.trainings[:MOST_COLUMNS]}
     if len(groups) > MOST_COLUMNS:
         best = sorted(groups, key=lambda each: each.validation.mean if each.validation else float("inf"))
         groups = [group for group in groups if group in best[:MOST_COLUMNS]]
@@ -94,11 +99,11 @@ def side_by_side(
         return None
     first = samples[names[0]]
     common = [key for key in first if all(key in samples[name] for name in names)]
-    with_lora = [key for key in common if first[key][0].lora_multiplier is not None]
+    with_lora = [key for key in common if not first[key][0].name.endswith(BASE_SUFFIX)]
     if not with_lora:
         return None
     shown = with_lora[:MOST_ROWS]
-    bases = {spec.name: path for spec, path in first.values() if spec.lora_multiplier is None}
+    bases = {spec.name: path for spec, path in first.values() if spec.name.endswith(BASE_SUFFIX)}
     base_names = [first[key][0].name + BASE_SUFFIX for key in shown]
     with_base = all(name in bases for name in base_names)
     titles = row_titles({first[key][0].name: first[key][0] for key in shown})

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hv15.atomic import write_text
-from hv15.comparison.charts import draw_charts
+from hv15.comparison.charts import NAMES, make_charts, write_charts
 from hv15.comparison.groups import TrainingComparison
 from hv15.comparison.page import PageSamples, make_page, page_samples
 from hv15.comparison.samples import SideBySide, draw_samples, find_samples, shown_trainings, side_by_side
 from hv15.comparison.tables import groups_csv, latex_table, trainings_csv
+from hv15.figures import PAPER_FORMATS
 from hv15.records.json_values import JsonObject
 from hv15.records.paths import ComparisonPaths, ProjectPaths
 
@@ -22,12 +23,14 @@ def write_comparison(
     *,
     title: str,
     made_from: JsonObject | None = None,
+    has_samples: bool = True,
 ) -> list[Path]:
     """Write all files and return them; those of an earlier comparison that this one has not are removed.
 
     Args:
         places: of the trainings, by name.
         made_from: what the comparison depends on, to be written into the page, the sheet and the video.
+        has_samples: whether samples are looked for, and drawn side by side.
 
     Raises:
         UserError: a sample is damaged, or a file cannot be written.
@@ -35,14 +38,14 @@ def write_comparison(
     from hv15.sample.provenance import made_from_metadata
 
     labels = shown_trainings(comparison)
-    shown = side_by_side(labels, {name: find_samples(places[name]) for name in labels})
+    shown = side_by_side(labels, {name: find_samples(places[name]) for name in labels}) if has_samples else None
     samples: PageSamples | None = None
     if shown is not None:
         metadata = {} if made_from is None else made_from_metadata(made_from)
         draw_samples(shown, out.sheet, out.film, metadata)
         samples = page_samples(_note(comparison, shown), out.film, out.sheet)
-    charts = draw_charts(comparison, out.charts)
-    drawn = [file for chart in charts for file in chart.files]
+    charts = make_charts(comparison)
+    drawn = write_charts(charts, out.charts)
     write_text(out.table, trainings_csv(comparison))
     write_text(out.groups, groups_csv(comparison))
     write_text(out.latex, latex_table(comparison))
@@ -65,6 +68,7 @@ def _note(comparison: TrainingComparison, shown: SideBySide) -> str:
 
 def _remove_former(out: ComparisonPaths, written: Sequence[Path]) -> None:
     """Remove pictures of an earlier comparison."""
-    for file in (out.sheet, out.film, *out.charts.glob("*")):
-        if file not in written and (file.parent != out.charts or file.suffix in (".svg", ".pdf")):
+    charts = [(out.charts / name).with_suffix(suffix) for name in NAMES for suffix in PAPER_FORMATS]
+    for file in (out.sheet, out.film, *charts):
+        if file not in written:
             file.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from hv15.config.section import expand_variables
 from hv15.config.settings import Settings
 from hv15.errors import of_the_system
 from hv15.records.json_values import Json, JsonObject
+from hv15.records.paths import project_of
 from hv15.records.problems import COMMAND_LINE, ConfigError, Location, Place, Problem, dotted
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ConfigSource:
         from hv15.config.yaml_file import read_yaml
 
         self.path = Path(path)
-        self.root = self.path.absolute().parent
+        self.root = project_of(self.path).root
         self._source = read_yaml(self.path, text)
         self._replaced: set[Location] = set()
         self._data = _merge(self._source.data, overrides or {}, (), self._replaced)

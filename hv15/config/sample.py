@@ -42,6 +42,7 @@ from hv15.records.outputs import OutputType
 VideoSize = tuple[PixelSize, PixelSize]
 Level = Annotated[float, Field(ge=0.0, le=1.0)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
+_FARTHEST_FIRST: tuple[Enlarging, ...] = ("1080p", "720p", "auto")
 SEED_SUFFIX = ".seed"
 """Stands before the seed in the name of a sample of `seeds`; a prompt's own name has no dot."""
 SAMPLE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.seed\d+)?(\.with-[A-Za-z0-9_-]+)?(\.x[-+.0-9e]+)?(\.base|\.preview)?"
@@ -99,6 +100,9 @@ class PromptSettings(Section):
 
     with_base: bool | None = None
     """As `sample.with_base`, for this prompt."""
+
+    sr: Enlarging | None = None
+    """As `sample.sr`, for this prompt: `off` leaves it small, `auto` makes it larger, too."""
 
     @model_validator(mode="before")
     @classmethod
@@ -215,9 +219,20 @@ class SampleSettings(TransformerSettings):
     what was done. The results are the same up to rounding."""
 
     sr: Enlarging = "off"
-    """Super resolution, from 480p to 720p or from 720p to 1080p: which of the two `hv15 upsample` does. `auto`: what
-    `models.upsampler` is for; with `models.source: hub`, what suits `models.variant`. `off` is as `auto` there, since
-    the command asks for it."""
+    """Super resolution: make each sample larger, too, from its latents, as <name>.sr.mp4. `720p` is for samples of
+    480p, `1080p` for those of 720p. `auto` does what `models.upsampler` is for or, with `models.source: hub`, what
+    suits `models.variant`. Samples without the trained LoRA (`with_base`) stay small. `hv15 upsample` takes `off` for
+    `auto`."""
+
+    sr_steps: Few | None = None
+    """Number of denoising steps of super resolution. If not set: the official number, 6 for 720p and 8 for 1080p."""
+
+    sr_flow_shift: PositiveFloat | None = None
+    """Moves the steps of super resolution towards noise. If not set: the official value, 2."""
+
+    sr_with_loras: bool = False
+    """Use the LoRAs of a sample, the trained one too, in super resolution as well. The official program uses them only
+    for the small video."""
 
     loras: tuple[SampledLoraSettings, ...] = ()
     """LoRAs that are used in addition to the trained one: a list of {path, multiplier}, perhaps only on some layers
@@ -254,6 +269,16 @@ class SampleSettings(TransformerSettings):
         """The setting that asks for several GPUs for one sample, for messages."""
         return f"sample.context_parallel is {self.context_parallel}"
 
+    def sr_of(self, prompt: PromptSettings) -> Enlarging:
+        """Return whether a prompt's samples are made larger, and how far."""
+        return self.sr if prompt.sr is None else prompt.sr
+
+    @property
+    def enlarging(self) -> Enlarging:
+        """How far samples are made larger, all of them with the same models; `off` if none is."""
+        asked = {self.sr_of(prompt) for prompt in self.prompts} or {self.sr}
+        return next((each for each in _FARTHEST_FIRST if each in asked), "off")
+
     def seeds_of(self, prompt: PromptSettings) -> dict[str, int]:
         """Return the seeds of a prompt by the names of its samples: one of its own name, or one for each of `seeds`."""
         if prompt.seed is None and (seeds := prompt.seeds or self.seeds):
@@ -286,6 +311,9 @@ class SampleSettings(TransformerSettings):
             if first != index:
                 text = f"'{prompt.name}' is also the name of prompts[{first}]: give each prompt its own name"
                 yield ("prompts", index, "name"), text
+            if self.sr_of(prompt) not in ("off", "auto", self.enlarging):
+                text = f"found {self.sr_of(prompt)}, but others become {self.enlarging}, and each has models of its own"
+                yield ("prompts", index, "sr"), f"{text}: choose one of the two for all, or off"
 
 
 def _wrong_seeds(seeds: tuple[int, ...]) -> Iterator[Conflict]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field, PrivateAttr, model_validator
 from pydantic.config import JsonDict
 
-from hv15.choices import Task
+from hv15.choices import ENLARGING_ROLES, Role, Task, roles_of
 from hv15.config.cache import CacheSettings
 from hv15.config.convert import ConvertSettings
 from hv15.config.datasets import DatasetSettings
@@ -80,8 +80,11 @@ class Settings(Section):
 
     def conflicts(self) -> Iterator[Conflict]:
         yield from super().conflicts()
-        for name in self.models.missing_files(self.task):
-            yield ("models", name), f"is missing: task {self.task} needs its path (or models.source hub or demo)"
+        for name in self.models.missing_files(self.roles):
+            needs = f"task {self.task} needs its path (or models.source hub or demo)"
+            if name in ENLARGING_ROLES:
+                needs = f"sample.sr is {self.sample.enlarging}, which needs its path (or models.source hub)"
+            yield ("models", name), f"is missing: {needs}"
         if self.datasets and all(dataset.targets_prior for dataset in self.datasets):
             text = "all are regularisation, so there is nothing to learn: add a dataset, or set reg_target: clips"
             yield ("datasets",), text
@@ -120,6 +123,11 @@ class Settings(Section):
                 yield ("datasets",), f"none of them takes part {part}: see start_step and end_step"
 
     @property
+    def roles(self) -> tuple[Role, ...]:
+        """The models that the project needs: those of its task and, if samples are made larger, of super resolution."""
+        return roles_of(self.task) + (ENLARGING_ROLES if self.sample.enlarging != "off" else ())
+
+    @property
     def i2v_prob(self) -> float:
         """The share of videos that are trained with their first frame as the condition: none for text-to-video."""
         return self.train.i2v_prob if self.task == "i2v" else 0.0
@@ -131,7 +139,7 @@ class Settings(Section):
 
     @property
     def root(self) -> Path:
-        """The project folder, at which relative paths start: the config file's own folder."""
+        """The project folder, at which relative paths start (`hv15.records.paths.project_of`)."""
         return self._root
 
     @property

@@ -11,7 +11,11 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from hv15.choices import PlannedJob
+from hv15.config import Settings
 from hv15.config.runtime import RuntimeSettings
+from hv15.config.training.loss import LossSettings
+from hv15.config.training.schedule import ScheduleSettings
+from hv15.config.training.timesteps import TimestepSettings
 from hv15.out_of_memory import StageName
 from hv15.plan.devices import Device, detect_device, find_device
 from hv15.plan.known_devices import find_rates
@@ -19,6 +23,7 @@ from hv15.plan.stage_plan import StagePlan
 from hv15.plan.stages import StagePlanner
 from hv15.project import Project
 from hv15.records.estimate import Seconds
+from hv15.records.json_values import JsonObject, as_object
 from hv15.units import GIB
 
 STAGES_OF: dict[PlannedJob, tuple[StageName, ...]] = {
@@ -29,6 +34,8 @@ STAGES_OF: dict[PlannedJob, tuple[StageName, ...]] = {
     "train": ("train",),
     "sample": ("denoise", "decode"),
     "decode": ("decode",),
+    "upsample": ("upsample", "decode large"),
+    "decode_large": ("decode large",),
     "convert": (),
 }
 """The stages that a job does, one after the other; none where it computes with no model."""
@@ -40,6 +47,8 @@ ASSUMED_MINUTES: dict[PlannedJob, int] = {
     "train": 24 * 60,
     "sample": 8 * 60,
     "decode": 60,
+    "upsample": 8 * 60,
+    "decode_large": 2 * 60,
     "convert": 30,
 }
 """The limit of a job where nothing is known about the device's speed."""
@@ -53,6 +62,13 @@ BESIDE_MINUTES = 10
 """Added to each limit: the node is slow at the start, the store is on a network."""
 DECODED_AT_ONCE = 3
 """Clips in memory for each thread that decodes: as decoded, resized, and waiting."""
+COSTS_NOTHING = frozenset(
+    {
+        *(*TimestepSettings.model_fields, *LossSettings.model_fields, *ScheduleSettings.model_fields),
+        *("seed", "learning_rate", "loraplus_lr_ratio", "learning_rate_patterns", "network_alpha"),
+    }
+)
+"""Settings of a training on which neither memory nor time depends, and in which experiments often differ."""
 _MB = 1e6
 UNKNOWN_GPU = Device("a GPU of unknown speed", 80 * GIB, None)
 
@@ -93,6 +109,13 @@ def planned_device(runtime: RuntimeSettings) -> Device:
         if runtime.device != "cpu" and not device.gpu:
             return UNKNOWN_GPU
     return replace(device, rates=find_rates(device)[0])
+
+
+def settings_of_cost(settings: Settings) -> JsonObject:
+    """Return the settings on which requests may depend. Runs that differ in others need not be planned again."""
+    dumped = settings.dump()
+    train = {name: value for name, value in as_object(dumped["train"]).items() if name not in COSTS_NOTHING}
+    return {"train": train} | {name: dumped[name] for name in ("task", "models", "datasets", "cache", "sample")}
 
 
 def job_requests(project: Project, device: Device) -> dict[PlannedJob, JobRequest]:
@@ -146,7 +169,9 @@ def _work(job: PlannedJob, plan: StagePlan, planner: StagePlanner) -> Seconds | 
         count = math.ceil(plan.count / planner.project.settings.cache.shards)
     elif plan.name == "denoise":
         count = max(video.steps for video in planner.work.videos)
-    elif job in ("condition", "sample", "decode"):
+    elif plan.name == "upsample":
+        count = max(video.steps for video in planner.work.enlarged)
+    elif job in ("condition", "sample", "decode", "upsample", "decode_large"):
         count = 1
     least, most = (
         getattr(plan.each, end) * count + sum(getattr(time, end) for time in beside) for end in ("least", "most")

@@ -35,10 +35,11 @@ from hv15.project.continuing import find_start, with_origin
 from hv15.project.family import Family
 from hv15.project.model_files import ModelFiles
 from hv15.project.training import training_items, training_spec, validation_items
-from hv15.records.json_values import Json, JsonObject
-from hv15.records.paths import ProjectPaths
+from hv15.records.json_values import Json, JsonObject, RecordError
+from hv15.records.paths import ProjectPaths, project_of
 from hv15.records.problems import ConfigError, Place, Problem
-from hv15.sample.plan import plan_previews, plan_samples
+from hv15.records.trained_dataset import TrainedDataset
+from hv15.sample.plan import plan_all_enlarged, plan_previews, plan_samples
 from hv15.sample.prompts import SampleSpec
 from hv15.train.origin import Origin
 
@@ -77,14 +78,15 @@ class Project:
         self.config = Path(config)
         self.overrides = dict(overrides or {})
         if like is None:
-            self._family = Family(ConfigSource(self.config, self.overrides, text=text), models or {})
+            source, only = ConfigSource(self.config, self.overrides, text=text), _reproduced_clips(self.config)
+            self._family = Family(source, models or {}, only)
             self._runs: dict[str, Project] = {}
         else:
             self._family, self._runs = like._family, like._runs
         self._runs[experiment] = self
         self.settings: Settings = self._family.file.settings(experiment)
         self.root = self.settings.root
-        self.paths = ProjectPaths(self.root, experiment)
+        self.paths = ProjectPaths(self.root, experiment or project_of(self.config).run)
         self.cache = self._family.store
         self.models = self._family.models(self.settings)
         self.dataset = self._family.dataset(self.settings)
@@ -268,6 +270,18 @@ class Project:
         return {spec.name: spec for spec in specs}
 
     @cached_property
+    def enlarged(self) -> dict[str, SampleSpec]:
+        """What super resolution makes of the samples, by their names.
+
+        Raises:
+            UserError: as `samples`, or a model of super resolution is missing or another one than was asked for.
+        """
+        if self.settings.sample.enlarging == "off":
+            return {}
+        models: dict[str, str] = {role: self.models.identity(role) for role in self.settings.roles if role != "dit"}
+        return plan_all_enlarged(self.settings, self.samples, self.models.super_resolution, models)
+
+    @cached_property
     def previews(self) -> list[SampleSpec]:
         """What is sampled while training.
 
@@ -305,3 +319,19 @@ class Project:
     def save_caches(self) -> None:
         """Save what was learnt about files, so that the next plan is quick."""
         self._family.fingerprints.save()
+
+
+def _reproduced_clips(config: Path) -> TrainedDataset | None:
+    """The clips of a reproduction, if it is known which they were; None: all that the datasets hold.
+
+    Raises:
+        UserError: the file that lists them is damaged.
+    """
+    paths = project_of(config)
+    path = paths.reproduced_dataset
+    if not paths.run or not path.exists():
+        return None
+    try:
+        return TrainedDataset.load(path)
+    except RecordError as error:
+        raise UserError.at(path, str(error), hint="remove it, then run `hv15 reproduce` again") from None

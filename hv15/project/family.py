@@ -21,6 +21,7 @@ from hv15.project.dataset import ProjectDataset
 from hv15.project.encodings import encode_clips, encode_masks, encode_texts, latents_settings, text_settings
 from hv15.project.model_files import ModelFiles
 from hv15.records.paths import CachePaths, ProjectPaths
+from hv15.records.trained_dataset import TrainedDataset
 
 Needed = TypeVar("Needed")
 
@@ -31,13 +32,14 @@ class Family:
     Args:
         file: the config.
         own_models: files that a command names instead of the config's.
+        only: what is trained on, if that is not everything that the datasets hold now.
 
     Raises:
         ConfigError: the config is wrong.
     """
 
-    def __init__(self, file: ConfigSource, own_models: Mapping[Role, Path]) -> None:
-        self.file = file
+    def __init__(self, file: ConfigSource, own_models: Mapping[Role, Path], only: TrainedDataset | None = None) -> None:
+        self.file, self._only = file, only
         base = file.settings()
         self.store = base.resolve(base.cache.directory)
         self.fingerprints = FingerprintCache(CachePaths(self.store).model_fingerprints)
@@ -61,7 +63,9 @@ class Family:
         parts = (settings.datasets, validation.datasets)
         named = digest([*([each.model_dump(mode="json") for each in part] for part in parts), validation.fraction])
         if named not in self._datasets:
-            self._datasets[named] = ProjectDataset(settings.datasets, validation, settings.root, self.store)
+            self._datasets[named] = ProjectDataset(
+                settings.datasets, validation, settings.root, self.store, only=self._only
+            )
         return self._datasets[named]
 
     # -- encodings --------------------------------------------------------------------------------------------------

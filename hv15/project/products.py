@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.config import Settings, TrainSettings
@@ -19,35 +20,53 @@ def sample_files(spec: SampleSpec, paths: ProjectPaths) -> list[Path]:
     return [output.path(paths, spec.name) for output in OUTPUT_TYPES[spec.output_type]]
 
 
-def shown_files(settings: Settings, samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> list[Path]:
-    """The files of all samples that people look at."""
-    files = [file for spec in samples.values() for file in sample_files(spec, paths)]
-    return [*files, *sheets(settings, samples, paths)]
+def shown_files(
+    settings: Settings, samples: Mapping[str, SampleSpec], enlarged: Mapping[str, SampleSpec], paths: ProjectPaths
+) -> list[Path]:
+    """The files of all samples that people look at; arguments as in `sheet_samples`."""
+    files = [file for spec in (*samples.values(), *enlarged.values()) for file in sample_files(spec, paths)]
+    if sample_rows(settings, samples, paths):
+        return [*files, paths.sample_grid, paths.sample_film]
+    return [*files, paths.contact_sheet] if sheet_samples(samples, enlarged, paths) else files
 
 
 def shown_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, Path]:
-    """The samples that can be viewed, by name."""
-    shown = {name: OUTPUT_TYPES[spec.output_type][0] for name, spec in samples.items()}
-    return {name: output.path(paths, name) for name, output in shown.items() if output.is_decoded}
+    """The files of the samples that can be viewed, by the same names."""
+    shown = {name: (spec.name, OUTPUT_TYPES[spec.output_type][0]) for name, spec in samples.items()}
+    return {name: output.path(paths, own) for name, (own, output) in shown.items() if output.is_decoded}
 
 
-def sheets(settings: Settings, samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> list[Path]:
-    """The pictures and videos in which all samples are side by side."""
-    if sample_rows(settings, samples, paths):
-        return [paths.sample_grid, paths.sample_film]
-    return [paths.contact_sheet] if sheet_samples(samples, paths) else []
+@dataclass(frozen=True)
+class SheetFiles:
+    """The files of one row of the contact sheet."""
+
+    shown: Path
+    """The sample with the LoRA."""
+    without: Path | None = None
+    """The one without it, if there is one."""
+    enlarged: Path | None = None
+    """The one that super resolution has made larger, if there is one."""
+
+    @property
+    def files(self) -> list[Path]:
+        return [file for file in (self.shown, self.without, self.enlarged) if file is not None]
 
 
-def sheet_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, tuple[Path, Path | None]]:
-    """The samples of the contact sheet, by name: the one with the LoRA, and the one without it if there is one.
+def sheet_samples(
+    samples: Mapping[str, SampleSpec], enlarged: Mapping[str, SampleSpec], paths: ProjectPaths
+) -> dict[str, SheetFiles]:
+    """The samples of the contact sheet, by name.
 
-    Empty if there are fewer than two: the sheet is for comparing them.
+    Empty if there are fewer than two, with those that were made larger: the sheet is for comparing them.
+
+    Args:
+        enlarged: what super resolution makes, by the names of the samples.
     """
-    shown = shown_samples(samples, paths)
-    if len(shown) < 2:
+    shown, larger = shown_samples(samples, paths), shown_samples(enlarged, paths)
+    if len(shown) + len(larger) < 2:
         return {}
     with_lora = {name: file for name, file in shown.items() if not name.endswith(BASE_SUFFIX)}
-    return {name: (file, shown.get(name + BASE_SUFFIX)) for name, file in with_lora.items()}
+    return {name: SheetFiles(file, shown.get(name + BASE_SUFFIX), larger.get(name)) for name, file in with_lora.items()}
 
 
 def gallery_files(settings: Settings, samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, Path]:
@@ -70,7 +89,10 @@ def lora_files(train: TrainSettings, lora: Path) -> list[Path]:
     return [lora, average_of(lora)] if train.ema_decay else [lora]
 
 
-def products(settings: Settings, samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> list[Path]:
-    """Everything that belongs to a finished LoRA."""
-    name, shown = settings.convert.output_name, shown_files(settings, samples, paths)
-    return shown + [paths.converted(layout, name) for layout in settings.convert.formats]
+def products(
+    settings: Settings, samples: Mapping[str, SampleSpec], enlarged: Mapping[str, SampleSpec], paths: ProjectPaths
+) -> list[Path]:
+    """Everything that belongs to a finished LoRA; arguments as in `sheet_samples`."""
+    name = settings.convert.output_name
+    converted = [paths.converted(layout, name) for layout in settings.convert.formats]
+    return shown_files(settings, samples, enlarged, paths) + converted

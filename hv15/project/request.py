@@ -33,7 +33,11 @@ _OPTIONS: dict[Location, str] = {
     ("sample", "seeds"): "seed",
 }
 """The options that give one setting each."""
-_OF_LORAS = {"include_patterns": "include", "exclude_patterns": "exclude", "strength_by": "lora-blocks and --lora-steps"}
+_OF_LORAS = {
+    "include_patterns": "include",
+    "exclude_patterns": "exclude",
+    "strength_by": "lora-blocks and --lora-steps",
+}
 """The options that give a setting of all LoRAs."""
 _OF_PROMPTS = {"prompt": "prompt", "image_path": "--image"}
 """What gives a setting of all prompts."""

@@ -17,6 +17,7 @@ EncodedKind = Literal["latents", "text", "masks"]
 """The kinds of encoded items: clips, captions or prompts, and masks of clips."""
 
 RESULTS = "results"
+REPRODUCED = "reproduced"
 CONFIG = "config.yaml"
 
 
@@ -32,6 +33,17 @@ def manifest_name(shard: int | str, shards: int | str) -> str:
 def config_file(project: Path) -> Path:
     """Return the config file of a project, given the project's folder or the config file itself."""
     return project / CONFIG if project.is_dir() else project
+
+
+def project_of(config: Path) -> ProjectPaths:
+    """Return the paths of the project that a config file describes: those below its own folder.
+
+    The config of a reproduction lies among the results of the project, whose folder its relative paths start at.
+    """
+    folder = config.absolute().parent
+    if folder.parts[-3:-1] == (RESULTS, REPRODUCED):
+        return ProjectPaths(folder.parents[2]).reproduction(folder.name)
+    return ProjectPaths(folder)
 
 
 def average_of(lora: Path) -> Path:
@@ -130,11 +142,16 @@ class ProjectPaths:
     root: Path = Path()
     """The project folder."""
     run: str = ""
-    """The experiment's name; "" for the base config."""
+    """The experiment's name, or the folder of a reproduction in `results`; "" for the base config."""
 
     @property
     def config(self) -> Path:
         return self.root / CONFIG
+
+    @property
+    def project_lock(self) -> Path:
+        """The versions, models and clips that the project was locked with (`hv15 lock`)."""
+        return self.root / "hv15.lock"
 
     @property
     def results(self) -> Path:
@@ -331,6 +348,32 @@ class ProjectPaths:
         """Yield the project's experiments of which anything is there, whether the config still has them, by name."""
         for path in sorted(self.root.glob(f"{RESULTS}/*/{self.specs.name}")):
             yield ProjectPaths(self.root, path.parts[-2])
+
+    # -- LoRAs that are made again from what they tell --------------------------------------------------------------
+
+    def reproduction(self, digest: str) -> ProjectPaths:
+        """Return the paths of the reproduction of a LoRA; all that it makes is below its `results`."""
+        return ProjectPaths(self.root, f"{REPRODUCED}/{digest}")
+
+    def reproductions(self) -> Iterator[ProjectPaths]:
+        """Yield the reproductions that have begun, sorted."""
+        for path in sorted(self.root.glob(f"{RESULTS}/{REPRODUCED}/*/")):
+            yield self.reproduction(path.name)
+
+    @property
+    def reproduced_config(self) -> Path:
+        """The config of the training that is made again, as its LoRA tells it."""
+        return self.results / CONFIG
+
+    @property
+    def reproduced_dataset(self) -> Path:
+        """The clips and captions of the training that is made again, by name; others are left out."""
+        return self.results / "dataset.json"
+
+    @property
+    def reproduction_record(self) -> Path:
+        """Whether the LoRA that was made again is the same, or where it differs."""
+        return self.results / "reproduction.json"
 
     def with_samples(self) -> Iterator[ProjectPaths]:
         """Yield the project, and its experiments with samples or previews, sorted by name."""

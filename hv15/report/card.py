@@ -120,7 +120,8 @@ class ModelCard:
 
     @property
     def title(self) -> str:
-        return self._convert.title or self._convert.output_name
+        named = self._convert.output_name if "output_name" in self._convert.model_fields_set else ""
+        return self._convert.title or named or f"{self.lora.kind} for HunyuanVideo 1.5"
 
     @property
     def description(self) -> str:

@@ -154,7 +154,7 @@ class ResultsPage:
     @cached_property
     def samples(self) -> list[ShownPrompt]:
         """The prompts with their samples."""
-        return shown_prompts(self._project.samples, self._paths, self._inliner)
+        return shown_prompts(self._project.samples, self._paths, self._inliner, self._project.enlarged)
 
     @property
     def changed(self) -> str:

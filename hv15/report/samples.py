@@ -1,4 +1,4 @@
-"""The samples of a project as they are shown on a page: for each prompt without and with the trained LoRA."""
+"""The samples of a project as they are shown on a page: for each prompt without and with the LoRA, and larger."""
 
 from __future__ import annotations
 
@@ -53,17 +53,24 @@ class ShownPrompt:
     media: tuple[ShownMedium, ...]
 
 
-def shown_prompts(samples: Mapping[str, SampleSpec], paths: ProjectPaths, inliner: Inliner) -> list[ShownPrompt]:
+def shown_prompts(
+    samples: Mapping[str, SampleSpec],
+    paths: ProjectPaths,
+    inliner: Inliner,
+    enlarged: Mapping[str, SampleSpec] | None = None,
+) -> list[ShownPrompt]:
     """Return the prompts whose samples can be looked at.
 
     Args:
         samples: by name.
+        enlarged: what super resolution has made of some of them, by the same names.
 
     Raises:
         UserError: a sample is damaged.
         OSError: one is missing.
     """
-    files, titles = shown_samples(samples, paths), row_titles(samples)
+    enlarged = enlarged or {}
+    files, titles, larger = shown_samples(samples, paths), row_titles(samples), shown_samples(enlarged, paths)
     trains = any(spec.lora_multiplier is not None for spec in samples.values())
     rows: dict[str, list[str]] = {}
     for name in sorted(files, key=lambda name: not name.endswith(BASE_SUFFIX)):  # those without the LoRA first
@@ -71,8 +78,13 @@ def shown_prompts(samples: Mapping[str, SampleSpec], paths: ProjectPaths, inline
     found = []
     for row in dict.fromkeys(row_name(name.removesuffix(BASE_SUFFIX)) for name in files):
         names = rows[row]
-        spec = samples[names[-1]]
-        media = (_medium(_label(name, samples[name], trains=trains), files[name], spec, inliner) for name in names)
+        spec, media = samples[names[-1]], list[ShownMedium]()
+        for name in names:
+            media.append(_medium(_label(name, samples[name], trains=trains), files[name], spec, inliner))
+            if name in larger:
+                large = enlarged[name]
+                size = f"{large.width} {TIMES} {large.height} by super resolution"
+                media.append(_medium(size, larger[name], large, inliner))
         found.append(ShownPrompt(row, titles[names[-1]], settings_in_words(spec), tuple(media)))
     return found
 
@@ -98,9 +110,9 @@ def _with(strength: float) -> str:
 def _medium(label: str, file: Path, spec: SampleSpec, inliner: Inliner) -> ShownMedium:
     output = output_of(file)
     if output is not None and output.is_folder:  # images: a few of them side by side
-        from hv15.sample.contact_sheet import read_sample, strip
+        from hv15.sample.contact_sheet import read_few, strip
 
-        drawn = strip(read_sample(file))
+        drawn = strip(read_few(file))
         return ShownMedium(label, "picture", _picture(drawn), "", drawn.width, drawn.height)
     kind: Literal["video", "picture"] = "video" if file.suffix == ".mp4" else "picture"
     still = _still(file) if kind == "video" else ""

@@ -81,7 +81,7 @@ class TrainedLoRA:
     def alpha(self) -> str:
         """The alpha of all its layers; "" if they have different ones."""
         alpha = self.metadata.get("ss_network_alpha", "")
-        return "" if alpha == "Dynamic" else alpha
+        return "" if alpha == "Dynamic" else _short(alpha)
 
     @property
     def steps(self) -> int:
@@ -124,6 +124,11 @@ class TrainedLoRA:
         return {name: str(version) for name, version in _object(self.metadata.get(VERSIONS)).items()}
 
     @property
+    def packages(self) -> list[str]:
+        """The same as pip names them, without what a build adds to a version: `torch==2.9.0`."""
+        return [f"{name}=={version.partition('+')[0]}" for name, version in self.versions.items()]
+
+    @property
     def best(self) -> ValidationRecord | None:
         """The validation with the lowest loss, the first of several."""
         return min(self.validations, key=lambda each: each.loss or 0.0, default=None)
@@ -131,7 +136,7 @@ class TrainedLoRA:
     def setting(self, name: str) -> str:
         """Return a setting of `train` as text; "" if it is not known or not set."""
         value = self.train.get(name)
-        return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+        return "" if value is None else value if isinstance(value, str) else _short(json.dumps(value))
 
 
 def _summary(paths: ProjectPaths) -> TrainingSummary | None:
@@ -154,6 +159,11 @@ def _object(text: str | None) -> JsonObject:
         return {} if text is None else as_object(parse_object(text))
     except RecordError:
         return {}
+
+
+def _short(number: str) -> str:
+    """Return a number without a fraction that is nothing; other texts as they are."""
+    return number.removesuffix(".0")
 
 
 def _whole(value: Json) -> int:

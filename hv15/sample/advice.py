@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from hv15.config.sample import SampleSettings
+from hv15.models.super_resolution import SUPER_RESOLUTIONS
 from hv15.models.variants import Variant, size_class
+from hv15.sample.prompts import Enlarged
+from hv15.sample.resolutions import enlarged_size, is_official_size
 
 _WITH_GRAPHS_OF_THEIR_OWN = ("reduce-overhead", "max-autotune")
 
@@ -24,6 +27,18 @@ def about_sample(variant: Variant, *, height: int, width: int, steps: int, guida
             f"{variant.cure_for_size(height, width)}"
         )
     return sentences
+
+
+def about_enlarging(enlarges: Enlarged, *, height: int, width: int) -> list[str]:
+    """Return advice about sizes that the official program would refuse; height and width are those of the large one."""
+    chosen = SUPER_RESOLUTIONS[enlarges.resolution]
+    official = is_official_size(enlarges.height, enlarges.width, chosen.low)
+    if official and (height, width) == enlarged_size(enlarges.height, enlarges.width, chosen.resolution):
+        return []
+    return [
+        f"{enlarges.width}x{enlarges.height} to {width}x{height} is not an official pair of sizes for {chosen.name}: "
+        "the models were not made for it, and the official program refuses it"
+    ]
 
 
 def about_graphs(settings: SampleSettings) -> list[str]:

@@ -13,7 +13,9 @@ from hv15.lora.reach import Reach
 from hv15.models.super_resolution import SuperResolution
 from hv15.models.variants import VARIANTS
 from hv15.models.weights.fingerprint import model_fingerprint
+from hv15.records.outputs import enlarged
 from hv15.sample.prompts import WHOLE, Enlarged, ImageFile, LoRAFile, SampleSpec, StepCaching
+from hv15.sample.resolutions import enlarged_size
 
 if TYPE_CHECKING:
     from hv15.config import PromptSettings, Settings
@@ -94,6 +96,40 @@ def plan_previews(settings: Settings, samples: Mapping[str, SampleSpec]) -> list
     return specs
 
 
+def plan_all_enlarged(
+    settings: Settings, samples: Mapping[str, SampleSpec], super_resolution: SuperResolution, models: Mapping[str, str]
+) -> dict[str, SampleSpec]:
+    """Return what super resolution makes of a config's samples, by the names of these.
+
+    Args:
+        samples: by their names.
+        models: the identity of each model that super resolution uses, by role.
+
+    Raises:
+        UserError: a LoRA that it uses is to act in steps of which it has none.
+    """
+    sample, found = settings.sample, dict[str, SampleSpec]()
+    columns = columns_of(sample, trains=bool(settings.datasets))
+    for prompt in sample.prompts:
+        if sample.sr_of(prompt) == "off":
+            continue
+        for small in (samples[name + column.suffix] for name in sample.seeds_of(prompt) for column in columns):
+            large = plan_enlarged(
+                replace(small, name=enlarged(small.name), loras=small.loras if sample.sr_with_loras else ()),
+                super_resolution,
+                models,
+                Enlarged(super_resolution.resolution, small.height, small.width),
+                enlarged_size(small.height, small.width, super_resolution.resolution),
+                steps=sample.sr_steps,
+                flow_shift=sample.sr_flow_shift,
+                lora_multiplier=small.lora_multiplier if sample.sr_with_loras else None,
+            )
+            for lora in large.loras:
+                _check_steps(lora, large.steps, f"sample.prompts: {prompt.name}: super resolution")
+            found[small.name] = large
+    return found
+
+
 def plan_enlarged(
     spec: SampleSpec,
     super_resolution: SuperResolution,
@@ -103,6 +139,7 @@ def plan_enlarged(
     *,
     steps: int | None = None,
     flow_shift: float | None = None,
+    lora_multiplier: float | None = None,
 ) -> SampleSpec:
     """Return the sample of super resolution that enlarges a smaller one, from the same prompt and seed.
 
@@ -111,6 +148,7 @@ def plan_enlarged(
         models: the identity of each model that is used now, by role.
         size: (height, width) in pixels.
         steps, flow_shift: None: those of the official program.
+        lora_multiplier: strength of the trained LoRA in super resolution; None: it is not used there.
     """
     height, width = size
     return replace(
@@ -122,7 +160,7 @@ def plan_enlarged(
         guidance_scale=super_resolution.guidance_scale,
         flow_shift=first_set(flow_shift, super_resolution.flow_shift),
         variant=super_resolution.name,
-        lora_multiplier=None,
+        lora_multiplier=lora_multiplier,
         models=dict(models),
         step_cache=None,
         guidance_interval=WHOLE,
@@ -195,10 +233,7 @@ def _lora_file(
 ) -> LoRAFile:
     """A LoRA of a sample with so many steps."""
     file = LoRAFile(*_found(settings, prompt, lora.path, fingerprint), lora.multiplier, Reach.from_settings(lora))
-    try:
-        file.reach.check_steps(steps)
-    except UserError as error:
-        raise UserError(f"sample.prompts: {prompt.name}: {lora.path}: {error.message}", hint=error.hint) from error
+    _check_steps(file, steps, f"sample.prompts: {prompt.name}")
     return file
 
 
@@ -216,6 +251,18 @@ def _with(row: SampleSpec, lora: LoRAFile, strength: float) -> SampleSpec:
     """A row's sample with another LoRA, at a factor of its strength, instead of the trained one."""
     used = replace(lora, multiplier=lora.multiplier * strength)
     return replace(row, loras=(*row.loras, used), lora_multiplier=None)
+
+
+def _check_steps(lora: LoRAFile, steps: int, where: str) -> None:
+    """Check that a LoRA acts in some of the steps.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        lora.reach.check_steps(steps)
+    except UserError as error:
+        raise UserError(f"{where}: {lora.path}: {error.message}", hint=error.hint) from error
 
 
 def _step_cache(settings: StepCacheSettings) -> StepCaching | None:

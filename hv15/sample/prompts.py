@@ -29,6 +29,8 @@ _NOT_DENOISED = (
     *("image", "loras", "models"),  # SampleSpec.denoising adds what identifies their content
 )
 """Fields on which the latents do not depend, or not as they are."""
+LOW = "low"
+"""The entry of `SampleSpec.denoising` for the sample that is enlarged."""
 _MADE_AGAIN = "remove the file and start the run again, which writes it again"
 
 
@@ -63,14 +65,14 @@ class StepCaching:
 
 @dataclass(frozen=True)
 class Enlarged:
-    """What a sample of super resolution enlarges: a smaller video, in a file."""
+    """What a sample of super resolution enlarges: a smaller video."""
 
     resolution: EnlargedResolution
     height: int
     width: int
     """Height and width of the small video in pixels."""
-    file: str
-    """The file's fingerprint."""
+    file: str = ""
+    """The fingerprint of its file; "" if it is a sample, of which it is known what it is made from."""
 
 
 @dataclass(frozen=True)
@@ -139,12 +141,14 @@ class SampleSpec:
         """An entry for the VAE's number format, if it is not the transformer's."""
         return {} if self.dtype_of_vae == self.dtype else {"vae_dtype": self.vae_dtype}
 
-    def denoising(self, trained: str | None, text: str) -> JsonObject:
+    def denoising(self, trained: str | None, text: str, low: JsonObject | None = None) -> JsonObject:
         """Return everything on which the latents depend, without names and paths.
 
         Args:
             trained: digest of what the trained LoRA is made from; included only if the sample uses that LoRA.
             text: digest of the models and settings that encode the prompts.
+            low: what the latents of the sample depend on that this one enlarges; None if there is none, or if
+                `enlarges` names a file.
         """
         settings = {name: value for name, value in self.to_json().items() if name not in _NOT_DENOISED}
         for name, default in _LATER.items():  # so that what was sampled before they were there stays valid
@@ -169,11 +173,12 @@ class SampleSpec:
             "models": models,
             "text": text,
             "trained": trained if self.lora_multiplier is not None else None,
+            **({} if low is None else {LOW: low}),
         }
 
-    def decoding(self, trained: str | None, text: str) -> JsonObject:
+    def decoding(self, trained: str | None, text: str, low: JsonObject | None = None) -> JsonObject:
         """Return everything on which the pixels depend: the latents, and how they are decoded."""
-        return self.decoding_of(self.denoising(trained, text))
+        return self.decoding_of(self.denoising(trained, text, low))
 
     def decoding_of(self, latents: JsonObject) -> JsonObject:
         """Return everything on which the pixels depend that are decoded from latents, given what those depend on."""

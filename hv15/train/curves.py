@@ -132,7 +132,8 @@ def _draw_loss_by_sigma(axes: Axes, steps: Sequence[StepRecord]) -> None:
         if found:
             smooth, (at, losses) = SmoothedLoss(), zip(*found, strict=True)
             line = thinned(Line(at, [smooth.update(loss) for loss in losses]))
-            axes.plot(*line, color=colours[number], label=f"{number / SIGMA_BINS:g} to {(number + 1) / SIGMA_BINS:g}")
+            label = f"{number / SIGMA_BINS:g} to {(number + 1) / SIGMA_BINS:g}"
+            axes.plot(*line, marker="o" if len(found) == 1 else "", color=colours[number], label=label)
     axes.set_ylabel(f"loss, running mean ({SMOOTHING:g})")
     figure = axes.get_figure()
     assert figure is not None

@@ -1,6 +1,6 @@
 """What the Snakefile asks for: files, inputs and messages. The rules themselves only name files.
 
-- stages: every job, with what its product has to be made from
+- stages, stage: every job, with what its product has to be made from
 - made_from: what the products record about how they were made
 - planner: what has to run, and how Snakemake is made to agree
 - shards: jobs that make several samples
@@ -8,6 +8,8 @@
 - outcome: what becomes of the training that is there, in words
 - twins: what several experiments have in common is made once
 - rule_names: the file names and messages of the rules
+- comparing: the comparison of the experiments
+- command_line: what Snakemake's own command line changes
 - job_environment: where the jobs find this hv15
 - refusals: how Snakemake ends where a person has to put something right
 - job_resources: what the jobs ask an executor for
@@ -23,13 +25,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.register import register
 from hv15.choices import PlannedJob, TransformerSection
 from hv15.collection import paused_collection
-from hv15.config.yaml_file import read_yaml
 from hv15.environment import RUN_VARIABLE, SAFE_PATH
 from hv15.errors import UserError, of_the_system
 from hv15.gpus import gpu_jobs
@@ -37,12 +36,15 @@ from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
 from hv15.records.json_values import Json, RecordError
 from hv15.records.paths import ProjectPaths
+from hv15.records.rules import Rule
 from hv15.records.spec import Spec
 from hv15.records.stage_names import rule_of, run_of, run_of_folder, run_of_wildcards, stage_of_run, within_run
 from hv15.records.twins import TWIN, twin_files
 from hv15.runs.control import note_on_lock, refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
+from hv15.workflow.command_line import FROM, changed_settings, without_reproduction
+from hv15.workflow.comparing import asks_for_comparison, comparison_stage, is_compared
 from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.job_resources import JobResources, Resource
 from hv15.workflow.made_from import MadeFromReader
@@ -73,11 +75,12 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         SystemExit: anything a user can put right was said, in one message (`hv15.workflow.refusals`).
     """
     recorder = record_events(workflow)
+    config, asked = without_reproduction(config)
     files = [Path(file) for file in workflow.overwrite_configfiles]
     try:
         file = relative(files[0]) if files else ProjectPaths().config
-        project = Project(file, _changes(file, config) if files else config)
-        opened = WorkflowProject(project, workflow)
+        project = Project(file, changed_settings(file, config) if files else config)
+        opened = WorkflowProject(project, workflow, asked)
         if recorder is not None:
             recorder.why, opened.refused = opened.reason, recorder.refused
         os.environ.update(project.environment)  # through it, the jobs' commands find the same project
@@ -103,7 +106,8 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
         UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
     """
     with paused_collection():
-        stages = _stages(_asked_runs(project, targets), of_checkpoints=_are_of_checkpoints(targets))
+        runs, compares = _asked_runs(project, targets), _compares(project, targets)
+        stages = _stages(runs, of_checkpoints=_are_of_checkpoints(targets), compares=compares)
         return Planner(ProjectPaths(project.root), stages, targets=targets, dry_run=dry_run, devices=devices)
 
 
@@ -115,7 +119,7 @@ def _asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
     """
     names = project.experiments
     asked = {run_of_target(target, names) for target in targets}
-    if EXPERIMENTS in targets:
+    if EXPERIMENTS in targets or asks_for_comparison(targets):
         if not names:
             raise UserError("the config has no experiments", hint="name some in `experiments:`, or set a `sweep:`")
         asked |= {*names}
@@ -128,8 +132,17 @@ def _are_of_checkpoints(targets: Collection[str]) -> bool:
     return any("checkpoint" in target for target in targets)
 
 
-def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False) -> list[Stage]:
+def _compares(project: Project, targets: Collection[str]) -> bool:
+    """Whether the experiments are compared: if all of them are asked for, or the comparison itself."""
+    return is_compared(project.experiments) and (EXPERIMENTS in targets or asks_for_comparison(targets))
+
+
+def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False, compares: bool = False) -> list[Stage]:
     """The stages of several runs of a project, of which the first is the base config.
+
+    Args:
+        of_checkpoints: also the samples of single steps.
+        compares: also the comparison of the others with one another.
 
     Raises:
         UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
@@ -143,6 +156,8 @@ def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False) -> list[St
             refuse_folders(run.paths)
             refuse_beforehand(run, missing=False)
             stages += StageBuilder(run, reader, complete).stages(of_checkpoints=of_checkpoints)
+    if compares:
+        stages.append(comparison_stage(base, runs[1:], reader))
     reader.save()
     complete.save()
     base.save_caches()
@@ -168,8 +183,9 @@ def said_of(experiment: str) -> Iterator[None]:
 class WorkflowProject(RuleNames):
     """A project as the rules see it."""
 
-    def __init__(self, project: Project, workflow: Workflow) -> None:
+    def __init__(self, project: Project, workflow: Workflow, reproduced: str = "") -> None:
         super().__init__(project)
+        self._reproduced = reproduced
         self._workflow = workflow
         self.refused: Callable[[UserError], None] | None = None
         """Notes for the record of the run why nothing could be planned."""
@@ -187,6 +203,7 @@ class WorkflowProject(RuleNames):
         checks: tuple[Callable[[], object], ...] = (
             lambda: project.dataset.sources,
             lambda: project.samples,
+            lambda: project.enlarged,
             lambda: project.training_spec if project.settings.datasets else None,
             lambda: refuse_beforehand(project, missing=False),  # missing files are reported by the others
         )
@@ -229,7 +246,9 @@ class WorkflowProject(RuleNames):
         of_checkpoints = _are_of_checkpoints(targets) or not workflow.is_main_process  # a job has other targets
         if of_checkpoints or self.has_experiments:
             with paused_collection():
-                stages = _stages(_asked_runs(self.project, targets), of_checkpoints=of_checkpoints)
+                runs = _asked_runs(self.project, targets) if workflow.is_main_process else self._runs_of_jobs
+                compares = _compares(self.project, targets)
+                stages = _stages(runs, of_checkpoints=of_checkpoints, compares=compares)
         else:
             stages = self._stages
         devices = sampling_jobs(workflow, self.project.settings) if workflow.is_main_process else 0
@@ -237,6 +256,14 @@ class WorkflowProject(RuleNames):
         if workflow.is_main_process:
             planner.prepare()
         return planner
+
+    @property
+    def _runs_of_jobs(self) -> list[Project]:
+        """The base config, and the experiment that this process's job is for; Snakemake names it no targets."""
+        settings = self._workflow.dag_settings
+        jobs = settings.target_jobs if settings is not None else ()
+        asked = {run_of_wildcards(job.wildcards_dict) for job in jobs}
+        return [self.project.experiment(name) for name in ("", *self.project.experiments) if not name or name in asked]
 
     # -- inputs and words -------------------------------------------------------------------------------------------
 
@@ -260,6 +287,20 @@ class WorkflowProject(RuleNames):
 
         return input_files
 
+    @property
+    def lora_to_reproduce(self) -> str:
+        """The LoRA that `--config from=FILE` names.
+
+        Raises:
+            snakemake.exceptions.WorkflowError: it names none.
+        """
+        from snakemake.exceptions import WorkflowError
+
+        if not self._reproduced:
+            error = UserError("reproduce: which LoRA?", hint=f"snakemake reproduce --config {FROM}=FILE")
+            raise WorkflowError(str(error))
+        return self._reproduced
+
     def _known_inputs(self, stage: str) -> dict[str, list[str]]:
         """The inputs of a job whose spec says all that it has to know; none if it does not."""
         path = ProjectPaths(run=run_of(stage)).spec(within_run(stage))
@@ -274,6 +315,8 @@ class WorkflowProject(RuleNames):
 
     def reason(self, stage: str) -> str:
         """Why a job runs, in words; "" if it is not a stage."""
+        if stage == Rule.REPRODUCE:
+            return "it was asked for"
         return self._reasons.sentence(stage)
 
     @cached_property
@@ -368,22 +411,3 @@ def make_demo_clips(project: Project) -> None:
         for name, write in DEMO_FOLDERS.items():
             if project.root / name in missing:
                 write(project.root / name)
-
-
-def _changes(file: Path, config: Mapping[str, Json]) -> dict[str, Json]:
-    """The part of Snakemake's merged config that is not in the config file: what came from the command line."""
-    read_yaml(file)  # raises if something is wrong with it
-    base = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return _difference(base if isinstance(base, dict) else {}, config)
-
-
-def _difference(base: Mapping[str, Json], merged: Mapping[str, Json]) -> dict[str, Json]:
-    result: dict[str, Json] = {}
-    for key, value in merged.items():
-        below = base.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
-            if inner := _difference(below, value):
-                result[key] = inner
-        elif key not in base or below != value:
-            result[key] = value
-    return result

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, get_args
 
-from hv15.choices import JobNeed, PlannedJob, roles_of
+from hv15.choices import JobNeed, PlannedJob
 from hv15.config import Settings
 from hv15.digest import digest
 from hv15.errors import UserError
@@ -50,8 +50,8 @@ class JobResources:
         self._project, self._workflow, self._samples = project, workflow, samples
         self._requests: dict[str, dict[PlannedJob, JobRequest]] = {}
         """By run."""
-        self._keys = set[str]()
-        """Of what is remembered of them."""
+        self._planned_by_key: dict[str, dict[PlannedJob, JobRequest]] = {}
+        """By what it depends on, so that runs that need the same are planned once."""
 
     def threads(self, job: PlannedJob) -> Callable[[Wildcards], int]:
         """Return the function for a rule's `threads`: 1 for each job on this machine, which so run side by side."""
@@ -131,26 +131,25 @@ class JobResources:
         Raises:
             UserError: a dataset, a model or the GPU to plan for cannot be used.
         """
-        from hv15.plan.job_requests import JobRequest, job_requests, planned_device
+        from hv15.plan.job_requests import JobRequest, job_requests, planned_device, settings_of_cost
         from hv15.plan.workload import workload
 
         device = planned_device(project.settings.runtime)
-        models: Json = {role: project.models.identity(role) for role in roles_of(project.settings.task)}
-        settings = project.settings.dump() | {"runtime": None}
-        key = digest([settings, models, repr(workload(project)), repr(device)])
-        self._keys.add(key)
-        memory = Memory(project.paths.job_requests, VERSION, "it is planned again")
-        try:
-            known = as_object(memory.entries[key])
-            return {job: from_json(JobRequest, as_object(known[job])) for job in get_args(PlannedJob)}
-        except (KeyError, RecordError):
-            pass
-        found = job_requests(project, device)
-        memory.learn(key, {job: to_json(request) for job, request in found.items()})
-        memory.save(keep=self._keys.__contains__)
-        if any(request.start is None for request in found.values()):
-            _note_assumed_limits(device.name)
-        return found
+        models: Json = {role: project.models.identity(role) for role in project.settings.roles}
+        key = digest([settings_of_cost(project.settings), models, repr(workload(project)), repr(device)])
+        if key not in self._planned_by_key:
+            memory = Memory(project.paths.job_requests, VERSION, "it is planned again")
+            try:
+                known = as_object(memory.entries[key])
+                found = {job: from_json(JobRequest, as_object(known[job])) for job in get_args(PlannedJob)}
+            except (KeyError, RecordError):
+                found = job_requests(project, device)
+                memory.learn(key, {job: to_json(request) for job, request in found.items()})
+            self._planned_by_key[key] = found
+            memory.save(keep=self._planned_by_key.__contains__)
+            if any(request.start is None for request in found.values()):
+                _note_assumed_limits(device.name)
+        return self._planned_by_key[key]
 
 
 def threads_of(job: PlannedJob, settings: Settings) -> int:
@@ -158,7 +157,8 @@ def threads_of(job: PlannedJob, settings: Settings) -> int:
     workers = settings.cache.workers
     if job in _SMALL:
         return 1 + (workers if job == "encode_masks" else 0)
-    processes = {"train": settings.train.gpus_per_machine, "sample": settings.sample.context_parallel}.get(job, 1)
+    ranks = settings.sample.context_parallel
+    processes = {"train": settings.train.gpus_per_machine, "sample": ranks, "upsample": ranks}.get(job, 1)
     if settings.runtime.device == "cpu":
         return CPU_THREADS * processes
     return max(GPU_THREADS * processes, workers + 2 if job == "encode_latents" else 0)

@@ -25,7 +25,7 @@ class ModelStages:
 
     def __init__(self, project: Project) -> None:
         self._project, self._root = project, project.root
-        self._roles = roles_of(project.settings.task)
+        self._roles = project.settings.roles
 
     def stages(self) -> Iterator[Stage]:
         """Yield the stages, each after those that it reads from.
@@ -100,4 +100,4 @@ class ModelStages:
 
 def _identities(project: Project) -> JsonObject:
     """What the model files of a run are, by role."""
-    return {role: project.models.identity(role) for role in roles_of(project.settings.task)}
+    return {role: project.models.identity(role) for role in project.settings.roles}

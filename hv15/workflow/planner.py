@@ -33,7 +33,7 @@ from hv15.atomic import atomic_path
 from hv15.errors import UserError
 from hv15.project.checkpoints import not_kept
 from hv15.records.json_values import RecordError
-from hv15.records.outputs import DECODED
+from hv15.records.outputs import DECODED, LATENTS
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import Rule
 from hv15.records.spec import Spec
@@ -51,7 +51,9 @@ ALL = "all"
 EXPERIMENTS = "experiments"
 """The target that stands for the LoRAs of all experiments, with all that belongs to them."""
 _ONLY_SAMPLES = "add a dataset to config.yaml, or ask for samples"
-_SHOWN = (*(output.rule for output in DECODED), Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
+_SHEETS = (Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
+_SHOWN = (*(rule for output in DECODED for rule in (output.rule, output.enlarging_rule)), *_SHEETS)
+_LATENTS = (LATENTS.rule, LATENTS.enlarging_rule)
 
 
 class Planner:
@@ -85,8 +87,12 @@ class Planner:
         """For a lost LoRA that is restored from its published copy, the stage of that."""
         for run in self._runs:
             self._find_restored(stage_of_run(run, Rule.PUBLISH))
-        makers = {run_of(name) for name in self.requested}
+        makers = {run for name in self.requested for run in self._makers_of(name)}
         self.stages = {stage.name: stage for stage in with_twins(self.stages.values(), makers)}
+
+    def _makers_of(self, name: str) -> set[str]:
+        """The runs that a requested stage is made of: its own, or those that are compared."""
+        return {run_of(name)} if rule_of(name) != Rule.COMPARISON else {run_of(each) for each in self.above(name)}
 
     def _find_restored(self, name: str) -> None:
         published = self.stages.get(name)
@@ -109,6 +115,7 @@ class Planner:
         if EXPERIMENTS in found:
             found = found - {EXPERIMENTS}
             found |= {name for run in self._runs if run for name in self._everything(run)}
+            found |= {Rule.COMPARISON} & self.stages.keys()
         if ALL in found:
             found = (found - {ALL}) | self._everything("") | ({Rule.REPORT, Rule.CARD} & self.stages.keys())
         known = found & self.stages.keys()
@@ -124,7 +131,7 @@ class Planner:
         stages = [each for each in self.stages.values() if each.run == run]
         shown = {each.name for each in stages if each.rule in _SHOWN}
         decoded = {stage for name in shown for stage in self.above(name)}
-        latents = {each.name for each in stages if each.rule == Rule.SAMPLE_LATENTS}
+        latents = {each.name for each in stages if each.rule in _LATENTS}
         return shown | (latents - decoded)
 
     def refuse_unknown_targets(self) -> None:

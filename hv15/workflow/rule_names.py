@@ -17,8 +17,10 @@ from hv15.choices import Role, roles_of
 from hv15.config.sample import SAMPLE_NAME
 from hv15.project import Project
 from hv15.project.products import shown_files
+from hv15.records.outputs import ENLARGED_SUFFIX
 from hv15.records.paths import RESULTS, EncodedKind, ProjectPaths, average_of, manifest_name
 from hv15.records.stage_names import FOLDER, SETTINGS, run_of_folder, run_of_wildcards, stage_of_run
+from hv15.workflow.comparing import comparison_files, have_common_samples, is_compared
 
 if TYPE_CHECKING:
     from snakemake.io import InputFiles, Wildcards
@@ -120,16 +122,30 @@ class RuleNames:
         project, paths = self.project.experiment(run), ProjectPaths(run=run)
         if project.settings.datasets:
             return [str(paths.lora)]
-        return [*map(str, shown_files(project.settings, project.samples, paths))]
+        return [*map(str, shown_files(project.settings, project.samples, project.enlarged, paths))]
 
     def all_experiments(self, wildcards: Wildcards) -> list[str]:
-        """What `snakemake experiments` makes: of each experiment the LoRA, or the samples if it has no dataset."""
-        return [file for name in self.project.experiments for file in self._everything(name)]
+        """What `snakemake experiments` makes: of each experiment the LoRA, or the samples if it has no dataset, and
+        what compares them."""
+        files = [file for name in self.project.experiments for file in self._everything(name)]
+        return [*files, *([str(self.shared.comparison().page)] if self.compares else [])]
+
+    @property
+    def compares(self) -> bool:
+        """Whether there are experiments to compare."""
+        return is_compared(self.project.experiments)
+
+    @property
+    def comparison(self) -> list[str]:
+        """The files that compare the experiments, the page first."""
+        has_samples = have_common_samples(self.project, self.project.experiments)
+        return [*map(str, comparison_files(self.shared.comparison(), has_samples=has_samples))]
 
     @property
     def samples(self) -> list[str]:
         """The files of all samples that people look at."""
-        return [*map(str, shown_files(self.project.settings, self.project.samples, self.shared))]
+        project = self.project
+        return [*map(str, shown_files(project.settings, project.samples, project.enlarged, self.shared))]
 
     def message(self, words: str, stage: str) -> str:
         """The message of a rule: what it does and why, after the experiment if it is for one."""
@@ -192,7 +208,7 @@ class RuleNames:
     @property
     def downloads(self) -> dict[Role, list[str]]:
         """Role -> the files that are fetched from the Hub."""
-        roles = roles_of(self.project.settings.task) if self.source == "hub" else ()
+        roles = self.project.settings.roles if self.source == "hub" else ()
         return {role: self.model_files(role) for role in roles}
 
     def manifest(self, kind: EncodedKind) -> str:
@@ -217,8 +233,19 @@ class RuleNames:
         """Matches the names of this project's samples and previews alone; with experiments, any such name."""
         if self.has_experiments:
             return SAMPLE_NAME
-        names = [*self.project.samples, *(each.name for each in self.project.previews)]
-        return "|".join(map(re.escape, dict.fromkeys(names))) or "(?!)"
+        return any_of([*self.project.samples, *(each.name for each in self.project.previews)])
+
+    @property
+    def condition_pattern(self) -> str:
+        """Matches the names of all that may have a first image: those, and what super resolution makes of them."""
+        if self.has_experiments:
+            return f"{SAMPLE_NAME}({re.escape(ENLARGED_SUFFIX)})?"
+        return f"{self.sample_pattern}|{any_of([spec.name for spec in self.project.enlarged.values()])}"
+
+
+def any_of(names: Iterable[str]) -> str:
+    """Return a regular expression that matches these names and nothing else."""
+    return "|".join(map(re.escape, dict.fromkeys(names))) or "(?!)"
 
 
 def relative(path: Path) -> Path:

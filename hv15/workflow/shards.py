@@ -7,7 +7,8 @@ sample is due, or Snakemake was told to make one that is not due, or memory was 
 targets are those of single samples, a stopped or failed job of a shard loses nothing that it has finished, and a sample
 that fails stops no other one.
 
-First images are shards of their own, because previews of the training need them.
+First images are shards of their own, because previews of the training need them, and so is super resolution, which has
+models of its own.
 """
 
 from __future__ import annotations
@@ -29,10 +30,16 @@ from hv15.workflow.stage import Found, Stage
 
 IMAGES: frozenset[str] = frozenset({Rule.SAMPLE_CONDITION})
 """The rules whose stages are made in shards of first images."""
-_DENOISING = {LATENTS.rule_of(None), LATENTS.rule_of("step")}
+_DENOISING = {LATENTS.rule_of(None), LATENTS.rule_of("step"), LATENTS.enlarging_rule}
 SAMPLES: frozenset[str] = frozenset(output.rule_of(step) for output in OUTPUTS for step in (None, "step"))
 """The rules whose stages are made in shards of samples: latents, and what is decoded from them."""
-SHARDS: dict[Rule, frozenset[str]] = {Rule.CONDITION_SHARD: IMAGES, Rule.SAMPLE_SHARD: SAMPLES}
+ENLARGED: frozenset[str] = frozenset(output.enlarging_rule for output in OUTPUTS)
+"""The same of samples that super resolution makes larger."""
+SHARDS: dict[Rule, frozenset[str]] = {
+    Rule.CONDITION_SHARD: IMAGES,
+    Rule.SAMPLE_SHARD: SAMPLES,
+    Rule.UPSAMPLE_SHARD: ENLARGED,
+}
 """For each rule of shards, the rules of the stages that it makes."""
 _SHOWN = 3
 """The most samples that are named."""

@@ -1,4 +1,4 @@
-"""The stages of a project: each job, with what it makes, what that has to be made from, and what it reads.
+"""The stages of a project, each with what it makes, what that has to be made from, and what it reads.
 
 A stage is right when its product records exactly what is wanted (hv15.workflow.made_from). Everything else follows from
 that: what has to run (hv15.workflow.planner), and why, in words (hv15.workflow.why).
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.encoding import Encoding
-from hv15.choices import Role
+from hv15.choices import ENLARGING_ROLES, Role
 from hv15.digest import digest
 from hv15.lora.about import About
 from hv15.project import Project
@@ -21,12 +22,12 @@ from hv15.project.grids import GridRow, grid_rows, sample_rows
 from hv15.project.products import gallery_files, lora_files, products, sheet_samples, shown_samples
 from hv15.records import formats
 from hv15.records.fields import to_json
-from hv15.records.json_values import JsonObject
-from hv15.records.outputs import LATENTS, decoded_outputs, subject
+from hv15.records.json_values import JsonObject, as_object
+from hv15.records.outputs import LATENTS, SampleOutput, decoded_outputs, subject
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import ENCODING_RULES, Rule
 from hv15.records.stage_names import stage_of_run
-from hv15.sample.prompts import SampleSpec
+from hv15.sample.prompts import LOW, SampleSpec
 from hv15.train.origin import ENTRY
 from hv15.workflow.made_from import MadeFromReader, conversion_spec
 from hv15.workflow.model_stages import ModelStages
@@ -75,6 +76,8 @@ class StageBuilder:
                 yield self._keeping(step)
         for spec in self._project.samples.values():
             yield from self._sample(spec)
+        for name, spec in self._project.enlarged.items():
+            yield from self._enlarging(self._project.samples[name], spec)
         yield from self._sheet()
         if self._trains:
             for layout in self._project.settings.convert.formats:
@@ -176,9 +179,9 @@ class StageBuilder:
         return self._project.texts.settings_digest
 
     def _conditions(self) -> Iterator[Stage]:
-        """The first images of samples and previews."""
+        """The first images of samples and previews, and once more at the size to which super resolution enlarges."""
         models = {"models": self._models.made("vae", "image_encoder"), "checked": self._models.checked}
-        specs = [*self._project.samples.values(), *self._project.previews]
+        specs = [*self._project.samples.values(), *self._project.previews, *self._project.enlarged.values()]
         for name, spec in {spec.name: spec for spec in reversed(specs) if spec.image}.items():
             product, details = self._paths.condition(name), JsonObject({"sample": spec.to_json()})
             stage = f"{Rule.SAMPLE_CONDITION}.{name}"
@@ -209,12 +212,41 @@ class StageBuilder:
             details,
         )
         for output in decoded_outputs(spec.output_type):
-            product = output.path(self._paths, name, step)
-            inputs = {"latents": [latents], "models": self._models.made("vae")}
-            wanted = spec.decoding(trained, self._text)
-            stage = self._sample_stage(f"{output.rule_of(step)}.{where}", product, wanted, inputs, details)
-            whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == spec.frames
-            yield stage if whole else replace(stage, found=Found.MISSING)
+            product, wanted = output.path(self._paths, name, step), spec.decoding(trained, self._text)
+            yield self._decoding(f"{output.rule_of(step)}.{where}", output, product, latents, wanted, details)
+
+    def _enlarging(self, small: SampleSpec, spec: SampleSpec) -> Iterator[Stage]:
+        """What super resolution makes of a sample with the published LoRA, from its latents."""
+        trained, details = self._project.trained_digest, JsonObject({"sample": spec.to_json()})
+        low, latents = small.denoising(trained, self._text), LATENTS.path(self._paths, spec.name)
+        yield self._sample_stage(
+            f"{LATENTS.enlarging_rule}.{small.name}",
+            latents,
+            spec.denoising(trained, self._text, low),
+            {
+                LOW: [LATENTS.path(self._paths, small.name)],
+                "lora": [self._published] if spec.lora_multiplier is not None else [],
+                "condition": [self._paths.condition(spec.name)] if spec.image else [],
+                "manifests": self._manifests(self._project.texts),
+                "models": self._models.made(*ENLARGING_ROLES),
+                "checked": self._models.checked,
+            },
+            details,
+        )
+        for output in decoded_outputs(spec.output_type):
+            product, wanted = output.path(self._paths, spec.name), spec.decoding(trained, self._text, low)
+            name = f"{output.enlarging_rule}.{small.name}"
+            yield self._decoding(name, output, product, latents, wanted, details)
+
+    def _decoding(
+        self, name: str, output: SampleOutput, product: Path, latents: Path, wanted: JsonObject, details: JsonObject
+    ) -> Stage:
+        """The decoding of a sample's latents to one of its outputs."""
+        inputs = {"latents": [latents], "models": self._models.made("vae")}
+        stage = self._sample_stage(name, product, wanted, inputs, details)
+        frames = as_object(details["sample"])["frames"]
+        whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == frames
+        return stage if whole else replace(stage, found=Found.MISSING)
 
     def _same(self, name: str, step: int | None) -> Path | None:
         """The latents that may be the same, and are copied then: those of the published LoRA, those of its step."""
@@ -265,23 +297,20 @@ class StageBuilder:
         return found
 
     def _sheet(self) -> Iterator[Stage]:
-        trained = self._project.trained_digest
-        if rows := sample_rows(self._project.settings, self._project.samples, self._paths):
+        trained, small, large = self._project.trained_digest, self._project.samples, self._project.enlarged
+        if rows := sample_rows(self._project.settings, small, self._paths):
             made_from: JsonObject = {
-                row.name: {
-                    cell.label: digest(self._project.samples[cell.sample].decoding(trained, self._text))
-                    for cell in row.cells
-                }
+                row.name: {cell.label: digest(small[cell.sample].decoding(trained, self._text)) for cell in row.cells}
                 for row in rows
             }
             drawn = [self._paths.sample_grid, self._paths.sample_film]
             yield self._grid(Rule.SAMPLE_GRID, drawn, rows, made_from)
             return
-        compared = sheet_samples(self._project.samples, self._paths)
+        compared = sheet_samples(small, large, self._paths)
         if not compared:
             return
-        names = [file for pair in compared.values() for file in pair if file is not None]
-        samples = self._decoded(self._project.samples)
+        names = [file for row in compared.values() for file in row.files]
+        samples = self._decoded(small) | self._decoded_large()
         product = self._paths.contact_sheet
         yield self._recording_stage(Rule.CONTACT_SHEET, [product], {"samples": samples}, {"samples": names})
 
@@ -296,7 +325,7 @@ class StageBuilder:
         return self._recording_stage(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._published]})
 
     def _publishing(self) -> Stage:
-        others = products(self._project.settings, self._project.samples, self._paths)
+        others = products(self._project.settings, self._project.samples, self._project.enlarged, self._paths)
         chosen, published = (
             lora_files(self._project.settings.train, lora) for lora in (self._published, self._paths.lora)
         )
@@ -308,14 +337,15 @@ class StageBuilder:
 
     def _report(self) -> Stage:
         project, paths = self._project, self._paths
-        inputs: dict[str, Sequence[Path]] = {"samples": [*shown_samples(project.samples, paths).values()]}
+        shown = [*shown_samples(project.samples, paths).values(), *shown_samples(project.enlarged, paths).values()]
+        inputs: dict[str, Sequence[Path]] = {"samples": shown}
         if self._trains:
             inputs["lora"] = lora_files(project.settings.train, paths.lora)
         grid = self._finished_grid()
         wanted: JsonObject = {
             "format": formats.REPORT,
             "trained": project.trained_digest,
-            "samples": self._decoded(project.samples),
+            "samples": self._decoded(project.samples) | self._decoded_large(),
             "about": About.from_settings(project.settings.convert, project.root).digest(),
             "grid": None if grid is None else digest(grid),
         }
@@ -351,8 +381,21 @@ class StageBuilder:
 
     def _decoded(self, samples: Mapping[str, SampleSpec]) -> JsonObject:
         """What samples are made from, by name."""
+        return {name: self._digests[name] for name in samples}
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        """Of what all samples are made from, by name."""
         trained = self._project.trained_digest
-        return {name: digest(spec.decoding(trained, self._text)) for name, spec in samples.items()}
+        return {name: digest(spec.decoding(trained, self._text)) for name, spec in self._project.samples.items()}
+
+    def _decoded_large(self) -> JsonObject:
+        """What the samples are made from that super resolution has made, by name."""
+        small, trained, text = self._project.samples, self._project.trained_digest, self._text
+        return {
+            spec.name: digest(spec.decoding(trained, text, small[name].denoising(trained, text)))
+            for name, spec in self._project.enlarged.items()
+        }
 
     # -- parts ------------------------------------------------------------------------------------------------------
 

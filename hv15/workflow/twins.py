@@ -17,7 +17,8 @@ from hv15.records.rules import Rule
 from hv15.records.twins import TWIN
 from hv15.workflow.stage import Found, Stage
 
-_COPIED = frozenset({Rule.TRAIN, Rule.SAMPLE_CONDITION, *(output.rule_of(None) for output in OUTPUTS)})
+_OF_SAMPLES = (rule for output in OUTPUTS for rule in (output.rule, output.enlarging_rule))
+_COPIED = frozenset({Rule.TRAIN, Rule.SAMPLE_CONDITION, *_OF_SAMPLES})
 """The rules whose products take time to make."""
 
 

@@ -12,13 +12,14 @@ from hv15.project import Project
 from hv15.project.checkpoints import STEP
 from hv15.records.json_values import Json, JsonObject, RecordError, as_object, text_of
 from hv15.records.manifest import Manifest
-from hv15.records.outputs import DECODED
+from hv15.records.outputs import DECODED, LATENTS
 from hv15.records.paths import MANIFESTS, EncodedKind
 from hv15.records.reasons import DueStage, DueStages
 from hv15.records.rules import ENCODING_RULES, Rule, rule_words
 from hv15.records.stage_names import rule_of, run_of, stage_of_run, subject_of
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 from hv15.records.twins import twin_files
+from hv15.sample.prompts import LOW
 from hv15.terminal_text import one_line
 from hv15.train.origin import ENTRY
 from hv15.workflow.differences import change_of_settings, differences
@@ -29,10 +30,12 @@ from hv15.workflow.stage import Found, Stage
 MOST_NAMED = 5
 """The most clips or captions of a stage that are named."""
 
-_DECODING = tuple(output.rule for output in DECODED)
+_DECODING = tuple(rule for output in DECODED for rule in (output.rule, output.enlarging_rule))
+_DECODED_LARGE = tuple(output.enlarging_rule for output in DECODED)
+_DENOISING = (LATENTS.rule, LATENTS.enlarging_rule)
 _DRAWN = (Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
 
-_TRAINING = {
+TRAINING_NAMES = {
     "format": "hv15 trains in a new way.",
     "dit": "another transformer (models.dit).",
     "train.network_weights": "another file for train.network_weights.",
@@ -52,6 +55,8 @@ _SAMPLE = {
     "models.dit": "another transformer (models.dit).",
     "models.vae": "another VAE (models.vae).",
     "models.image_encoder": "another image encoder (models.image_encoder).",
+    "models.sr_dit": "another transformer of super resolution (models.sr_dit).",
+    "models.upsampler": "another latent upsampler (models.upsampler).",
     "image": "another first image.",
     "loras": "other LoRAs besides the trained one.",
     "height": "video_size, height",
@@ -59,10 +64,14 @@ _SAMPLE = {
     "frames": "video_length",
     "steps": "infer_steps",
     "latents": "",
+    LOW: "",
     "vae": "another VAE (models.vae).",
     "image_encoder": "another image encoder (models.image_encoder).",
     "size": "",
+    "enlarged_to": "",
+    "enlarges": "super resolution to another size.",
 }
+_ENLARGING = _SAMPLE | {"steps": "sr_steps", "flow_shift": "sr_flow_shift"}
 
 _CONVERSION = {
     "format": "hv15 converts in a new way.",
@@ -155,8 +164,9 @@ class _ReasonsOfRun:
                 yield from self._encoding(stage, self._project.texts, "text")
             case Rule.TRAIN if self._last_training:
                 yield from self._training(self._last_training, stage.wanted)
-            case rule if stage.recorded and rule in (Rule.SAMPLE_LATENTS, Rule.SAMPLE_CONDITION, *_DECODING):
-                yield from differences(stage.recorded, stage.wanted, _SAMPLE)
+            case rule if stage.recorded and rule in (*_DENOISING, Rule.SAMPLE_CONDITION, *_DECODING):
+                names = _ENLARGING if rule == LATENTS.enlarging_rule else _SAMPLE
+                yield from differences(stage.recorded, stage.wanted, names)
                 yield from self._encoded_otherwise(stage.recorded, stage.wanted)
                 yield from self._made_with(stage)
             case Rule.KEEP_CHECKPOINT if self._named(Rule.TRAIN) in self._planner.due:
@@ -166,6 +176,8 @@ class _ReasonsOfRun:
                 yield from self._made_with(stage)
             case Rule.CONTACT_SHEET | Rule.SAMPLE_GRID | Rule.PUBLISH if stage.recorded:
                 yield from self._made_with(stage)
+            case Rule.COMPARISON if stage.recorded:
+                yield from comparison_changes(stage.recorded, stage.wanted)
             case Rule.REPORT if stage.recorded:
                 yield from differences(stage.recorded, stage.wanted, _REPORT)
                 yield from self._new_results(stage)
@@ -186,17 +198,19 @@ class _ReasonsOfRun:
     def _made_with(self, stage: Stage) -> Iterator[str]:
         """What it reads that is made again."""
         above = [name for name in self._planner.above(stage.name) if name in self._planner.due]
-        is_sampled = stage.rule in _DECODING and any(rule_of(name) == Rule.SAMPLE_LATENTS for name in above)
+        denoised = [name for name in above if rule_of(name) in _DENOISING]
+        is_sampled = bool(denoised) and stage.rule in (*_DECODING, LATENTS.enlarging_rule)
         if self._trains_again(above):
             yield "the LoRA is trained again"
         elif is_sampled:
-            yield "it is sampled again"
+            yield "it is enlarged again" if stage.rule in _DECODED_LARGE else "it is sampled again"
         elif stage.rule == Rule.PUBLISH and self._other_step:
             yield self._other_step
         elif stage.recorded and _lora_of(stage.recorded) != _lora_of(stage.wanted):
             yield self._other_step or "it was made with another LoRA"
-        if stage.recorded and stage.rule in _DECODING and not is_sampled:  # the latents are already the new ones
-            before, now = stage.recorded.get("latents"), stage.wanted.get("latents")
+        below = LOW if stage.rule == LATENTS.enlarging_rule else "latents"
+        if stage.recorded and below in stage.wanted and not is_sampled:  # what it reads is already the new one
+            before, now = stage.recorded.get(below), stage.wanted.get(below)
             if isinstance(before, dict) and isinstance(now, dict):
                 yield from differences(before, now, _SAMPLE)
         if stage.rule in (Rule.PUBLISH, *_DRAWN):
@@ -235,7 +249,7 @@ class _ReasonsOfRun:
     # -- training ---------------------------------------------------------------------------------------------------
 
     def _training(self, recorded: JsonObject, wanted: JsonObject) -> Iterator[str]:
-        yield from differences(*_with_patience(recorded, wanted), _TRAINING)
+        yield from differences(*_with_patience(recorded, wanted), TRAINING_NAMES)
         yield from self._encoded_otherwise(recorded, wanted)
         if recorded.get("dataset") != wanted.get("dataset"):
             yield from self._dataset(recorded)
@@ -245,7 +259,7 @@ class _ReasonsOfRun:
         for kind, encoding in self._encodings:
             both = isinstance(wanted.get(kind), str) and isinstance(recorded.get(kind), str)
             if both and recorded[kind] != wanted[kind]:
-                former = _settings_of(encoding, str(recorded.get(kind)))
+                former = settings_of(encoding, str(recorded.get(kind)))
                 words = change_of_settings(former, encoding.settings, _plural(kind)) if former else []
                 yield from words or [f"{_plural(kind)} are encoded with other settings"]
 
@@ -294,7 +308,7 @@ class _ReasonsOfRun:
     def _former_settings(self, encoding: Encoding[object], kind: EncodedKind) -> JsonObject | None:
         """The settings with which the last training's items were encoded."""
         recorded = self._last_training or {}
-        return _settings_of(encoding, str(recorded.get(kind)))
+        return settings_of(encoding, str(recorded.get(kind)))
 
     def _new_clips(self, keys: list[str]) -> Iterator[str]:
         latents = self._project.latents
@@ -344,6 +358,26 @@ class _ReasonsOfRun:
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._project.root)) if path.is_relative_to(self._project.root) else str(path)
+
+
+def comparison_changes(old: JsonObject, new: JsonObject) -> Iterator[str]:
+    """How two comparisons of experiments differ: in which of them, and in what of these."""
+    before, now = _by_experiment(old), _by_experiment(new)
+    yield from _first_few([name for name in now if name not in before], "{} is new")
+    yield from _first_few([name for name in before if name not in now], "{} is no longer an experiment")
+    both = [name for name in now if name in before]
+    trained = [name for name in both if now[name][:1] != before[name][:1]]
+    yield from _first_few(trained, "{} has another LoRA")
+    yield from _first_few([name for name in both if name not in trained and now[name] != before[name]], "samples of {}")
+    if before.keys() == now.keys() and [*before] != [*now]:
+        yield "the experiments are in another order"
+
+
+def _by_experiment(made_from: JsonObject) -> dict[str, list[Json]]:
+    """What a comparison was made from, by experiment: LoRA and samples."""
+    listed = made_from.get("experiments")
+    entries = [each for each in listed if isinstance(each, list) and each] if isinstance(listed, list) else []
+    return {str(name): rest for name, *rest in entries}
 
 
 def _with_outcome(reasons: list[str], found: Outcome) -> list[str]:
@@ -421,9 +455,13 @@ def _plural(kind: EncodedKind) -> str:
     return {"latents": "clips", "text": "captions", "masks": "masks"}[kind]
 
 
-def _settings_of(encoding: Encoding[object], settings_digest: str) -> JsonObject | None:
-    """The settings of another encoding of the project, by its digest, as its manifests record them."""
-    for path in sorted((encoding.manifests_root / settings_digest).glob(MANIFESTS)):
+def settings_of(encoding: Encoding[object], settings_digest: str, manifests: Path | None = None) -> JsonObject | None:
+    """The settings of another encoding of the project, by its digest, as its manifests record them.
+
+    Args:
+        manifests: the folder of the manifests, if it is not the encoding's own.
+    """
+    for path in sorted(((manifests or encoding.manifests_root) / settings_digest).glob(MANIFESTS)):
         try:
             return as_object(Manifest.load(path).settings)
         except RecordError:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hv15.project.metadata import product_made_from
+from hv15.records.comparison import ComparisonDetails
+from hv15.records.json_values import JsonObject
+from hv15.records.spec import Spec
 from tests.commands.workbench import hv15, is_a_refusal
 from tests.comparison.made_up import ablation, make_training
 
@@ -42,3 +46,20 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     said = hv15("compare-trainings", tmp_path / "project", "--out", tmp_path / "file")
     is_a_refusal(said, ("expected a folder, found a file",))
+
+
+def test_experiments_are_compared_as_their_spec_says(tmp_path: Path) -> None:
+    ablation(tmp_path, shifts=(1.0, 3.0), seeds=(1,))
+    names = ("shift-3_seed-1", "shift-1_seed-1")
+    settings: dict[str, JsonObject] = {name: {"sample.guidance_scale": place} for place, name in enumerate(names)}
+    spec = tmp_path / "results/specs/comparison.json"
+    Spec({"format": 1}, ComparisonDetails(names, settings, has_samples=False).to_json()).write(spec)
+    config, page = tmp_path / "config.yaml", tmp_path / "results/comparison.html"
+    said = hv15("stage", "comparison", config, "--spec", spec, "--out", page)
+    assert said.code == 0, said.err
+    assert "The lowest validation loss is that of discrete_flow_shift 1, sample.guidance_scale 1" in said.err
+    assert product_made_from(page) == {"format": 1}
+    table = (tmp_path / "results/comparison.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table[1:]] == [*names]
+    Spec({}, {}).write(spec)
+    is_a_refusal(hv15("stage", "comparison", config, "--spec", spec, "--out", page), ("not the spec of a comparison",))

@@ -110,8 +110,8 @@ def test_what_a_reader_has_to_know_is_said(tmp_path: Path) -> None:
     found = compared(
         make_training(tmp_path, "done"), make_training(tmp_path, "half", steps=10), ProjectPaths(tmp_path, "new")
     )
-    assert "Not finished: half, new." in found.notes
-    assert "Of unknown settings: new." in found.notes
+    assert "Not finished: half." in found.notes
+    assert "Nothing measured: new." in found.notes
     assert [group.label for group in found.groups] == ["done, half", "new"]
 
 

@@ -37,7 +37,7 @@ def test_strengths_and_loras_of_each_prompt_and_seed(open_project: MakeProject, 
     assert [spec.lora_multiplier for spec in used] == [None, 0.25, 0.5, None, None]
     assert [[each.multiplier for each in spec.loras] for spec in used] == [[], [], [], [1.0], [2.0]]
     assert {spec.seed for spec in used} == {2}
-    made = products(project.settings, project.samples, PATHS)
+    made = products(project.settings, project.samples, project.enlarged, PATHS)
     assert [file for file in made if file.stem == "grid"] == [FOLDER / "grid.png", FOLDER / "grid.mp4"]
     assert PATHS.contact_sheet not in made
 

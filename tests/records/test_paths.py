@@ -8,10 +8,19 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from hv15.records.paths import MANIFESTS, CachePaths, ComparisonPaths, ProjectPaths, config_file, manifest_name
+from hv15.records.paths import (
+    MANIFESTS,
+    CachePaths,
+    ComparisonPaths,
+    ProjectPaths,
+    config_file,
+    manifest_name,
+    project_of,
+)
 
 NAMED = {
     "config": "config.yaml",
+    "project_lock": "hv15.lock",
     "results": "results",
     "lora": "results/lora.safetensors",
     "samples": "results/samples",
@@ -40,6 +49,9 @@ NAMED = {
     "tensorboard": "results/train/tensorboard",
     "wandb": "results/train/wandb",
     "trained_dataset": "results/train/dataset.json",
+    "reproduced_config": "results/config.yaml",
+    "reproduced_dataset": "results/dataset.json",
+    "reproduction_record": "results/reproduction.json",
     "specs": "results/specs",
     "all_manifests": "results/manifests",
     "logs": "results/logs",
@@ -55,7 +67,8 @@ NAMED = {
 """Names that people, scripts and other programs know; the README lists those of a finished project."""
 
 OF_THE_PROJECT = {
-    *("config", "hidden", "lock", "runs", "recorded_products", "complete_encodings", "passed_checks", "job_requests"),
+    *("config", "project_lock", "hidden", "lock", "runs", "recorded_products", "complete_encodings", "passed_checks"),
+    "job_requests",
 }
 """What the experiments of a project share."""
 
@@ -93,6 +106,17 @@ def test_a_cache_has_the_names_that_it_had() -> None:
     assert list(map(str, found)) == [f"cache/{name}" for name in names]
     assert manifest_name(3, 8) == "3-of-8.json"
     assert PurePath(manifest_name(3, 8)).match(MANIFESTS)
+
+
+def test_the_config_of_a_reproduction_is_one_of_its_project(tmp_path: Path) -> None:
+    """So relative paths in it mean the same, and all that it makes is in a folder of its own."""
+    work = ProjectPaths(tmp_path).reproduction("ab12")
+    assert work.trained == tmp_path / "results/reproduced/ab12/train.safetensors"
+    assert project_of(work.reproduced_config) == work
+    assert project_of(tmp_path / "config.yaml") == project_of(tmp_path / "other.yaml") == ProjectPaths(tmp_path)
+    work.training.mkdir(parents=True)
+    assert [*ProjectPaths(tmp_path).reproductions()] == [work]
+    assert [*ProjectPaths(tmp_path).experiments()] == []
 
 
 def test_names_with_a_wildcard() -> None:

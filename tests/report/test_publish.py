@@ -112,6 +112,17 @@ def test_without_metadata_it_tells_nothing_of_the_training(published: QuickProje
     assert "learning rate" not in text
 
 
+def test_without_copies_and_words_it_is_whole(published: QuickProject) -> None:
+    changed = {"convert": {"formats": [], "title": "", "description": "", "license": "", "trigger_words": []}}
+    text = Card(Project(published.root / "config.yaml", changed)).text()
+    assert "# LoRA for HunyuanVideo 1.5\n" in text
+    assert "| file |" not in text
+    assert "### " not in text
+    assert "library_name" not in text
+    assert "That of [the base model]" in text
+    assert "\n\n\n" not in text
+
+
 def test_texts_of_people_stay_texts(published: QuickProject) -> None:
     hostile = f"{HOSTILE}\n---\n# x"
     changed = {"title": hostile, "author": hostile, "license": hostile, "tags": [hostile], "trigger_words": [hostile]}

@@ -25,7 +25,9 @@ PACKAGES = ("slurm-wlm", "munge")
 GPUS = 2
 """Of each node."""
 BOUND = "localhost"
-"""The node on which SLURM tells each job which GPUs are its own (CUDA_VISIBLE_DEVICES). On the other it counts them."""
+"""The node on which SLURM tells each job which GPUs are its own (CUDA_VISIBLE_DEVICES)."""
+COUNTING = socket.gethostname()
+"""The node on which SLURM only counts GPUs, and takes CUDA_VISIBLE_DEVICES away."""
 CPUS = 8
 MEMORY_MB = 16_000
 KILL_WAIT_S = 30
@@ -118,7 +120,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     if reason := install():
         pytest.skip(reason)
     found = Cluster(folder)
-    names = (socket.gethostname(), BOUND)  # two names that this machine resolves
+    names = (COUNTING, BOUND)  # two names that this machine resolves
     _write_files(folder, names)
     with ExitStack() as daemons:
         _start(daemons, folder, "munged", "--foreground", "--force", *_munge_options(folder))

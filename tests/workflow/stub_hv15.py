@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MEET_S = "HV15_TEST_MEET_S"
 """Environment variable: how long jobs on GPUs wait for one another."""
+INSTALLED = "HV15_TEST_GPUS"
+"""Environment variable: the GPUs that NVIDIA's driver is said to know."""
 
 
 def main(words: list[str]) -> None:
@@ -37,11 +39,13 @@ def main(words: list[str]) -> None:
         "train": train,
         "stage lora": keep,
         "stage denoise": write_latents,
+        "stage upsample": write_enlarged,
         "stage decode": write_video,
         "stage shard": write_shard,
         "stage sheet": write_sheet,
         "export": export,
         "stage grid": write_grid,
+        "stage comparison": write_comparison,
         "stage report": write_page,
         "stage card": write_card,
         "check": lambda *_: "",
@@ -66,8 +70,11 @@ def on_a_gpu(command: str) -> Iterator[None]:
     ):
         yield
         return
+    from hv15 import gpus
     from hv15.gpus import VISIBLE, take_gpu
 
+    if names := os.environ.get(INSTALLED):
+        gpus._installed = lambda: names.split(",")
     take_gpu("auto")
     begin, here = time.monotonic(), Path(f"at-work-{os.getpid()}")
     here.touch()
@@ -215,6 +222,14 @@ def write_latents(words: list[str], options: dict[str, str]) -> str:
     return ""
 
 
+def write_enlarged(words: list[str], options: dict[str, str]) -> str:
+    wanted = wanted_of(options)
+    assert metadata_of(Path(options["low"]))["hv15.made_from"] == json.dumps(wanted["low"])
+    assert ("lora" in options) == (wanted["trained"] is not None)
+    write_safetensors(Path(options["out"]), {"hv15.made_from": json.dumps(wanted)})
+    return ""
+
+
 def write_video(words: list[str], options: dict[str, str]) -> str:
     if is_copied(options):
         return "copied"
@@ -294,6 +309,22 @@ def write_card(words: list[str], options: dict[str, str]) -> str:
 
     Path(options["out"]).write_text(with_made_from("# A card", wanted_of(options)))
     return ""
+
+
+def write_comparison(words: list[str], options: dict[str, str]) -> str:
+    """The files that the spec asks for; which of them the real command draws is tested with it."""
+    from hv15.records.comparison import ComparisonDetails
+    from hv15.records.paths import ComparisonPaths
+
+    details = ComparisonDetails.from_json(json.loads(Path(options["spec"]).read_text())["details"])
+    paths = ComparisonPaths(Path(options["out"]).parent)
+    if details.has_samples:
+        write_grid(words, {**options, "out": str(paths.sheet), "video": str(paths.film)})
+    for file in (paths.table, paths.groups, paths.latex):
+        file.write_text("")
+    told = json.dumps(wanted_of(options)).replace('"', "&quot;")
+    paths.page.write_text(f'<html><head><meta name="hv15.made_from" content="{told}"></head></html>')
+    return str(len(details.experiments))
 
 
 def export(words: list[str], options: dict[str, str]) -> str:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
+from snakemake_interface_executor_plugins.utils import TargetSpec
 
 from hv15.errors import UserError
 from hv15.project import Project
-from hv15.workflow import make_planner
+from hv15.workflow import WorkflowProject, make_planner
 from hv15.workflow.planner import Planner
 from hv15.workflow.why import Reasons
 from tests.workflow.quick import CLIPS, TEXTS, QuickProject
+
+if TYPE_CHECKING:
+    from snakemake.io import Wildcards
+    from snakemake.workflow import Workflow
 
 SMALL: dict[str, object] = {"train.network_dim": 2}
 ALL = ("experiments",)
@@ -49,7 +56,7 @@ def test_a_target_makes_its_run_alone(project: QuickProject) -> None:
     for target in ("results/small/lora.safetensors", "small/publish"):
         assert due(project, target).keys() == encoding | {f"small/{name}" for name in own}
     both = {f"{run}/{name}" for run in ("small", "smaller") for name in own}
-    assert due(project, *ALL).keys() == encoding | both
+    assert due(project, *ALL).keys() == encoding | both | {"comparison"}
     assert due(project, "results/small/samples/one.mp4").keys() == encoding | {
         f"small/{name}" for name in own - {"publish"}
     }
@@ -104,6 +111,16 @@ def test_wrong_settings_of_one_are_reported_with_their_place(project: QuickProje
     ):
         plan(project, *ALL)
     assert "train" in due(project), "the base config can be made meanwhile"
+
+
+def test_a_job_on_another_machine_plans_its_own_run(project: QuickProject) -> None:
+    """There Snakemake names no target, only the job."""
+    jobs = [TargetSpec("train", {"results": "results/small"})]
+    settings = SimpleNamespace(targets=frozenset(), target_jobs=jobs)
+    sent = SimpleNamespace(is_main_process=False, dryrun=False, non_local_exec=True, dag_settings=settings)
+    opened = WorkflowProject(Project(project.root / "config.yaml"), cast("Workflow", sent))
+    [spec] = opened.inputs("train")(cast("Wildcards", {"results": "results/small"}))["spec"]
+    assert spec == "results/small/specs/train.json"
 
 
 @pytest.mark.slow

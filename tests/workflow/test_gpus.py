@@ -102,7 +102,7 @@ def test_a_job_that_divides_its_videos_asks_for_several_gpus(
     project.set(**{section: {"context_parallel": ranks}})
     workflow = cast("Workflow", Sent(elsewhere=elsewhere))
     opened = WorkflowProject(Project(project.root / "config.yaml"), workflow)
-    assert opened.gpus(section)(cast("Wildcards", None)) == expected
+    assert opened.gpus(section)(cast("Wildcards", {})) == expected
 
 
 @pytest.mark.parametrize(

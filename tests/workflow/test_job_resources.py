@@ -73,6 +73,8 @@ def test_an_executor_is_told_what_is_planned_once(project: QuickProject, monkeyp
     assert first == {"mem": request.memory_mb, "runtime": request.minutes(), "threads": GPU_THREADS}
     nothing_is_planned(monkeypatch)
     assert asked(project, Sent(elsewhere=True), "encode_latents") == first, "remembered"
+    project.set(train={"learning_rate": 1e-5, "discrete_flow_shift": 5.0, "seed": 7})
+    assert asked(project, Sent(elsewhere=True), "encode_latents") == first, "it costs nothing"
     project.set(train={"network_dim": 8})
     with pytest.raises(AssertionError, match="it was planned"):
         asked(project, Sent(elsewhere=True), "encode_latents")

@@ -18,11 +18,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hv15.gpus import VISIBLE
 from tests.workflow.conftest import make_project
 from tests.workflow.project import REPOSITORY, ProjectFolder, environment
 from tests.workflow.quick import QuickProject
-from tests.workflow.slurm_cluster import BOUND, GPUS, Cluster, cluster
-from tests.workflow.stub_hv15 import MEET_S
+from tests.workflow.slurm_cluster import BOUND, COUNTING, GPUS, Cluster, cluster
+from tests.workflow.stub_hv15 import INSTALLED, MEET_S
 
 pytestmark = pytest.mark.slurm
 
@@ -58,11 +59,11 @@ def real_project(root: Path, models: Path, clips: Path, **train: Any) -> Project
     return project
 
 
-def start(project: ProjectFolder | QuickProject, *arguments: str) -> subprocess.Popen[str]:
+def start(project: ProjectFolder | QuickProject, *arguments: str, target: str = LORA) -> subprocess.Popen[str]:
     """Start Snakemake with the profile of SLURM. Real programs: jobs and signals reach no fork of the tests' own."""
     log = (project.root / "snakemake.log").open("a")
     variables = environment() if isinstance(project, ProjectFolder) else os.environ | quick_environment(project)
-    command = [*ProjectFolder(project.root).command(*arguments, target=LORA), *PROFILE]
+    command = [*ProjectFolder(project.root).command(*arguments, target=target), *PROFILE]
     return subprocess.Popen(command, cwd=REPOSITORY, env=variables, stdout=log, stderr=log, text=True)
 
 
@@ -193,23 +194,65 @@ def test_a_training_saves_its_state_before_its_time_limit(
     finish(project, saved)
 
 
-def test_no_two_jobs_are_on_one_gpu(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two projects at once on two nodes: on one SLURM chooses each job's GPU, on the other hv15 does."""
-    mark = uuid.uuid4().hex
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(f"GPU-{mark}-{number}" for number in range(GPUS)))
+def jobs_on_gpus(*projects: QuickProject) -> list[tuple[str, float, float, str]]:
+    """GPU, begin and end of each job, and its command."""
+    lines = [line.split(maxsplit=3) for each in projects for line in (each.root / "gpus.log").read_text().splitlines()]
+    return [(gpu, float(begin), float(end), command) for gpu, begin, end, command in lines]
+
+
+def at_once(jobs: list[tuple[str, float, float, str]]) -> list[tuple[str, str]]:
+    """The GPUs of each two jobs that ran at the same time."""
+    return [(one[0], two[0]) for one, two in combinations(jobs, 2) if one[1] < two[2] and two[1] < one[2]]
+
+
+@pytest.fixture
+def gpus_of_the_node(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of a node's GPUs, for jobs that SLURM tells nothing of them."""
+    names = [f"GPU-{uuid.uuid4()}" for _ in range(GPUS)]
+    monkeypatch.setenv(INSTALLED, ",".join(names))
+    monkeypatch.delenv(VISIBLE, raising=False)
     monkeypatch.setenv(MEET_S, "2")
+    return names
+
+
+@pytest.mark.parametrize("node", [COUNTING, BOUND])
+def test_no_two_jobs_are_on_one_gpu(node: str, slurm: Cluster, tmp_path: Path, gpus_of_the_node: list[str]) -> None:
+    """Two projects at once on a node with two GPUs: on one SLURM chooses each job's GPU, on the other hv15 does."""
     projects = [QuickProject.make(tmp_path / name) for name in ("one", "two")]
     for project in projects:
-        project.set(cache={"shards": 4}, runtime={"resources": ASKED})
+        project.set(runtime={"resources": ASKED})
         (project.root / "gpus.log").touch()
-    runs = [start(project, "--until", "encode_latents") for project in projects]
+    only_there = ("--set-resources", f"encode_latents:slurm_extra='--nodelist={node}'")
+    runs = [start(project, "--until", "encode_latents", *only_there) for project in projects]
     for project, run in zip(projects, runs, strict=True):
         assert run.wait(DEADLINE_S) == 0, said(project)
-    lines = [line.split(maxsplit=3) for each in projects for line in (each.root / "gpus.log").read_text().splitlines()]
-    assert len(lines) == 2 * 4
-    jobs = [(gpu, float(begin), float(end)) for gpu, begin, end, _ in lines]
-    assert {gpu for gpu, *_ in jobs if mark in gpu}, "of the node that counts"
-    assert {gpu for gpu, *_ in jobs} & {"0", "1"}, f"of {BOUND}"
-    together = [(one, two) for one, two in combinations(jobs, 2) if one[1] < two[2] and two[1] < one[2]]
-    assert together, "else this shows nothing"
-    assert [pair for pair in together if pair[0][0] == pair[1][0]] == []
+    jobs = jobs_on_gpus(*projects)
+    assert len(jobs) == 2 * 2
+    names = gpus_of_the_node if node == COUNTING else [str(number) for number in range(GPUS)]
+    assert {gpu for gpu, *_ in jobs} == {*names}
+    pairs = at_once(jobs)
+    assert pairs, "else this shows nothing"
+    assert [pair for pair in pairs if len({*pair}) == 1] == []
+
+
+def test_experiments_are_trained_at_the_same_time(slurm: Cluster, tmp_path: Path, gpus_of_the_node: list[str]) -> None:
+    """Each is a job of its own; what they train on is encoded once."""
+    project = QuickProject.make(tmp_path / "project")
+    ranks = {name: {"train.network_dim": rank} for name, rank in (("small", 2), ("smaller", 1))}
+    project.set(cache={"shards": 1}, runtime={"resources": ASKED}, experiments=ranks)
+    (project.root / "gpus.log").touch()
+    run = start(
+        project,
+        "--until",
+        "train",
+        "--set-resources",
+        f"train:slurm_extra='--nodelist={COUNTING}'",
+        target="experiments",
+    )
+    assert run.wait(DEADLINE_S) == 0, said(project)
+    jobs = jobs_on_gpus(project)
+    assert sorted(command for *_, command in jobs) == ["encode latents", "encode texts", "train", "train"]
+    assert (project.root / "results/small/train.safetensors").exists()
+    trainings = [job for job in jobs if job[3] == "train"]
+    assert {gpu for gpu, *_ in trainings} == {*gpus_of_the_node}
+    assert at_once(trainings)

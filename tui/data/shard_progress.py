@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hv15.records.json_values import RecordError
-from hv15.records.outputs import LATENTS
+from hv15.records.outputs import LATENTS, enlarged
 from hv15.records.paths import ProjectPaths
 from hv15.records.shard import ShardPart, failure_beside, parts_of
 from hv15.records.spec import Spec
@@ -28,7 +28,7 @@ def sample_at_work(root: Path, shard: str) -> str | None:
     return next((_sample(part) for part in waiting if not _left(root, part).exists()), None)
 
 
-_LATENTS = (LATENTS.rule_of(None), LATENTS.rule_of("step"))
+_LATENTS = (LATENTS.rule_of(None), LATENTS.rule_of("step"), LATENTS.enlarging_rule)
 
 
 def _left(root: Path, part: ShardPart) -> Path:
@@ -37,5 +37,6 @@ def _left(root: Path, part: ShardPart) -> Path:
 
 
 def _sample(part: ShardPart) -> str:
-    """The sample's name; of one of a step, with the step before it."""
-    return part.stage.partition(".")[2]
+    """The sample's name; of one of a step, with the step before it; of one that is made larger, that of the larger."""
+    name = part.stage.partition(".")[2]
+    return enlarged(name) if part.rule.startswith("upsample_") else name

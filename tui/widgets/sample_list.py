@@ -64,7 +64,7 @@ def standing_word(sample: Sample) -> str:
 def sample_title(sample: Sample) -> str:
     """The title above a sample's picture."""
     step = "base" if sample.kind == "base" else step_words(sample) if sample.step is not None else ""
-    checkpoint = "checkpoint" if sample.kind == "checkpoint" else ""
+    checkpoint = sample.kind if sample.kind in ("checkpoint", "enlarged") else ""
     again = f"again, seed {sample.settings.seed}" if sample.kind == "again" else ""
     average = "average" if sample.ema_decay is not None else ""
     state = (

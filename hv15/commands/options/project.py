@@ -89,6 +89,36 @@ class Show(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lock(SettingsCommand):
+    """Write versions, models and clips as they are now into hv15.lock."""
+
+    name: ClassVar[str] = "lock"
+    check: Annotated[bool, Argument("say instead what differs from it now; exit code 1 if anything does")] = False
+
+    def run(self) -> int:
+        from hv15.commands.lock import lock
+
+        return lock(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce(Command):
+    """Train a LoRA again from what its file tells, and say whether it is the same."""
+
+    name: ClassVar[str] = "reproduce"
+    lora: Annotated[Path, Argument("a LoRA that hv15 trained", positional=True)]
+    project: Annotated[
+        Path | None, Argument("the folder at which the relative paths of its config start (the project that it is in)")
+    ] = None
+    anyway: Annotated[bool, Argument("train it even if clips or models are known to differ")] = False
+
+    def run(self) -> int:
+        from hv15.commands.reproduce import reproduce
+
+        return reproduce(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Collect(SettingsCommand):
     """Remove encoded items that no project with this store needs."""
 
@@ -161,4 +191,17 @@ class Publish(SettingsCommand):
         publish(self)
 
 
-PROJECT_COMMANDS: tuple[Entry, ...] = (New, Check, Plan, Timesteps, Why, Show, Snakefile, Publish, Collect, Repair)
+PROJECT_COMMANDS: tuple[Entry, ...] = (
+    New,
+    Check,
+    Plan,
+    Timesteps,
+    Why,
+    Show,
+    Lock,
+    Reproduce,
+    Snakefile,
+    Publish,
+    Collect,
+    Repair,
+)

@@ -95,6 +95,9 @@ class Train(SettingsCommand):
     stage: ClassVar[StageName | None] = "train"
     spec: Annotated[Path | None, Argument("stop unless the training depends on exactly this")] = None
     out: Annotated[Path, Argument("the LoRA file")] = ProjectPaths().trained
+    until: Annotated[
+        int | None, Argument("save the state after this step and end, with exit code 3; the next call goes on")
+    ] = None
 
     def run(self) -> int | None:
         from hv15.commands.train import train
@@ -257,6 +260,24 @@ class SampleDenoise(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampleUpsample(SettingsCommand):
+    """Make the latents of a sample's larger version, by super resolution."""
+
+    name: ClassVar[str] = "upsample"
+    stage: ClassVar[StageName | None] = "upsample"
+    spec: Annotated[Path, Argument("the stage's spec, as the planner writes it")]
+    low: Annotated[Path | None, Argument("the latents of the small sample")] = None
+    lora: Annotated[Path | None, Argument("the trained LoRA, if super resolution uses it")] = None
+    condition: Annotated[Path | None, Argument("the first image, encoded at the large size (i2v)")] = None
+    out: Annotated[Path, Argument("the latents file")]
+
+    def run(self) -> int | None:
+        from hv15.commands.sample_stages import upsample
+
+        return upsample(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleDecode(SettingsCommand):
     """Turn latents into a video or images."""
 
@@ -319,6 +340,20 @@ class SampleGrid(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExperimentsCompared(SettingsCommand):
+    """The experiments beside one another: a page, tables, charts, samples."""
+
+    name: ClassVar[str] = "comparison"
+    spec: Annotated[Path, Argument("which experiments, as the planner writes it")]
+    out: Annotated[Path, Argument("the page; the other files are beside it")] = ProjectPaths().comparison().page
+
+    def run(self) -> None:
+        from hv15.commands.compare_trainings import compare_experiments
+
+        compare_experiments(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportPage(SettingsCommand):
     """All results on one page that needs no other file."""
 
@@ -368,10 +403,11 @@ STAGE_COMMANDS: tuple[Entry, ...] = (
     Upsample,
     Group(
         "stage",
-        "one part of a sample: encode an i2v image, denoise, decode; several at once; the LoRA after a step; a report",
+        "one part of a sample: encode an i2v image, denoise, upsample, decode; several at once; the LoRA after a "
+        "step; a report",
         (
-            *(SampleCondition, SampleDenoise, SampleDecode, SampleShard),
-            *(SampleSheet, SampleGrid, StepLoRA, ReportPage, WriteCard),
+            *(SampleCondition, SampleDenoise, SampleUpsample, SampleDecode, SampleShard),
+            *(SampleSheet, SampleGrid, StepLoRA, ReportPage, WriteCard, ExperimentsCompared),
         ),
         metavar="STEP",
     ),
