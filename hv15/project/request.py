@@ -39,8 +39,6 @@ _OF_LORAS = {
     "strength_by": "lora-blocks and --lora-steps",
 }
 """The options that give a setting of all LoRAs."""
-_OF_PROMPTS = {"prompt": "prompt", "image_path": "--image"}
-"""What gives a setting of all prompts."""
 
 
 @dataclass(frozen=True)
@@ -115,17 +113,19 @@ def _as_typed(problem: Problem, given: Collection[Location], typed: str) -> Prob
     place = problem.place
     if place.file != COMMAND_LINE or place.setting[:2] not in given:
         return problem
-    words = None
+    words, hint = None, problem.hint
     match place.setting:
-        case ("sample", "prompts", int(), str(name), *_):
-            words = _OF_PROMPTS.get(name)
+        case ("sample", "prompts", int(), "prompt"):
+            words, hint = "prompt", "describe the video in a few words"
+        case ("sample", "prompts", int(), "image_path"):
+            words, hint = f"{typed}image", "image-to-video takes a project with task: i2v, or --set task=i2v"
         case ("sample", "loras", int(), str(name), *_) if name in _OF_LORAS:
             words = f"{typed}{_OF_LORAS[name]}"
         case ("models", str(role)):
             words = f"--{role.replace('_', '-')}"
         case ("sample", _, *_) if place.setting[:2] in _OPTIONS:
             words = f"{typed}{_OPTIONS[place.setting[:2]]}"
-    return problem if words is None else replace(problem, place=Place(Path(words)))
+    return problem if words is None else replace(problem, hint=hint, place=Place(Path(words)))
 
 
 def _source(config: Path, changes: Mapping[str, Json], text: str | None) -> Json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hv15.commands.options.seeds import agreed_seeds, read_seed
+from hv15.commands.sample_work import DecodingWork, decode
 from hv15.data.images import read_image
 from hv15.errors import UserError
 from hv15.lora.reach import Reach, StrengthPart
 from hv15.models import load_dit, load_vae
+from hv15.project import Project
 from hv15.project.metadata import is_anonymous, product_metadata
 from hv15.records.json_values import parse_object
 from hv15.records.metadata import LORAS, MADE_FROM, SAMPLE
@@ -248,6 +250,31 @@ def test_image_to_video_shares_the_encoded_image(done: Workbench, tmp_path: Path
     files = made(done.hv15(*words, "--image", tmp_path / "first.png"))
     assert [spec_of(file).task for file in files] == ["i2v", "i2v"]
     assert "i2v starts from an image" in done.hv15(*words).err
+
+
+def test_what_another_command_uses_is_not_taken_from_it(
+    done: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two commands with the same results, of which one ends while the other is about to decode."""
+    models = Path(done.config["models"]["vae"]).parent
+    done.set(task="i2v", models={"image_encoder": str(models / "siglip.safetensors")})
+    Image.fromarray(np.full((80, 80, 3), 90, np.uint8)).save(tmp_path / "first.png")
+    words = ("sample", "a red circle", *SMALL, "--image", tmp_path / "first.png", "-o", tmp_path / "out")
+    kept: list[bool] = []
+
+    def beside(project: Project, works: Sequence[DecodingWork]) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("hv15.commands.sample.decode", decode)
+            assert len(made(done.hv15(*words, "--seed", "1", "2"))) == 2
+        kept.append(any(tmp_path.joinpath("out/.unfinished").glob("*.condition.safetensors")))
+        decode(project, works)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hv15.commands.sample.decode", beside)
+        files = made(done.hv15(*words, "--seed", "2", "3"))
+    assert kept == [True]
+    assert [spec_of(file).seed for file in files] == [2, 3]
+    assert len(list(tmp_path.joinpath("out").iterdir())) == 3  # nothing else is left
 
 
 def test_a_file_of_prompts(done: Workbench, tmp_path: Path, loads: dict[str, int]) -> None:
