@@ -137,6 +137,7 @@ _CURES = {
     errno.EPERM: _FORBIDDEN,
     errno.EROFS: _FORBIDDEN,
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: _FORBIDDEN,
 }
 
 

@@ -207,7 +207,9 @@ class Session:
     def close(self) -> None:
         """Give the memory back, and remove what was kept for further samples."""
         self.models.drop()
-        Parts(self.options.out).remove(self._with_images)
+        parts = Parts(self.options.out)
+        with parts.in_use() as is_alone:
+            parts.remove(self._with_images, keep_images=not is_alone())
 
     # -- commands ---------------------------------------------------------------------------------------------------
 

@@ -107,6 +107,10 @@ class ResidentModels:
             KeyboardInterrupt: the user has asked to stop.
         """
         take_gpu(project.settings.runtime.device)
+        with parts.in_use():
+            self._make(project, specs, parts, interruption)
+
+    def _make(self, project: Project, specs: Sequence[SampleSpec], parts: Parts, interruption: Interruption) -> None:
         self._with_room(partial(self._encode_texts, project), self._sampler, self._decoder)
         interruption.check()
         every = (self._text, self._glyphs, self._sampler, self._decoder)

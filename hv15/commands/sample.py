@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -218,28 +221,24 @@ def _make(
         UserError: a model, an image or a LoRA cannot be used, or a file cannot be written.
     """
     parts, text = Parts(out), project.texts.settings_digest
-    due = [each for each in larger if product_made_from(parts.latents(each.large)) != each.latents_from(text)]
-    denoised = [*{spec.name: spec for spec in (*specs, *(each.small for each in due))}.values()]
-    every = [*denoised, *(each.large for each in larger)]
-    _encode_texts(project)
-    encode_first_images(project, [*denoised, *(each.large for each in due)], parts)
-    _denoise(project, denoised, parts)
-    enlarge(project, [_enlarging(each, parts, text) for each in due])
-    if is_first_rank():
-        _decode(project, specs, parts, tells=tells)
-        works = [
-            DecodingWork(
-                each.large,
-                each.made_from(text),
-                file_of(each.large, output, out),
-                parts.latents(each.large),
-                tells=tells,
-            )
-            for each in larger
-            for output in decoded_outputs(each.large.output_type)
-        ]
-        decode(project, works)
-        parts.remove(every)
+    with parts.in_use() if is_first_rank() else nullcontext(lambda: False) as is_alone:
+        due = [each for each in larger if product_made_from(parts.latents(each.large)) != each.latents_from(text)]
+        denoised = [*{spec.name: spec for spec in (*specs, *(each.small for each in due))}.values()]
+        _encode_texts(project)
+        encode_first_images(project, [*denoised, *(each.large for each in due)], parts)
+        _denoise(project, denoised, parts)
+        enlarge(project, [_enlarging(each, parts, text) for each in due])
+        if is_first_rank():
+            _decode(project, specs, parts, tells=tells)
+            decode(project, [*_decodings(larger, parts, text, tells=tells)])
+            parts.remove([*denoised, *(each.large for each in larger)], keep_images=not is_alone())
+
+
+def _decodings(larger: Iterable[Enlargement], parts: Parts, text: str, *, tells: bool) -> Iterator[DecodingWork]:
+    for each in larger:
+        latents, made_from = parts.latents(each.large), each.made_from(text)
+        for output in decoded_outputs(each.large.output_type):
+            yield DecodingWork(each.large, made_from, file_of(each.large, output, parts.out), latents, tells=tells)
 
 
 def _enlarging(wanted: Enlargement, parts: Parts, text: str) -> LatentsWork:
@@ -275,11 +274,27 @@ class Parts:
         kept = LATENTS in OUTPUT_TYPES[spec.output_type]
         return file_of(spec, LATENTS, self.out if kept else self.folder)
 
+    @contextmanager
+    def in_use(self) -> Iterator[Callable[[], bool]]:
+        """Tell other commands with the same results that the folder is used.
+
+        Yields a function, for the end of the use, that returns whether no other command uses it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            _lock(descriptor, fcntl.LOCK_SH)
+            yield lambda: _lock(descriptor, fcntl.LOCK_EX)
+        finally:
+            os.close(descriptor)
+            with contextlib.suppress(OSError):  # something is in it
+                self.folder.rmdir()
+
     def remove(self, specs: Iterable[SampleSpec], *, keep_images: bool = False) -> None:
         """Remove those of finished samples.
 
         Args:
-            keep_images: whether encoded first images stay, for other samples.
+            keep_images: whether encoded first images stay, for other samples or another command.
         """
         for spec in specs:
             for file in (None if keep_images else self.condition(spec), self.latents(spec)):
@@ -287,6 +302,17 @@ class Parts:
                     file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # another run's files are in it
             self.folder.rmdir()
+
+
+def _lock(descriptor: int, kind: int) -> bool:
+    """Lock an open folder without waiting; return False if others' locks forbid it. Not every file system has locks."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def is_denoised(project: Project, spec: SampleSpec, parts: Parts) -> bool:

@@ -195,6 +195,8 @@ def decode(project: Project, works: Sequence[DecodingWork], failed: Failed | Non
     gc.collect()  # what is left of a transformer may hold itself in memory
     vae = loaded_decoder(project, works[0].spec)
     for work in works:
+        if work.out.exists() and not work.latents.exists():
+            continue  # another command has made it meanwhile, and removed what it was made from
         with _told(work.out, failed), memory_advice(decoding_stage(work.spec)):
             vae.decode(work.latents, work.out, work.spec, made_from=work.made_from, tells=work.tells)
 

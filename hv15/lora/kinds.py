@@ -171,6 +171,12 @@ def unknown_keys(keys: list[str], total: int) -> UserError:
     """
     if not total:
         return UserError("LoRA: a file without tensors", hint="check that its export finished")
+    if (family := _other_family(keys)) is not None:
+        return UserError(
+            f"LoRA: {len(keys)} of {total} tensors belong to no part of HunyuanVideo 1.5, first {', '.join(keys[:3])}: "
+            f"it looks like {family}",
+            hint="use a LoRA that was trained on HunyuanVideo 1.5; those of other models do not fit it",
+        )
     return UserError(
         f"LoRA: {len(keys)} of {total} tensors belong to no part of HunyuanVideo 1.5, first {', '.join(keys[:3])}",
         hint="use a LoRA for this model in a known layout, with names such as "
@@ -178,6 +184,23 @@ def unknown_keys(keys: list[str], total: int) -> UserError:
         "diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight, "
         "transformer.transformer_blocks.0.attn.to_q.lora_A.weight or double_blocks.0.img_attn_q.lora_A.weight",
     )
+
+
+_FAMILIES = (
+    (r"single_transformer_blocks[._]|single_blocks[._]", "a LoRA for HunyuanVideo 1.0 or Flux"),
+    (r"(^|\.|unet_)blocks[._]\d+[._](self_attn|cross_attn|ffn)[._]", "a LoRA for Wan"),
+    (r"transformer_blocks[._]\d+[._](attn1|attn2|audio_)", "a LoRA for LTX-Video or a diffusers U-Net"),
+    (r"transformer_blocks[._]\d+[._](img_mlp|txt_mlp|img_mod|txt_mod)[._]", "a LoRA for Qwen-Image"),
+    (r"(down|up|input|output|middle|mid)_blocks?[._]", "a LoRA for Stable Diffusion"),
+    (r"^lora_te\d*_|^text_encoder", "a LoRA that also changes a text encoder"),
+    (r"^(de|en)coder\.conv_in|^(de|en)coder\.(mid|up|down)", "a VAE"),
+)
+"""Patterns in names of tensors, and what has such names."""
+
+
+def _other_family(keys: list[str]) -> str | None:
+    """What the tensors that are unknown here seem to be of; None if that is not known."""
+    return next((name for pattern, name in _FAMILIES if any(re.search(pattern, key) for key in keys)), None)
 
 
 def changed_twice(module: str, name: str) -> UserError:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hv15.choices import Role
+from hv15.choices import ROLES, Role
 from hv15.config.models import ModelSettings
 from hv15.config.prompt_files import read_prompts
 from hv15.config.yaml_file import read_yaml
@@ -34,6 +34,12 @@ _OPTIONS: dict[Location, str] = {
     ("sample", "sr"): "sr",
 }
 """The options that give one setting each."""
+_OF_LORAS = {
+    "include_patterns": "include",
+    "exclude_patterns": "exclude",
+    "strength_by": "lora-blocks and --lora-steps",
+}
+"""The options that give a setting of all LoRAs."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +105,30 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
         return Project(config, changes, text=text, models=models, experiment=request.experiment, overrides_win=True)
     except ConfigError as error:
         given = {("sample", name) for name in asked}
-        raise ConfigError([_as_typed(problem, given, request.typed) for problem in error.problems]) from None
+        if text is not None:  # only a command line could have named the files
+            given |= {("models", role) for role in ROLES}
+        problems = (_as_typed(problem, given, request.typed) for problem in error.problems)
+        raise ConfigError(dict.fromkeys(problems)) from None  # what is wrong with all prompts is said once
 
 
 def _as_typed(problem: Problem, given: Collection[Location], typed: str) -> Problem:
     """Name the option by which a setting was given, instead of the setting."""
     place = problem.place
-    option = _OPTIONS.get(place.setting[:2])
-    if place.file != COMMAND_LINE or option is None or place.setting[:2] not in given:
+    if place.file != COMMAND_LINE or place.setting[:2] not in given:
         return problem
-    return replace(problem, place=Place(Path(f"{typed}{option}")))
+    words, hint = None, problem.hint
+    match place.setting:
+        case ("sample", "prompts", int(), "prompt"):
+            words, hint = "prompt", "describe the video in a few words"
+        case ("sample", "prompts", int(), "image_path"):
+            words, hint = f"{typed}image", "image-to-video takes a project with task: i2v, or --set task=i2v"
+        case ("sample", "loras", int(), str(name), *_) if name in _OF_LORAS:
+            words = f"{typed}{_OF_LORAS[name]}"
+        case ("models", str(role)):
+            words = f"--{role.replace('_', '-')}"
+        case ("sample", _, *_) if place.setting[:2] in _OPTIONS:
+            words = f"{typed}{_OPTIONS[place.setting[:2]]}"
+    return problem if words is None else replace(problem, hint=hint, place=Place(Path(words)))
 
 
 def _source(config: Path, changes: Mapping[str, Json], text: str | None) -> Json:
@@ -123,12 +143,12 @@ def _without_config(config: Path, overrides: Mapping[str, Json], request: Sample
     Raises:
         UserError: the request names no models either.
     """
-    if not request.models:
+    if not request.models and not any(words.startswith("models.") for words in request.settings):
         raise UserError.at(
             config,
             "does not exist",
-            hint="name a project with --project, or model files: --dit, --vae, --text-encoder, --tokenizer, "
-            "--glyph-encoder",
+            hint="name a project with --project, or model files (--dit, --vae, --text-encoder, --tokenizer, "
+            "--glyph-encoder), or have them downloaded: --set models.source=hub models.variant=480p_t2v",
         )
     return {
         "cache": {"directory": str(_user_cache()), **_section(overrides, "cache")},

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from hv15.config.sample_columns import column_name, row_name
 from hv15.data.survey import counted
 from hv15.pages.inlined import Inliner, data_url
 from hv15.project.grids import row_titles
@@ -71,20 +72,28 @@ def shown_prompts(
     enlarged = enlarged or {}
     files, titles, larger = shown_samples(samples, paths), row_titles(samples), shown_samples(enlarged, paths)
     trains = any(spec.lora_multiplier is not None for spec in samples.values())
+    rows: dict[str, list[str]] = {}
+    for name in sorted(files, key=lambda name: not name.endswith(BASE_SUFFIX)):  # those without the LoRA first
+        rows.setdefault(row_name(name.removesuffix(BASE_SUFFIX)), []).append(name)
     found = []
-    for name, file in files.items():
-        if name.endswith(BASE_SUFFIX) and name.removesuffix(BASE_SUFFIX) in files:
-            continue
-        spec, without = samples[name], files.get(name + BASE_SUFFIX)
-        media = [] if without is None else [_medium("without the LoRA", without, spec, inliner)]
-        label = "" if not trains or spec.lora_multiplier is None else _with(spec.lora_multiplier)
-        media.append(_medium(label, file, spec, inliner))
-        if name in larger:
-            large = enlarged[name]
-            size = f"{large.width} {TIMES} {large.height} by super resolution"
-            media.append(_medium(size, larger[name], large, inliner))
-        found.append(ShownPrompt(name, titles[name], settings_in_words(spec), tuple(media)))
+    for row in dict.fromkeys(row_name(name.removesuffix(BASE_SUFFIX)) for name in files):
+        names = rows[row]
+        spec, media = samples[names[-1]], list[ShownMedium]()
+        for name in names:
+            media.append(_medium(_label(name, samples[name], trains=trains), files[name], spec, inliner))
+            if name in larger:
+                large = enlarged[name]
+                size = f"{large.width} {TIMES} {large.height} by super resolution"
+                media.append(_medium(size, larger[name], large, inliner))
+        found.append(ShownPrompt(row, titles[names[-1]], settings_in_words(spec), tuple(media)))
     return found
+
+
+def _label(name: str, spec: SampleSpec, *, trains: bool) -> str:
+    """What stands over a sample beside others of its prompt and seed."""
+    if name.endswith(BASE_SUFFIX):
+        return "without the LoRA"
+    return _with(spec.lora_multiplier) if trains and spec.lora_multiplier is not None else column_name(name)
 
 
 def settings_in_words(spec: SampleSpec) -> str:

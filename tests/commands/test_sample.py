@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hv15.commands.options.seeds import agreed_seeds, read_seed
+from hv15.commands.sample_work import DecodingWork, decode
 from hv15.data.images import read_image
 from hv15.errors import UserError
 from hv15.lora.reach import Reach, StrengthPart
 from hv15.models import load_dit, load_vae
+from hv15.project import Project
 from hv15.project.metadata import is_anonymous, product_metadata
 from hv15.records.json_values import parse_object
 from hv15.records.metadata import LORAS, MADE_FROM, SAMPLE
@@ -178,7 +180,8 @@ def test_without_a_project(done: Workbench, tmp_path: Path, monkeypatch: pytest.
     is_a_refusal(hv15("sample", "a red circle"), ("config.yaml: does not exist", "--project"))
     missing = hv15("sample", "a red circle", "--dit", models.path("dit"))
     assert missing.code == 2
-    assert "models.vae: is missing" in missing.err
+    assert "error: --glyph-encoder: is missing: task t2v needs its path" in missing.err
+    assert "--vae: is missing" in missing.err
 
 
 def test_a_named_file_replaces_one_model_of_the_demo(done: Workbench, tmp_path: Path) -> None:
@@ -198,6 +201,12 @@ def test_a_wrong_value_is_named_by_the_option_that_was_typed(done: Workbench) ->
     assert "sample.video_length" not in said.err
     assert "--config sample.vae_tile_size" in said.err
     assert "--config sample.video_length: 6" in done.hv15("sample", "a", "--set", "sample.video_length=6").err
+
+
+def test_what_is_wrong_with_the_prompt_is_said_so_and_once(done: Workbench) -> None:
+    is_a_refusal(done.hv15("sample", " ", *SMALL), ("error: prompt: found '', expected some text",))
+    said = done.hv15("sample", "a", "b", "--size", "100", "100")
+    assert said.err.count("--size: 100 pixels: must be a multiple of 16") == 1
 
 
 def test_strengths_and_options_never_come_from_the_prompt(done: Workbench, tmp_path: Path) -> None:
@@ -241,6 +250,31 @@ def test_image_to_video_shares_the_encoded_image(done: Workbench, tmp_path: Path
     files = made(done.hv15(*words, "--image", tmp_path / "first.png"))
     assert [spec_of(file).task for file in files] == ["i2v", "i2v"]
     assert "i2v starts from an image" in done.hv15(*words).err
+
+
+def test_what_another_command_uses_is_not_taken_from_it(
+    done: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two commands with the same results, of which one ends while the other is about to decode."""
+    models = Path(done.config["models"]["vae"]).parent
+    done.set(task="i2v", models={"image_encoder": str(models / "siglip.safetensors")})
+    Image.fromarray(np.full((80, 80, 3), 90, np.uint8)).save(tmp_path / "first.png")
+    words = ("sample", "a red circle", *SMALL, "--image", tmp_path / "first.png", "-o", tmp_path / "out")
+    kept: list[bool] = []
+
+    def beside(project: Project, works: Sequence[DecodingWork]) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("hv15.commands.sample.decode", decode)
+            assert len(made(done.hv15(*words, "--seed", "1", "2"))) == 2
+        kept.append(any(tmp_path.joinpath("out/.unfinished").glob("*.condition.safetensors")))
+        decode(project, works)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hv15.commands.sample.decode", beside)
+        files = made(done.hv15(*words, "--seed", "2", "3"))
+    assert kept == [True]
+    assert [spec_of(file).seed for file in files] == [2, 3]
+    assert len(list(tmp_path.joinpath("out").iterdir())) == 3  # nothing else is left
 
 
 def test_a_file_of_prompts(done: Workbench, tmp_path: Path, loads: dict[str, int]) -> None:
@@ -363,7 +397,8 @@ def refusals(done: Workbench, tmp_path: Path) -> Iterator[None]:
         (("--set", "quantize"), "expected NAME=VALUE"),
         (("--set", "sample.quantise=fp8"), "quantise"),
         (("--set", "sample.seed=[1"), "--set"),
-        (("--image", "nothing.png"), "task is t2v"),
+        (("--image", "nothing.png"), "error: --image: is set, but task is t2v"),
+        (("--lora", "x.safetensors", "--include", "(["), "error: --include: '([' is not a regular expression"),
         (("--lora-blocks", "0-19"), "'0-19': expected blocks and a factor such as 0-19:0.5"),
         (("--lora-blocks", "a-b:1"), "expected blocks"),
         (("--lora-steps", "0.5:0"), "expected a part of the steps"),

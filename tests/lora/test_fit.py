@@ -196,13 +196,27 @@ def test_layers_outside_the_blocks_can_be_changed(tmp_path: Path):
     assert any(isinstance(module, nn.Linear) for module in dit.modules())
 
 
-def test_another_model_is_named(tmp_path: Path):
-    save_file(
-        {f"diffusion_model.blocks.0.self_attn.q.lora_{x}.weight": torch.ones(4, 4) for x in "AB"},
-        tmp_path / "wan.safetensors",
-    )
-    with pytest.raises(UserError, match=r"wan\.safetensors: LoRA: 2 of 2 tensors belong to no part"):
-        check_lora(tmp_path / "wan.safetensors", TINY)
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("diffusion_model.blocks.0.self_attn.q", "Wan"),
+        ("lora_unet_blocks_7_cross_attn_k", "Wan"),
+        ("lora_unet_single_blocks_3_linear1", "HunyuanVideo 1.0 or Flux"),
+        ("transformer.single_transformer_blocks.3.attn.to_q", "HunyuanVideo 1.0 or Flux"),
+        ("diffusion_model.transformer_blocks.0.attn1.to_q", "LTX-Video or a diffusers U-Net"),
+        ("lora_unet_transformer_blocks_0_img_mlp_net_2", "Qwen-Image"),
+        ("lora_unet_down_blocks_0_attentions_0_proj_in", "Stable Diffusion"),
+        ("lora_te_text_model_encoder_layers_0_mlp_fc1", "a text encoder"),
+        ("something.else", None),
+    ],
+)
+def test_another_model_is_named(tmp_path: Path, name: str, family: str | None):
+    file = tmp_path / "other.safetensors"
+    save_file({f"{name}.lora_{x}.weight": torch.ones(4, 4) for x in "AB"}, file)
+    with pytest.raises(UserError, match=r"other\.safetensors: LoRA: 2 of 2 tensors belong to no part") as raised:
+        check_lora(file, TINY)
+    assert ("it looks like a LoRA" in raised.value.message) == (family is not None)
+    assert family is None or family in raised.value.message
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])

@@ -10,8 +10,11 @@ import yaml
 from hv15.data.encode import write_video
 from hv15.pages.inlined import Inliner
 from hv15.project import Project
+from hv15.project.products import shown_samples
 from hv15.records.outputs import VIDEO
 from hv15.report.samples import shown_prompts
+from tests.project.conftest import MakeProject, open_project, root  # noqa: F401  (fixtures)
+from tests.project.test_comparison import lora
 
 
 def test_a_sample_before_and_after_super_resolution(tmp_path: Path) -> None:
@@ -29,3 +32,24 @@ def test_a_sample_before_and_after_super_resolution(tmp_path: Path) -> None:
         ("1280 \N{MULTIPLICATION SIGN} 720 by super resolution", 1280, 720),
     ]
     assert len(two.media) == 1
+
+
+def test_strengths_and_loras_of_a_prompt_stand_in_its_row(
+    open_project: MakeProject,  # noqa: F811
+    root: Path,  # noqa: F811
+) -> None:
+    compare = [{"path": lora(root / "style.safetensors")}]
+    prompts = [{"name": "cat", "prompt": "a cat", "video_size": [16, 16]}]
+    project = open_project(sample={"prompts": prompts, "strengths": [0.5, 1], "compare": compare, "with_base": True})
+    for file in shown_samples(project.samples, project.paths).values():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_video(file, np.zeros((1, 16, 16, 3), np.uint8))
+    (row,) = shown_prompts(project.samples, project.paths, Inliner(project.paths.results))
+    assert (row.name, row.title) == ("cat", "a cat")
+    assert [each.label for each in row.media] == [
+        "without the LoRA",
+        "with the LoRA at 0.5",
+        "with the LoRA",
+        "with-style.x0.5",
+        "with-style.x1",
+    ]
