@@ -394,6 +394,7 @@ def refusals(done: Workbench, tmp_path: Path) -> Iterator[None]:
         (("--steps", "0"), "--steps: found 0"),
         (("--frames", "6"), "--frames: "),
         (("--lora", "nothing.safetensors"), "nothing.safetensors: no such file"),
+        (("--lora", "/"), "error: --lora /: a folder"),
         (("--set", "quantize"), "expected NAME=VALUE"),
         (("--set", "sample.quantise=fp8"), "quantise"),
         (("--set", "sample.seed=[1"), "--set"),
