@@ -107,7 +107,7 @@ for STEP in (None, "{step}"):
             made=str(PATHS.before_taken(LATENTS.path(PATHS, "{name}", STEP))),
             files=PROJECT.options_of("lora", "condition"),
         message:
-            PROJECT.message("Sampling " + WHICH, STAGE)
+            PROJECT.message(f"Sampling {WHICH}", STAGE)
         shell:
             "job {log:q} taken {params.made:q} {output:q}"
             " hv15 stage denoise --spec {input.spec:q} {params.files:q} --out {output:q}"
@@ -149,7 +149,7 @@ for STEP in (None, "{step}"):
                 made=str(PATHS.before_taken(OUTPUT.path(PATHS, "{name}", STEP))),
                 files=PROJECT.options_of("latents"),
             message:
-                PROJECT.message("Decoding " + WHICH, STAGE)
+                PROJECT.message(f"Decoding {WHICH}", STAGE)
             shell:
                 "job {log:q} taken {params.made:q} {output:q}"
                 " hv15 stage decode --spec {input.spec:q} {params.files:q} --out {output:q}"
@@ -210,36 +210,39 @@ rule upsample_latents:
 
 
 for OUTPUT in DECODED:
+    STAGE = f"{OUTPUT.enlarging_rule}.{{name}}"
 
     rule:
         name:
             OUTPUT.enlarging_rule
         input:
-            unpack(PROJECT.inputs(OUTPUT.enlarging_rule + ".{name}")),
+            unpack(PROJECT.inputs(STAGE)),
         output:
             (
                 directory(OUTPUT.path(PATHS, enlarged("{name}")))
                 if OUTPUT.is_folder
-                else OUTPUT.path(PATHS, enlarged("{name}"))
+                else report(
+                    OUTPUT.path(PATHS, enlarged("{name}")),
+                    caption="report/enlarged.rst",
+                    category="Samples",
+                    labels=PROJECT.labels(sample="{name}, enlarged"),
+                )
             ),
         log:
-            PATHS.log(OUTPUT.enlarging_rule + ".{name}"),
+            PATHS.log(STAGE),
         benchmark:
-            PATHS.benchmark(OUTPUT.enlarging_rule + ".{name}")
+            PATHS.benchmark(STAGE)
         conda:
             "environment.yaml"
         threads: PROJECT.threads("decode_large")
         resources:
             **PROJECT.resources("decode_large"),
-            gpu=PROJECT.gpu_of(OUTPUT.enlarging_rule + ".{name}"),
+            gpu=PROJECT.gpu_of(STAGE),
         params:
             made=str(PATHS.before_taken(OUTPUT.path(PATHS, enlarged("{name}")))),
             files=PROJECT.options_of("latents"),
         message:
-            PROJECT.message(
-                "Decoding the enlarged {wildcards.name}",
-                OUTPUT.enlarging_rule + ".{name}",
-            )
+            PROJECT.message("Decoding the enlarged {wildcards.name}", STAGE)
         shell:
             "job {log:q} taken {params.made:q} {output:q}"
             " hv15 stage decode --spec {input.spec:q} {params.files:q} --out {output:q}"

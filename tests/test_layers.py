@@ -28,6 +28,7 @@ LEVELS = (
         "terminal_text",
         "own_files",
         "patterns",
+        "remote_paths",
         "spans",
         "stamp",
         "weighted_file",

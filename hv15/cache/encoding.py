@@ -219,18 +219,17 @@ class Encoding(Generic[Needed_co]):
 
     # -- for gc -----------------------------------------------------------------------------------------------------
 
-    def forget_unused(self) -> None:
-        """Reduce the manifests to what is needed now, and remove those of other settings and shard counts."""
-        current = set()
+    def current_manifests(self) -> Iterator[Path]:
+        """Yield the files of the shards' manifests, whether they are there."""
+        return map(self.manifest_path, range(self.shards))
+
+    def forget_unneeded_entries(self) -> None:
+        """Reduce the manifests to what is needed now."""
         for shard in range(self.shards):
-            current.add(self.manifest_path(shard))
             manifest = self.manifest(shard)
             if manifest is not None and (unused := manifest.entries.keys() - self.needed.keys()):
                 manifest.entries = {key: entry for key, entry in manifest.entries.items() if key not in unused}
                 manifest.write(self.manifest_path(shard))
-        for path in self.manifests_root.glob(f"*/{MANIFESTS}"):
-            if path not in current:
-                path.unlink(missing_ok=True)
 
 
 def _manifests_in(folder: Path) -> dict[str, Manifest]:

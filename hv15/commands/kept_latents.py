@@ -47,6 +47,7 @@ _OF_PROMPTS = (
     "shift",
     "negative",
     "image",
+    "sr",
 )
 """Options that say what to denoise."""
 _OF_DECODING = ("vae_sample_size", "vae_tile_overlap", "vae_seamless_tiles", "vae_dtype")
@@ -131,7 +132,8 @@ def _means(options: Sample) -> _Means:
             hint = "name a project with --project, or the VAE with --vae"
             raise UserError.at(options.config, "does not exist", hint=hint)
         models = dict.fromkeys(ROLES, models["vae"])  # every config names them all, though only this one is used
-    project = open_project(options.config, options.overrides, SampleRequest(models=models, settings=options.settings))
+    request = SampleRequest(models=models, settings=options.settings, experiment=options.experiment)
+    project = open_project(options.config, options.overrides, request)
     if options.vae is None:
         fetch_models(project, ["vae"])
     vae, identity = project.models.path("vae"), project.models.identity("vae")

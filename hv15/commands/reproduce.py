@@ -22,6 +22,7 @@ from hv15.errors import UserError
 from hv15.project import Project
 from hv15.project.checkpoints import keep_checkpoint, kept_checkpoints
 from hv15.project.metadata import product_made_from, read_metadata
+from hv15.project.remote import fetch_missing
 from hv15.records.json_values import JsonObject
 from hv15.records.metadata import STEPS
 from hv15.records.paths import CONFIG, ProjectPaths, average_of, copy_of_step, project_of
@@ -100,6 +101,7 @@ def _input_changes(told: ToldLoRA, training: ToldTraining, work: ProjectPaths) -
     """
     config, text = work.reproduced_config, as_yaml(training.config)
     present = Project(work.config, text=text)  # with the project's own paths: nothing is left out of its datasets
+    fetch_missing(present)
     make_demo_clips(present)
     present.models.check()
     recorded = recorded_dataset(training, told.path, work.root)

@@ -133,7 +133,7 @@ def upsample(options: SampleUpsample) -> int | None:
     Raises:
         UserError: a model, a LoRA, an encoded text or the small sample cannot be used.
     """
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     settings = project.settings
     log_to_stderr(settings.runtime.log_level)
     if not is_rank() and copy_twin(options.spec, options.out):

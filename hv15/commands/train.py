@@ -20,6 +20,8 @@ from hv15.ranks import is_first_rank, is_rank, run_on_ranks
 from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
 from hv15.sample.plan import PREVIEW_SUFFIX
+from hv15.train.past import past_of
+from hv15.train.shared_folder import share_training
 
 if TYPE_CHECKING:
     from hv15.train.previews import PreviewPlan
@@ -33,10 +35,13 @@ def train(options: Train) -> int | None:
     Raises:
         UserError: the dataset or the config changed meanwhile, or the training cannot continue.
     """
-    if not is_rank() and copy_twin(options.spec, options.out):
-        return None
     project = Project(options.config, options.overrides, experiment=options.experiment)
     log_to_stderr(project.settings.runtime.log_level)
+    if not is_rank() and options.spec is not None and (twin := copy_twin(options.spec, options.out)):
+        owner = digest(past_of(project.settings.train, Spec.read(options.spec).wanted))
+        name = project.paths.training.name
+        share_training(twin.parent / name, options.out.parent / name, owner)
+        return None
     device = project.settings.runtime.device
     train_settings = project.settings.train
     asked, machines = train_settings.asks_for_gpus, train_settings.num_machines
@@ -51,6 +56,7 @@ def train(options: Train) -> int | None:
         )
     take_gpu(device)
     from hv15.cache.batches import Stores
+    from hv15.cache.scratch import copied
     from hv15.train.run import train
 
     items = project.training_items()
@@ -60,6 +66,7 @@ def train(options: Train) -> int | None:
         print(f"{left_out} files were left out: `hv15 report` says why", file=sys.stderr)
     log_notes(log, project, training_notes(project, items))
     stores = Stores(project.latents.store, project.texts.store, project.masks.store)
+    stores = copied(stores, project.settings.cache.scratch, project.settings.resolve)
     previews = preview_plan(project)
     train(
         project.settings,

@@ -14,8 +14,10 @@ from hv15.records.twins import twin_files
 from hv15.terminal_text import one_line
 
 
-def copy_twin(spec: Path | None, out: Path) -> bool:
+def copy_twin(spec: Path | None, out: Path) -> Path | None:
     """Copy what the plan names as the same, if it is: made from what this is to be made from.
+
+    Returns the file or folder that was copied; None if nothing was.
 
     Args:
         spec: of the job; without one, there is nothing to copy.
@@ -25,11 +27,11 @@ def copy_twin(spec: Path | None, out: Path) -> bool:
         UserError: the spec cannot be read, or the disk is full.
     """
     if spec is None:
-        return False
+        return None
     read = Spec.read(spec)
     twins = twin_files(read.details)
     if not twins or any(product_made_from(twin) != read.wanted for twin in twins):
-        return False
+        return None
     for twin, target in zip(twins, (out, average_of(out)), strict=False):
         if twin.is_dir():
             with atomic_folder(target) as folder:
@@ -38,4 +40,4 @@ def copy_twin(spec: Path | None, out: Path) -> bool:
             with atomic_path(target) as part:
                 shutil.copyfile(twin, part)
     print(f"copied from {one_line(str(twins[0]))}, which is the same", file=sys.stderr)
-    return True
+    return twins[0]

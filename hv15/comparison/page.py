@@ -28,6 +28,7 @@ from hv15.pages.vector import SERIES, inline_svg
 from hv15.records.json_values import Json, JsonObject
 
 TEMPLATE = Path(__file__).parent / "templates" / "comparison.html"
+SORTING = TEMPLATE.with_name("sorting.js")
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def make_page(
         "colours": colour_styles(comparison),
         "samples": samples,
     }
-    return render(TEMPLATE, content, made_from)
+    return render(TEMPLATE, content, made_from, script=SORTING)
 
 
 def summary(comparison: TrainingComparison) -> str:

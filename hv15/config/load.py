@@ -49,19 +49,28 @@ class ConfigSource:
 
     Args:
         path, overrides, text: as for `load_config`.
+        overrides_win: whether the overrides count more than an experiment's own values, as what a command is asked for.
 
     Raises:
         ConfigError: it cannot be read as YAML.
     """
 
-    def __init__(self, path: Path, overrides: Mapping[str, Json] | None = None, *, text: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        overrides: Mapping[str, Json] | None = None,
+        *,
+        text: str | None = None,
+        overrides_win: bool = False,
+    ) -> None:
         from hv15.config.yaml_file import read_yaml
 
         self.path = Path(path)
         self.root = project_of(self.path).root
         self._source = read_yaml(self.path, text)
         self._replaced: set[Location] = set()
-        self._data = _merge(self._source.data, overrides or {}, (), self._replaced)
+        self._overrides, self._overrides_win = overrides or {}, overrides_win
+        self._data = _merge(self._source.data, self._overrides, (), self._replaced)
         self._other_files = _OtherFiles(self.root)
         self._base: Settings | None = None
         self._experiments: dict[str, Experiment] | None = None
@@ -121,14 +130,17 @@ class ConfigSource:
             raise ConfigError(dict.fromkeys(problems))
 
     def _settings_of(self, experiment: Experiment) -> Settings:
-        data: Json = {name: value for name, value in self._data.items() if name not in ("experiments", "sweep")}
-        origin = _Origin(self._source, self._replaced, self.root, experiment)
+        base = self._source.data if self._overrides_win else self._data
+        data: Json = {name: value for name, value in base.items() if name not in ("experiments", "sweep")}
+        origin = _Origin(self._source, self._replaced, self.root, experiment, self._overrides_win)
         for change in experiment.changes:
             try:
                 data = _with_value(data, change.setting, change.value)
             except LookupError as error:
                 raise ConfigError([Problem(str(error.args[0]), place=origin.place_in_file(change.place))]) from None
         assert isinstance(data, dict)
+        if self._overrides_win:
+            data = _merge(data, self._overrides, (), set())
         try:
             return self._validated(data, origin)
         except ConfigError as error:
@@ -194,6 +206,8 @@ class _Origin:
     root: Path
     experiment: Experiment | None = None
     """Whose settings they are; None: the config's own."""
+    overrides_win: bool = False
+    """Whether the command line counts more than the experiment."""
     toml: Path | None = None
     """The file with the datasets, if it is not the config itself."""
     prompts: PromptsFile | None = None
@@ -219,7 +233,10 @@ class _Origin:
 
     def _in_experiment(self, location: Location) -> Location | None:
         """Where the experiment's own value of a setting, or of one in a section, stands; None if it has none."""
+        is_replaced = any(location[:depth] in self.replaced for depth in range(1, len(location) + 1))
         changes = () if self.experiment is None else self.experiment.changes
+        if self.overrides_win and is_replaced:
+            return None
         for change in changes:
             depth = len(change.setting)
             if location[:depth] == change.setting:

@@ -23,11 +23,11 @@ class RuntimeSettings(Section):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", json_schema_extra=WATCHING)
     """How detailed the log files are."""
 
-    planned_gpu: str | None = Field(None, min_length=1, max_length=100, json_schema_extra=SPEED)
+    planned_gpu: str | None = Field(None, min_length=1, max_length=100, json_schema_extra=WATCHING)
     """The GPU for which memory and time are planned, by a name that `hv15 plan --device` knows, such as a100-80gb. On a
     cluster: that of the nodes. This machine's if not set."""
 
-    resources: dict[PlannedJob, dict[JobNeed, Asked]] = Field(default_factory=dict, json_schema_extra=SPEED)
+    resources: dict[PlannedJob, dict[JobNeed, Asked]] = Field(default_factory=dict, json_schema_extra=WATCHING)
     """What jobs ask a cluster for, instead of what is planned: kind of job -> mem_mb (10^6 bytes), runtime (minutes),
     threads, e.g. {train: {runtime: 1440, threads: 8}}. The kinds are encode_latents, encode_texts, encode_masks,
     condition (first images), train, sample, decode and convert (docs/clusters.md)."""

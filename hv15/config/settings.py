@@ -20,7 +20,9 @@ from hv15.config.sample import SampleSettings
 from hv15.config.section import PAST, Conflict, Section
 from hv15.config.train import TrainSettings
 from hv15.records.json_values import JsonObject
+from hv15.records.paths import CachePaths
 from hv15.records.problems import Location, Place
+from hv15.remote_paths import copy_of, is_remote
 from hv15.spans import parts
 
 
@@ -90,6 +92,14 @@ class Settings(Section):
             yield ("datasets",), text
         yield from self._idle_datasets()
         yield from experiment_conflicts(self.experiments, self.sweep)
+        for section, folder in (("cache", self.cache.directory), ("models", self.models.directory)):
+            if is_remote(folder):
+                text = f"found '{folder}', but files are written there: use a folder of this machine"
+                yield (section, "directory"), text
+        for number, dataset in enumerate(self.datasets):
+            if is_remote(dataset.source) and dataset.source.endswith(".jsonl"):
+                text = "a list in remote storage cannot be read: use a folder there (video_directory, image_directory)"
+                yield ("datasets", number), text
         names = [prompt.name for prompt in self.sample.prompts]
         for index, wanted in enumerate(self.train.previews):
             if wanted not in names:
@@ -155,7 +165,12 @@ class Settings(Section):
         return Place(setting=setting)
 
     def resolve(self, path: str) -> Path:
-        """Make a setting's path absolute: `~` is expanded, and relative paths start at the project folder."""
+        """Make a setting's path absolute: `~` is expanded, and relative paths start at the project folder.
+
+        Of a path in remote storage, that of its copy on this machine.
+        """
+        if is_remote(path):
+            return copy_of(path, CachePaths(self.resolve(self.cache.directory)).remote)
         return self._root / Path(path).expanduser()
 
     def dump(self) -> JsonObject:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
@@ -20,13 +22,16 @@ END = "</html>"
 _HEAD = 2**20  # bytes; what a page tells of itself stands at its beginning
 
 
-def render(template: Path, content: Mapping[str, object], made_from: JsonObject | None = None) -> str:
+def render(
+    template: Path, content: Mapping[str, object], made_from: JsonObject | None = None, *, script: Path | None = None
+) -> str:
     """Return a page.
 
     Args:
         template: a file that extends `base.html`.
         content: the template's variables; all of them are needed.
         made_from: what the page is made from, which `read_page_metadata` returns.
+        script: the one script of the page; a browser runs no other one on it.
     """
     import hv15
 
@@ -34,7 +39,13 @@ def render(template: Path, content: Mapping[str, object], made_from: JsonObject 
     if made_from is not None:
         told[MADE_FROM] = json.dumps(made_from, sort_keys=True, ensure_ascii=False)
     page = templates([template.parent, TEMPLATES], autoescape=True).get_template(template.name)
-    return page.render(content, told=told).rstrip() + "\n"
+    code = "" if script is None else script.read_text(encoding="utf-8")
+    return page.render(content, told=told, script=code, script_digest=script_digest(code)).rstrip() + "\n"
+
+
+def script_digest(code: str) -> str:
+    """Return what stands for a script in a page's policy: base64 of its sha256."""
+    return base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
 
 
 def templates(folders: Sequence[Path], *, autoescape: bool) -> Environment:

@@ -58,6 +58,7 @@ class Project:
         models: files to use instead of the demo's or downloaded ones.
         experiment: the name of one of the config's experiments, whose settings and results these are; "": the config's
             own.
+        overrides_win: whether the overrides count more than the experiment's own values.
         like: the same project as another experiment, with which it shares what is the same; instead of `text` and
             `models`.
 
@@ -73,13 +74,14 @@ class Project:
         text: str | None = None,
         models: Mapping[Role, Path] | None = None,
         experiment: str = "",
+        overrides_win: bool = False,
         like: Project | None = None,
     ) -> None:
         self.config = Path(config)
         self.overrides = dict(overrides or {})
         if like is None:
-            source, only = ConfigSource(self.config, self.overrides, text=text), _reproduced_clips(self.config)
-            self._family = Family(source, models or {}, only)
+            source = ConfigSource(self.config, self.overrides, text=text, overrides_win=overrides_win)
+            self._family = Family(source, models or {}, _reproduced_clips(self.config))
             self._runs: dict[str, Project] = {}
         else:
             self._family, self._runs = like._family, like._runs

@@ -127,7 +127,8 @@ class ProjectDataset:
     @cached_property
     def surveys(self) -> list[Survey]:
         """Each dataset as it is on disk now, with its problems and notes."""
-        return [survey(dataset, self._root) for dataset in self.datasets]
+        copies = CachePaths(self._store).remote
+        return [survey(dataset, self._root, copies) for dataset in self.datasets]
 
     @cached_property
     def sources(self) -> list[FoundSource]:

@@ -79,7 +79,7 @@ class Family:
             UserError: a model file is missing, or a dataset cannot be used.
         """
         return self._shared(
-            ("latents", id(dataset), digest(latents_settings(settings, models))),
+            (not paths.run, "latents", id(dataset), digest(latents_settings(settings, models))),
             lambda: encode_clips(settings, models, dataset, self.store, paths),
         )
 
@@ -89,7 +89,9 @@ class Family:
         Raises:
             UserError: a dataset cannot be used.
         """
-        return self._shared(("masks", id(dataset)), lambda: encode_masks(settings, dataset, self.store, paths))
+        return self._shared(
+            (not paths.run, "masks", id(dataset)), lambda: encode_masks(settings, dataset, self.store, paths)
+        )
 
     def texts(
         self,
@@ -106,15 +108,19 @@ class Family:
         """
         distinct = tuple(dict.fromkeys(prompts))
         return self._shared(
-            ("text", id(dataset), digest(text_settings(settings, models)), distinct),
+            (not paths.run, "text", id(dataset), digest(text_settings(settings, models)), distinct),
             lambda: encode_texts(settings, models, dataset.texts, distinct, self.store, paths),
         )
 
-    def _shared(self, named: Hashable, make: Callable[[], Encoding[Needed]]) -> Encoding[Needed]:
-        """Return the first encoding that includes what this one needs; it is made if there is none."""
+    def _shared(self, named: tuple[Hashable, ...], make: Callable[[], Encoding[Needed]]) -> Encoding[Needed]:
+        """Return the first encoding that includes what this one needs; it is made if there is none.
+
+        Args:
+            named: what it depends on; first whether it is of the base config, which has its own in any case.
+        """
         if named not in self._encodings:
             new = make()
-            first = next((each for each in self._owned if each.includes(new)), new)
+            first = new if named[0] else next((each for each in self._owned if each.includes(new)), new)
             if first is new:
                 self._owned.append(new)
             self._encodings[named] = first

@@ -30,6 +30,7 @@ from hv15.models.variants import FoundVariant, detect_variant
 from hv15.models.weights.checkpoint import open_checkpoint
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
 from hv15.records.problems import ConfigError, Place, Problem
+from hv15.remote_paths import NOT_FETCHED, is_remote
 
 
 def _error(role: Role, message: str, hint: str) -> ConfigError:
@@ -133,6 +134,9 @@ class ModelFiles:
         if role == "tokenizer" and isinstance(self.tokenizer, str):
             return f"hub:{self.tokenizer}"
         if not path.exists():
+            given = getattr(self.settings.models, role)
+            if isinstance(given, str) and is_remote(given):
+                raise _error(role, f"{given} is not copied to this machine yet", NOT_FETCHED)
             hint = "correct the path in config.yaml, or set models.source to hub to download the file"
             hint += f"; a name on the Hub looks like {QWEN}" if role == "tokenizer" else ""
             raise _error(role, f"{path} does not exist", hint)

@@ -31,6 +31,7 @@ _OPTIONS: dict[Location, str] = {
     ("sample", "output_type"): "output-type",
     ("sample", "prompts_file"): "prompts-file",
     ("sample", "seeds"): "seed",
+    ("sample", "sr"): "sr",
 }
 """The options that give one setting each."""
 _OF_LORAS = {
@@ -62,6 +63,8 @@ class SampleRequest:
     """Files instead of the project's; its other models stay."""
     settings: Sequence[str] = ()
     """Any other settings, as NAME=VALUE."""
+    experiment: str = ""
+    """Whose settings are used for what is not given here; "": the config's own."""
     typed: str = "--"
     """What the options began with, for messages."""
 
@@ -99,7 +102,7 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
         changes["models"] = {**_section(changes, "models"), **paths}
         models = {}
     try:
-        project = Project(config, changes, text=text, models=models)
+        project = Project(config, changes, text=text, models=models, experiment=request.experiment, overrides_win=True)
     except ConfigError as error:
         given = {("sample", name) for name in asked}
         if text is not None:  # only a command line could have named the files

@@ -79,6 +79,15 @@ class CachePaths:
     def model_fingerprints(self) -> Path:
         return self.root / "fingerprints.json"
 
+    @property
+    def remote(self) -> Path:
+        """The folder of copies from remote storage, by bucket and name."""
+        return self.root / "remote"
+
+    def fetched(self, name: str) -> Path:
+        """Return the note that a remote file or folder is copied; `name` stands for its path there."""
+        return self.remote / ".fetched" / f"{name}.json"
+
     def latent_colors(self, vae: str) -> Path:
         """Return the file of the linear map from a VAE's latents to colors (`hv15.sample.latent_colors`)."""
         return self.root / "latent-colors" / f"{vae}.safetensors"
@@ -156,7 +165,7 @@ class ProjectPaths:
     @property
     def results(self) -> Path:
         """The folder of all results."""
-        return self.root / RESULTS / self.run
+        return _results(self.root, self.run)
 
     # -- results for the user ---------------------------------------------------------------------------------------
 
@@ -344,10 +353,12 @@ class ProjectPaths:
         for path in sorted(self.root.glob(f"{RESULTS}/*/train/metrics.jsonl")):
             yield ProjectPaths(self.root, path.parts[-3])
 
-    def planned_experiments(self) -> Iterator[ProjectPaths]:
-        """Yield the project's experiments of which anything is there, whether the config still has them, by name."""
-        for path in sorted(self.root.glob(f"{RESULTS}/*/{self.specs.name}")):
-            yield ProjectPaths(self.root, path.parts[-2])
+    def begun_experiments(self) -> Iterator[ProjectPaths]:
+        """Yield the experiments of which anything was planned or encoded, even if the config lost them, by name."""
+        base = ProjectPaths(self.root)
+        signs = (base.specs.name, base.all_manifests.name)
+        found = {path.parts[-2] for sign in signs for path in self.root.glob(f"{RESULTS}/*/{sign}")}
+        yield from (ProjectPaths(self.root, run) for run in sorted(found))
 
     # -- LoRAs that are made again from what they tell --------------------------------------------------------------
 
@@ -399,7 +410,17 @@ class ProjectPaths:
 
     def trial_spec(self, stage: str) -> Path:
         """Return the spec of a job in a dry run, which may be of a config that is not saved yet."""
-        return self.hidden / "dry-run" / self.run / f"{stage}.json"
+        return self.trials / self.run / f"{stage}.json"
+
+    @property
+    def trials(self) -> Path:
+        """The folder of the specs of a dry run."""
+        return self.hidden / "dry-run"
+
+    @property
+    def no_spec(self) -> Path:
+        """Stands for each spec in a dry run that need not be written."""
+        return self.trials / "none.json"
 
     @property
     def all_manifests(self) -> Path:
@@ -485,6 +506,11 @@ _OWN_NAMES = re.compile(r"train-.*|.*\.(safetensors|json|html|csv|tex|zip|png|mp
 def is_result_name(name: str) -> bool:
     """Whether something else than an experiment has this name in the folder of results, or may get it."""
     return name.lower() in _names_of_results() or _OWN_NAMES.fullmatch(name.lower()) is not None
+
+
+@cache
+def _results(root: Path, run: str) -> Path:
+    return root / RESULTS / run
 
 
 @cache

@@ -197,7 +197,8 @@ class ResultsPage:
     @property
     def provenance(self) -> list[ProvenanceRow]:
         """From what it was made."""
-        models = {role: name for spec in self._project.samples.values() for role, name in spec.models.items()}
+        specs = [*self._project.samples.values(), *self._project.enlarged.values()]
+        models = {role: name for spec in specs for role, name in spec.models.items()}
         return provenance_rows(self.lora, models)
 
     @property

@@ -7,6 +7,7 @@
 - why: the reasons, in words
 - outcome: what becomes of the training that is there, in words
 - twins: what several experiments have in common is made once
+- former: what was made before an experiment was renamed
 - rule_names: the file names and messages of the rules
 - comparing: the comparison of the experiments
 - command_line: what Snakemake's own command line changes
@@ -34,6 +35,7 @@ from hv15.errors import UserError, of_the_system
 from hv15.gpus import gpu_jobs
 from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
+from hv15.project.remote import fetch_missing
 from hv15.records.json_values import Json, RecordError
 from hv15.records.paths import ProjectPaths
 from hv15.records.rules import Rule
@@ -45,6 +47,7 @@ from hv15.runs.events import record_events
 from hv15.runs.lock import holder
 from hv15.workflow.command_line import FROM, changed_settings, without_reproduction
 from hv15.workflow.comparing import asks_for_comparison, comparison_stage, is_compared
+from hv15.workflow.former import former_stages
 from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.job_resources import JobResources, Resource
 from hv15.workflow.made_from import MadeFromReader
@@ -88,6 +91,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         name_source(workflow)
         find_command()
         if workflow.is_main_process:
+            fetch_missing(project)
             with paused_collection():
                 opened.check()
     except (UserError, OSError) as error:
@@ -106,12 +110,12 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
         UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
     """
     with paused_collection():
-        runs, compares = _asked_runs(project, targets), _compares(project, targets)
+        runs, compares = asked_runs(project, targets), _compares(project, targets)
         stages = _stages(runs, of_checkpoints=_are_of_checkpoints(targets), compares=compares)
         return Planner(ProjectPaths(project.root), stages, targets=targets, dry_run=dry_run, devices=devices)
 
 
-def _asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
+def asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
     """The base config, and the experiments that targets belong to.
 
     Raises:
@@ -156,6 +160,8 @@ def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False, compares: 
             refuse_folders(run.paths)
             refuse_beforehand(run, missing=False)
             stages += StageBuilder(run, reader, complete).stages(of_checkpoints=of_checkpoints)
+    former = former_stages(base.root, base.experiments, stages, reader) if base.experiments else ()
+    stages = [*former, *stages]
     if compares:
         stages.append(comparison_stage(base, runs[1:], reader))
     reader.save()
@@ -246,7 +252,7 @@ class WorkflowProject(RuleNames):
         of_checkpoints = _are_of_checkpoints(targets) or not workflow.is_main_process  # a job has other targets
         if of_checkpoints or self.has_experiments:
             with paused_collection():
-                runs = _asked_runs(self.project, targets) if workflow.is_main_process else self._runs_of_jobs
+                runs = asked_runs(self.project, targets) if workflow.is_main_process else self._runs_of_jobs
                 compares = _compares(self.project, targets)
                 stages = _stages(runs, of_checkpoints=of_checkpoints, compares=compares)
         else:

@@ -9,11 +9,13 @@ another machine. So the planner decides itself, in the main process, while the D
   that are missing and are made by this run are left out: Snakemake would run every reader of them.
 - The spec of a stage that runs is written again, newer than its wrong product, with content that no record holds.
 - Snakemake (9.27) ignores a job's own reasons when anything above it runs and everything in between is ancient.
-  So a stage that runs names the products of every stage above it that runs as inputs, whether it reads them or not.
+  So a stage that runs names the products of the next stages above it that run as inputs, whether it reads them or not
+  (hv15.workflow.job_inputs).
 - No file is left with a time in the future: Snakemake refuses a result that is older than what it was made from.
 - Samples that are due are made together (hv15.workflow.shards): their own jobs have the list of what was made as input.
 
-A dry run writes its specs to a folder of its own: it may be for another config, while a run reads the usual ones.
+A dry run writes its specs to a folder of its own: it may be for another config, while a run reads the usual ones. It
+writes only those that give Snakemake a reason to run something.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from hv15.records.rules import Rule
 from hv15.records.spec import Spec
 from hv15.records.stage_names import rule_of, run_of, stage_of_run, subject_of, within_run
 from hv15.records.twins import TWIN
+from hv15.workflow.job_inputs import JobInputs
 from hv15.workflow.shards import Shard, make_shards
 from hv15.workflow.stage import Found, Stage
 from hv15.workflow.twins import with_twins
@@ -78,11 +81,12 @@ class Planner:
         devices: int = 0,
     ) -> None:
         self.paths = paths
+        self._root = str(paths.root)
         self.stages = {stage.name: stage for stage in stages}
         self._targets, self._dry_run, self._devices = targets, dry_run, devices
         self._relative = ProjectPaths()
         self._makers = {product: stage.name for stage in self.stages.values() for product in stage.products}
-        self._runs = dict.fromkeys(["", *(stage.run for stage in self.stages.values())])
+        self._runs = dict.fromkeys(["", *(stage.run for stage in self.stages.values() if not stage.is_former)])
         self._restored: dict[str, str] = {}
         """For a lost LoRA that is restored from its published copy, the stage of that."""
         for run in self._runs:
@@ -178,21 +182,6 @@ class Planner:
         for files in stage.inputs.values():
             yield from dict.fromkeys(self._makers[file] for file in files if file in self._makers)
 
-    def all_above(self, name: str) -> list[str]:
-        """The stages above a stage, directly or indirectly, in order."""
-        found, waiting = set[str](), [name]
-        while waiting:
-            for other in self.above(waiting.pop()):
-                if other not in found:
-                    found.add(other)
-                    waiting.append(other)
-        return sorted(found, key=self._places.__getitem__)
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        """The place of each stage in the order of all."""
-        return {name: place for place, name in enumerate(self.stages)}
-
     # -- samples that are made together ------------------------------------------------------------------------------
 
     @cached_property
@@ -227,7 +216,7 @@ class Planner:
             UserError: the config asks for no such product.
         """
         if name in self.shards:
-            return self._inputs_of_running(self.shards[name].stage), True
+            return self._inputs.of_due(self.shards[name].stage), True
         if name not in self.stages:
             if within_run(name) in (Rule.TRAIN, Rule.PUBLISH):
                 raise UserError("datasets: is missing: there is nothing to train on", hint=_ONLY_SAMPLES)
@@ -237,22 +226,19 @@ class Planner:
             raise UserError(f"{name}: the config asks for nothing with that name", hint="add it to config.yaml first")
         stage = self.stages[name]
         if name not in self.due:
-            named = {
-                key: [str(file) for file in files if not self._appears(file)] for key, files in stage.inputs.items()
-            }
-            return named | {"spec": [str(self.spec_path(name))]}, False
-        named = self._inputs_of_running(stage)
+            return self._inputs.of_idle(stage), False
+        named = self._inputs.of_due(stage)
         if name in self.shard_of:
             named["shard"] = [str(file) for file in self.shard_of[name].stage.products]
         return named, True
 
-    def _inputs_of_running(self, stage: Stage) -> dict[str, list[str]]:
-        named = {key: [str(file) for file in files] for key, files in stage.inputs.items()}
-        direct = {file for files in stage.inputs.values() for file in files}
-        above = [self.stages[each] for each in self.all_above(stage.name) if each in self.due]
-        named["spec"] = [str(self.spec_path(stage.name))]
-        named["after"] = [str(file) for each in above for file in each.products if file not in direct]
-        return named
+    @cached_property
+    def _inputs(self) -> JobInputs:
+        return JobInputs(self.stages, self.due, self._makers, self._spec_input, self._exists)
+
+    def _spec_input(self, name: str) -> Path:
+        """The spec of a stage as an input. A dry run writes only those whose time is the reason to run."""
+        return self.spec_path(name) if not self._dry_run or self._is_replaced(name) else ProjectPaths().no_spec
 
     def _no_checkpoint(self, step: str) -> UserError:
         """The error for a step whose LoRA is not kept; with "", for the sheet of all if nothing is on it."""
@@ -263,10 +249,6 @@ class Planner:
             "no LoRA of a step is kept, or no prompt gives a video or images",
             hint="set train.save_every_n_steps before a training, and sample.prompts",
         )
-
-    def _appears(self, product: Path) -> bool:
-        """Whether a file is missing and a running stage makes it."""
-        return self._makers.get(product) in self.due and not (self.paths.root / product).exists()
 
     @property
     def _unread(self) -> list[Path]:
@@ -291,11 +273,15 @@ class Planner:
             for run in self._runs:
                 self._forget_former_stages(run)
                 self._forget_untaken(run)
+        else:
+            Spec({}).write(self.paths.root / ProjectPaths().no_spec)
         for product in self._unread:
-            if not (self.paths.root / product).exists():
+            if not self._exists(product):
                 with atomic_path(self.paths.root / product):
                     pass  # empty
         for stage in (*self.stages.values(), *(shard.stage for shard in self.shards.values())):
+            if stage.is_former:
+                continue
             self._write_spec(stage)
             self._avoid_future_times(stage)
 
@@ -334,17 +320,31 @@ class Planner:
             if path not in wanted:
                 _remove(path)
 
+    def _is_replaced(self, name: str) -> bool:
+        """Whether a job makes a product that is there anew."""
+        stage = self.stages[name] if name in self.stages else self.shards[name].stage
+        is_made = name in self.due or name in self.shards
+        return is_made and any(self._exists(product) for product in stage.products)
+
+    def _exists(self, product: Path) -> bool:
+        return os.path.exists(self._at(product))  # noqa: PTH110 (thousands of times, as below)
+
+    def _at(self, product: Path) -> str:
+        """Where a product is, as text: a plan of 100 experiments asks for some ten thousand."""
+        return os.path.join(self._root, product)  # noqa: PTH118
+
     def _write_spec(self, stage: Stage) -> None:
+        replaces = self._is_replaced(stage.name)
+        if self._dry_run and not replaces:
+            return
         path = self.paths.root / self.spec_path(stage.name)
-        products = [self.paths.root / product for product in stage.products]
         runs = stage.name in self.due or stage.name in self.shards
-        replaces = runs and any(product.exists() for product in products)
         spec = Spec(stage.wanted, stage.details, runs, time.time_ns() if replaces else 0)
         if replaces:
             spec.write(path)
             written = path.stat().st_mtime_ns
-            for product in products:
-                _make_older(product, written)
+            for product in stage.products:
+                _make_older(self._at(product), written)
             return
         try:
             known = Spec.load(path)
@@ -355,7 +355,7 @@ class Planner:
 
     def _avoid_future_times(self, stage: Stage) -> None:
         for file in (*stage.products, self.spec_path(stage.name)):
-            _make_older(self.paths.root / file, time.time_ns() + SECOND_NS)
+            _make_older(self._at(file), time.time_ns() + SECOND_NS)
 
 
 def refuse_folders(paths: ProjectPaths) -> None:
@@ -376,12 +376,12 @@ def refuse_folders(paths: ProjectPaths) -> None:
             )
 
 
-def _make_older(product: Path, moment: int) -> None:
+def _make_older(product: str, moment: int) -> None:
     """Give a file or folder a time before a moment (nanoseconds since 1970), if it has a later one."""
-    marker = product / ".snakemake_timestamp"  # Snakemake's time of a folder
+    marker = f"{product}/.snakemake_timestamp"  # Snakemake's time of a folder
     for path in (product, marker):
         try:
-            if path.lstat().st_mtime_ns >= moment:
+            if os.lstat(path).st_mtime_ns >= moment:
                 os.utime(path, ns=(moment - SECOND_NS, moment - SECOND_NS), follow_symlinks=False)
         except OSError:  # not there, or not ours
             continue

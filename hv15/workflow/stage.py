@@ -42,6 +42,8 @@ class Stage:
     """Whether a missing product is made even if no stage that runs reads it."""
     follows: tuple[str, ...] = ()
     """The names of inputs with which it is made again whenever one of them is."""
+    is_former: bool = False
+    """Whether it is of an experiment that the config no longer has, and is there to be copied."""
     is_untaken: bool = False
     """Whether the job of a shard has made the product, and the stage's own job has not taken it yet."""
 

@@ -32,6 +32,7 @@ from hv15.train.origin import ENTRY
 from hv15.workflow.made_from import MadeFromReader, conversion_spec
 from hv15.workflow.model_stages import ModelStages
 from hv15.workflow.stage import Found, Stage, compare, in_project
+from hv15.workflow.twins import KEPT
 
 
 class StageBuilder:
@@ -147,6 +148,9 @@ class StageBuilder:
         }
         start = self._project.settings.train.continue_from
         details: JsonObject = {} if start is None else {ENTRY: start}
+        kept = earlier_step(self._project.settings.train, self._project.settings.train.publish_step)
+        if kept is not None:
+            details[KEPT] = kept
         files = lora_files(self._project.settings.train, self._paths.trained)
         return self._recording_stage(Rule.TRAIN, files, self._project.training_spec, inputs, details)
 
@@ -161,7 +165,7 @@ class StageBuilder:
         inputs = {} if step in project.kept else {"trained": lora_files(train, self._paths.trained)}
         name, wanted = f"{Rule.KEEP_CHECKPOINT}.{step}", project.spec_after(step)
         stage = self._recording_stage(name, lora_files(train, lora), wanted, inputs)
-        if stage.found is not Found.RIGHT and is_gone(train, project.training_spec, self._paths, project.kept, step):
+        if stage.found is not Found.RIGHT and is_gone(train, project.training_spec, project.paths, project.kept, step):
             raise not_kept(step, project.kept, "train.publish_step")
         return stage
 
@@ -198,11 +202,12 @@ class StageBuilder:
             if same := self._same(name, step):
                 details["same"] = str(same)
         condition = [self._paths.condition(name)] if spec.image else []
+        denoised = spec.denoising(trained, self._text)
         latents, where = LATENTS.path(self._paths, name, step), subject(name, step)
         yield self._sample_stage(
             f"{LATENTS.rule_of(step)}.{where}",
             latents,
-            spec.denoising(trained, self._text),
+            denoised,
             {
                 "lora": lora,
                 "condition": condition,
@@ -212,7 +217,7 @@ class StageBuilder:
             details,
         )
         for output in decoded_outputs(spec.output_type):
-            product, wanted = output.path(self._paths, name, step), spec.decoding(trained, self._text)
+            product, wanted = output.path(self._paths, name, step), spec.decoding_of(denoised)
             yield self._decoding(f"{output.rule_of(step)}.{where}", output, product, latents, wanted, details)
 
     def _enlarging(self, small: SampleSpec, spec: SampleSpec) -> Iterator[Stage]:

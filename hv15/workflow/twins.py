@@ -18,8 +18,12 @@ from hv15.records.twins import TWIN
 from hv15.workflow.stage import Found, Stage
 
 _OF_SAMPLES = (rule for output in OUTPUTS for rule in (output.rule, output.enlarging_rule))
-_COPIED = frozenset({Rule.TRAIN, Rule.SAMPLE_CONDITION, *_OF_SAMPLES})
+COPIED = frozenset({Rule.TRAIN, Rule.SAMPLE_CONDITION, *_OF_SAMPLES})
 """The rules whose products take time to make."""
+
+
+KEPT = "kept"
+"""The entry of a training's details that says which step is published: a copy of it is kept on the way."""
 
 
 def with_twins(stages: Iterable[Stage], makers: Collection[str]) -> Iterator[Stage]:
@@ -30,7 +34,7 @@ def with_twins(stages: Iterable[Stage], makers: Collection[str]) -> Iterator[Sta
         makers: the runs that were asked for. What others lack is not made in their place.
     """
     found = [*stages]
-    copied = [stage for stage in found if stage.rule in _COPIED]
+    copied = [stage for stage in found if stage.rule in COPIED]
     if len({stage.run for stage in copied}) < 2:
         yield from found
         return
@@ -50,7 +54,8 @@ def with_twins(stages: Iterable[Stage], makers: Collection[str]) -> Iterator[Sta
 
 def _key(stage: Stage) -> str:
     """What is equal in stages that make the same bytes."""
-    return digest([stage.rule, stage.wanted, stage.details.get("sample"), len(stage.products)])
+    others = (stage.details.get(name) for name in ("sample", KEPT))
+    return digest([stage.rule, stage.wanted, *others, len(stage.products)])
 
 
 def _copy(stage: Stage, twin: Stage) -> Stage:

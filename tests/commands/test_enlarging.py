@@ -88,6 +88,16 @@ def test_it_is_what_the_command_makes_and_the_file_tells_it(bench: Workbench) ->
     assert "sr_dit" in hv15("show", "alone.mp4").out
 
 
+def test_the_command_and_the_workflow_make_the_same_file(bench: Workbench) -> None:
+    """What one has made beside the small sample is there for the other."""
+    bench.does("upsample", latents("one"))
+    made = VIDEO.path(PATHS, "one.sr")
+    planner = make_planner(bench.project, targets=(str(made),), devices=1)
+    assert planner.running == []
+    bench.set(sample={"sr_steps": 1})
+    assert "upsample_latents.one" in make_planner(bench.project, targets=(str(made),), devices=1).running
+
+
 def test_the_trained_lora_is_used_if_asked_for(bench: Workbench) -> None:
     weights = {key: torch.randn_like(value) for key, value in load_file(LORA).items()}
     from safetensors.torch import save_file

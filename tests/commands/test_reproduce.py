@@ -129,6 +129,17 @@ def test_one_that_started_from_a_copy(done: Workbench) -> None:
     is_identical(hv15("reproduce", done.root / LORA), 2)
 
 
+def test_the_lora_of_an_experiment(done: Workbench) -> None:
+    done.set(experiments={"small": {"train.seed": 9}})
+    lora = done.root / "results/small/train.safetensors"
+    done.does("train", "--experiment", "small", "--out", lora)
+    before = others(done)
+    is_identical(hv15("reproduce", lora))
+    assert others(done) == before
+    done.set(train={"learning_rate": 0.5})
+    assert record(done)["steps"] == 2
+
+
 def test_copies_of_a_step_and_averages(done: Workbench, stages: list[list[str]]) -> None:
     done.set(train={"save_every_n_steps": 1, "max_train_steps": 4, "ema_decay": 0.5, "seed": 5})
     done.train()

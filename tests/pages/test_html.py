@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,14 @@ def test_a_page_that_is_cut_off_is_not_whole(template: Path, tmp_path: Path) -> 
     for end in (-3, 100, 0):
         page.write_text(text[:end])
         assert not is_whole_page(page)
+
+
+def test_a_browser_runs_the_one_script_of_a_page_and_no_other(template: Path, tmp_path: Path) -> None:
+    code = tmp_path / "page.js"
+    code.write_text("let a = 1 < 2;\n")
+    assert "script" not in render(template, {"name": "x"})
+    page = render(template, {"name": HOSTILE}, script=code)
+    digest = b64encode(sha256(code.read_bytes()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
+    assert page.count("<script>") == 1
+    assert f"<script>{code.read_text()}</script>" in page

@@ -25,6 +25,8 @@ NAMED = {
     "lora": "results/lora.safetensors",
     "samples": "results/samples",
     "contact_sheet": "results/samples/contact_sheet.png",
+    "sample_grid": "results/samples/grid.png",
+    "sample_film": "results/samples/grid.mp4",
     "all_checkpoints": "results/checkpoints",
     "checkpoint_sheet": "results/checkpoints/grid.png",
     "checkpoint_film": "results/checkpoints/grid.mp4",
@@ -62,13 +64,15 @@ NAMED = {
     "recorded_products": ".hv15/told.json",
     "complete_encodings": ".hv15/complete.json",
     "passed_checks": ".hv15/looks.json",
+    "trials": ".hv15/dry-run",
+    "no_spec": ".hv15/dry-run/none.json",
     "job_requests": ".hv15/requests.json",
 }
 """Names that people, scripts and other programs know; the README lists those of a finished project."""
 
 OF_THE_PROJECT = {
     *("config", "project_lock", "hidden", "lock", "runs", "recorded_products", "complete_encodings", "passed_checks"),
-    "job_requests",
+    *("job_requests", "trials", "no_spec"),
 }
 """What the experiments of a project share."""
 

@@ -9,7 +9,7 @@ from hv15.records.outputs import LATENTS
 from hv15.records.rules import Rule, job_name, rule_words
 
 REPOSITORY = Path(__file__).parents[2]
-TARGETS = {"samples"}
+TARGETS = {"samples", "experiments"}
 """Rules that only name what others make."""
 _RULE = re.compile(r"^\s*rule (\w+):|\bRUNS\.rule\(\"(\w+)\"\)", re.MULTILINE)
 """A rule, or one of those that are made in a loop."""

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +15,10 @@ from PIL import Image
 
 from hv15.project import Project
 from hv15.report.page import ResultsPage
+from tests.pages.browser import CHROMIUM, chromium, with_scripts
 from tests.workflow.quick import QuickProject
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LOOKED_AT = """
-<script>
 addEventListener("load", async () => {
   const said = {width: document.documentElement.scrollWidth, inner: innerWidth, videos: [], broken: []};
   for (const image of document.images) if (!image.complete || !image.naturalWidth) said.broken.push(image.alt);
@@ -41,7 +38,6 @@ addEventListener("load", async () => {
   answer.textContent = JSON.stringify(said);
   document.body.append(answer);
 });
-</script>
 """
 """What the test adds to the page, which has no script, to look at it from inside."""
 
@@ -49,16 +45,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, which is not installed (apt install chromium)"),
 ]
-
-
-def chromium(folder: Path, *words: str) -> str:
-    """Run Chromium without a window and return what it prints."""
-    command = [
-        *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"),
-        *("--autoplay-policy=no-user-gesture-required", f"--user-data-dir={folder / 'profile'}"),
-    ]
-    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +58,15 @@ def page(shown: QuickProject, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("width", [1280, 600])
 def test_it_is_complete_in_a_browser(page: Path, tmp_path: Path, width: int) -> None:
     looked_at = page.with_name(f"looked-at-{width}.html")
-    looked_at.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{LOOKED_AT}</body>"), encoding="utf-8")
+    looked_at.write_text(with_scripts(page.read_text(encoding="utf-8"), LOOKED_AT), encoding="utf-8")
     size = f"--window-size={width},900"
-    seen = chromium(tmp_path, size, "--virtual-time-budget=10000", "--dump-dom", looked_at.as_uri())
-    [answer] = re.findall(r'<pre id="said">(.*?)</pre>', seen)
+    answers: list[str] = []
+    for _ in range(5):  # its clock does not wait for the decoder of a busy machine
+        seen = chromium(tmp_path, size, "--virtual-time-budget=10000", "--dump-dom", looked_at.as_uri())
+        answers = answers or re.findall(r'<pre id="said">(.*?)</pre>', seen)
+        if answers:
+            break
+    [answer] = answers
     said = json.loads(answer.replace("&amp;", "&"))
     assert said["broken"] == []
     assert said["requests"] == []

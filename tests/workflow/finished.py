@@ -12,6 +12,7 @@ from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.project import Project
 from hv15.workflow import make_planner
 from hv15.workflow.planner import Planner
+from hv15.workflow.stage import Stage
 from hv15.workflow.why import Reasons
 from tests.workflow import stub_hv15
 from tests.workflow.quick import QuickProject
@@ -64,7 +65,7 @@ def make(planner: Planner, name: str) -> None:
         case "upsample_latents":
             stub_hv15.main(["stage", "upsample", *options, "--low", str(stage.inputs["low"][0])])
         case "sample_video" | "upsample_video":
-            stub_hv15.main(["stage", "decode", *options, "--latents", str(stage.inputs["latents"][0])])
+            stub_hv15.main(["stage", "decode", *options, "--latents", latents_of(stage)])
         case "report" | "card":
             stub_hv15.main(["stage", stage.rule, *options])
         case "checkpoint_latents":
@@ -79,6 +80,11 @@ def make(planner: Planner, name: str) -> None:
             stub_hv15.main(["stage", "sheet", *options])
         case "convert":
             stub_hv15.main(["export", "--lora", lora[0], "--out", out, "--to", stage.subject])
+
+
+def latents_of(stage: Stage) -> str:
+    """The latents of a sample; none where its video is copied."""
+    return str(stage.inputs["latents"][0]) if "latents" in stage.inputs else ""
 
 
 def why(project: QuickProject, *targets: str) -> dict[str, list[str]]:

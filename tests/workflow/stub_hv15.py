@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hv15.digest import digest
+
 if TYPE_CHECKING:
     from hv15.project import Project
     from hv15.records.training import TrainingRecord
@@ -93,7 +95,7 @@ def opened(options: dict[str, str]) -> Project:
     return Project(Path(os.environ["HV15_CONFIG"]), overrides, experiment=options.get("experiment", ""))
 
 
-def is_copied(options: dict[str, str]) -> bool:
+def copied(options: dict[str, str]) -> Path | None:
     """Copy what another run has made and is the same, by the real command's own code."""
     from hv15.commands.twin_copies import copy_twin
 
@@ -134,11 +136,15 @@ def encode(words: list[str], options: dict[str, str]) -> str:
 
 
 def train(words: list[str], options: dict[str, str]) -> str:
-    if is_copied(options):
-        return "copied"
     from hv15.project.products import lora_files
+    from hv15.train.past import past_of
+    from hv15.train.shared_folder import share_training
 
     project = opened(options)
+    if (twin := copied(options)) is not None:
+        owner = digest(past_of(project.settings.train, wanted_of(options)))
+        share_training(twin.parent / "train", project.paths.training, owner)
+        return "copied"
     assert wanted_of(options) == project.training_spec
     assert not Path("fail").exists(), "the test wants the training to fail"
     if Path("hang").exists():
@@ -202,8 +208,6 @@ def continue_training(project: Project) -> None:
 
 def write_state(training: Path, record: TrainingRecord, step: int) -> Path:
     """A state with everything but weights."""
-    from hv15.digest import digest
-
     folder = training / "state" / f"step-{step:06d}"
     folder.mkdir(parents=True, exist_ok=True)
     content = {"step": step, "samples": step, "spec": record.digest, "metrics_offset": 0, "sha256": {}}
@@ -212,7 +216,7 @@ def write_state(training: Path, record: TrainingRecord, step: int) -> Path:
 
 
 def write_latents(words: list[str], options: dict[str, str]) -> str:
-    if is_copied(options):
+    if copied(options):
         return "copied"
     spec = json.loads(Path(options["spec"]).read_text())
     wanted = spec["wanted"]
@@ -231,7 +235,7 @@ def write_enlarged(words: list[str], options: dict[str, str]) -> str:
 
 
 def write_video(words: list[str], options: dict[str, str]) -> str:
-    if is_copied(options):
+    if copied(options):
         return "copied"
     make_video(wanted_of(options), Path(options["latents"]), Path(options["out"]))
     return ""

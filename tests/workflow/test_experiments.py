@@ -90,7 +90,7 @@ def test_an_equal_training_is_copied(project: QuickProject) -> None:
 
 
 def test_the_base_config_is_trained_for_an_experiment_only_if_it_is_asked_for(project: QuickProject) -> None:
-    with_experiments(project, {"same": {}})
+    with_experiments(project, {"same": {}, "small": SMALL})
     assert due(project, *ALL)["same/train"] == "not made yet"
     found = due(project, *ALL, "results/lora.safetensors")
     assert (found["train"], "results/train.safetensors" in found["same/train"]) == ("not made yet", True)

@@ -1,4 +1,4 @@
-"""Jobs on a real SLURM cluster: `pytest -m slurm -n 0`, as root on a Debian. It takes some minutes.
+"""Jobs on a real SLURM cluster: `pytest -m slurm -n 0`, as root on a Debian. It takes ten to twenty minutes.
 
 What its jobs make is compared with what the same config makes on this machine, byte for byte.
 """
@@ -6,6 +6,7 @@ What its jobs make is compared with what the same config makes on this machine, 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 import uuid
@@ -172,6 +173,28 @@ def test_a_cancelled_training_resumes_at_the_next_call(
     finish(project, saved)
     length = {**ENDLESS, "max_train_steps": saved + 2}
     assert is_same(project, undisturbed(tmp_path / "here", demo_models, demo_clips, **length))
+
+
+def test_a_training_goes_on_in_a_new_job_and_stops_with_the_run(
+    slurm: Cluster, tmp_path: Path, demo_models: Path, demo_clips: Path
+) -> None:
+    """With `--retries`, as after a time limit; then Ctrl-C cancels the job, and its state is saved again."""
+    project = encoded(tmp_path / "project", demo_models, demo_clips, **ENDLESS)
+    run = start(project, "--retries", "1")
+    wait_for(lambda: steps_done(project) >= 3, project, run)
+    [first] = slurm.jobs("rule_train")
+    slurm.run("scancel", first)
+    wait_for(lambda: bool(slurm.jobs("rule_train").keys() - {first}), project, run)
+    [saved] = states(project)
+    wait_for(lambda: steps_done(project) > saved, project, run)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(DEADLINE_S) != 0
+    end = time.monotonic() + DEADLINE_S
+    while slurm.jobs("rule_train"):
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    assert f"resuming after step {saved}" in (project.root / "results/logs/train.log").read_text()
+    assert states(project)[-1] > saved
 
 
 def test_a_training_saves_its_state_before_its_time_limit(

@@ -124,7 +124,7 @@ class Again:
         size = _size(typed.size)
         _check(typed, seeds, size)
         settings = self.sample.settings
-        words = ["sample", "--project", str(self._config), "--out", str(ProjectPaths().again)]
+        words = ["sample", "--project", str(self._config), "--out", str(ProjectPaths().again), "--sr", "off"]
         words += ["--seed", *seeds] if seeds else []
         words += ["--size", *map(str, size)] if size else []
         options = {

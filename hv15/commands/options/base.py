@@ -19,6 +19,17 @@ ProjectPath = Annotated[
 ]
 
 
+Targets = Annotated[
+    tuple[str, ...],
+    Argument(
+        "what to make: a file, samples, experiments (all that the config asks for)",
+        positional=True,
+        metavar="TARGET",
+        several="*",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProjectCommand(Command):
     """A command of one project."""

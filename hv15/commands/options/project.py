@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from hv15.arguments import Argument, Command, Entry
-from hv15.commands.options.base import SettingsCommand
+from hv15.commands.options.base import SettingsCommand, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +89,18 @@ class Show(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fetch(SettingsCommand):
+    """Copy what the config names in remote storage (s3://...) into the cache; again what is newer there."""
+
+    name: ClassVar[str] = "fetch"
+
+    def run(self) -> None:
+        from hv15.commands.project import fetch
+
+        fetch(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lock(SettingsCommand):
     """Write versions, models and clips as they are now into hv15.lock."""
 
@@ -150,7 +162,8 @@ class Why(SettingsCommand):
     """Say what would run and why."""
 
     name: ClassVar[str] = "why"
-    target: Annotated[tuple[str, ...], Argument("a file to be made; without --target if the project is here")] = ()
+    words: Targets = ()
+    target: Annotated[tuple[str, ...], Argument("the same as TARGET")] = ()
     json: Annotated[bool, Argument("for programs")] = False
 
     def run(self) -> None:
@@ -193,6 +206,7 @@ class Publish(SettingsCommand):
 
 PROJECT_COMMANDS: tuple[Entry, ...] = (
     New,
+    Fetch,
     Check,
     Plan,
     Timesteps,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, TypeAlias
 
 from hv15.arguments import Argument, Entry, Group
-from hv15.choices import EnlargedResolution
+from hv15.choices import EnlargedResolution, Enlarging
 from hv15.commands.options.base import SettingsCommand
 from hv15.commands.options.model_files import MODEL_FILES, ModelFilesCommand
 from hv15.commands.options.reach import BlockFactors, ExcludePatterns, IncludePatterns, StepFactors
@@ -173,6 +173,10 @@ class Sample(ModelFilesCommand):
     image: Annotated[Path | None, Argument("the first frame (i2v)")] = None
     fps: Annotated[float | None, Argument("frames per second of the file")] = None
     output_type: Annotated[OutputType | None, Argument("as sample.output_type")] = None
+    sr: Annotated[
+        Enlarging | None,
+        Argument("also make each video larger by super resolution, as a file of its own (as sample.sr)"),
+    ] = None
     no_metadata: Annotated[
         bool,
         Argument(
@@ -181,6 +185,8 @@ class Sample(ModelFilesCommand):
         ),
     ] = False
     dit: Annotated[Path | None, Argument("the transformer", heading=MODEL_FILES)] = None
+    sr_dit: Annotated[Path | None, Argument("the transformer of super resolution", heading=MODEL_FILES)] = None
+    upsampler: Annotated[Path | None, Argument("its latent upsampler", heading=MODEL_FILES)] = None
     settings: OtherSettings = ()
 
     def run(self) -> int | None:
