@@ -189,7 +189,8 @@ def _keywords(field: Field[Any], annotation: Any, argument: Argument) -> dict[st
         keywords["metavar"] = argument.metavar
     if default is MISSING:
         return {**keywords, "required": True}
-    if isinstance(default, str | int | float) or (isinstance(default, os.PathLike) and os.fspath(default) != "."):
+    is_told = isinstance(default, str | int | float) and default != ""
+    if is_told or (isinstance(default, os.PathLike) and os.fspath(default) != "."):
         keywords["help"] += f" ({default})"
     if argument.variable is not None:
         default = os.environ.get(argument.variable, default)  # argparse converts text, as it does what is typed

@@ -171,7 +171,7 @@ def unknown_keys(keys: list[str], total: int) -> UserError:
     """
     if not total:
         return UserError("LoRA: a file without tensors", hint="check that its export finished")
-    if (family := _other_family(keys)) is not None:
+    if (family := other_family(keys)) is not None:
         return UserError(
             f"LoRA: {len(keys)} of {total} tensors belong to no part of HunyuanVideo 1.5, first {', '.join(keys[:3])}: "
             f"it looks like {family}",
@@ -198,8 +198,9 @@ _FAMILIES = (
 """Patterns in names of tensors, and what has such names."""
 
 
-def _other_family(keys: list[str]) -> str | None:
-    """What the tensors that are unknown here seem to be of; None if that is not known."""
+def other_family(keys: Iterable[str]) -> str | None:
+    """Return what tensors that belong to no part of this model seem to be of; None if that is not known."""
+    keys = [*keys]
     return next((name for pattern, name in _FAMILIES if any(re.search(pattern, key) for key in keys)), None)
 
 

@@ -102,13 +102,29 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
         changes["models"] = {**_section(changes, "models"), **paths}
         models = {}
     try:
-        return Project(config, changes, text=text, models=models, experiment=request.experiment, overrides_win=True)
+        project = Project(config, changes, text=text, models=models, experiment=request.experiment, overrides_win=True)
     except ConfigError as error:
         given = {("sample", name) for name in asked}
         if text is not None:  # only a command line could have named the files
             given |= {("models", role) for role in ROLES}
         problems = (_as_typed(problem, given, request.typed) for problem in error.problems)
         raise ConfigError(dict.fromkeys(problems)) from None  # what is wrong with all prompts is said once
+    _check_files(request)
+    return project
+
+
+def _check_files(request: SampleRequest) -> None:
+    """Check that the files are there that options name.
+
+    Raises:
+        UserError: one is not.
+    """
+    named = [("lora", read_weighted_file(words)[0]) for words in request.loras]
+    named += [("image", request.image)] if request.image is not None else []
+    for option, path in named:
+        if not path.is_file():
+            found = "a folder" if path.is_dir() else "no such file"
+            raise UserError(f"{request.typed}{option} {path.absolute()}: {found}", hint="correct the path")
 
 
 def _as_typed(problem: Problem, given: Collection[Location], typed: str) -> Problem:

@@ -263,6 +263,8 @@ def test_what_another_command_uses_is_not_taken_from_it(
     kept: list[bool] = []
 
     def beside(project: Project, works: Sequence[DecodingWork]) -> None:
+        if not works:  # no samples of super resolution
+            return
         with monkeypatch.context() as patch:
             patch.setattr("hv15.commands.sample.decode", decode)
             assert len(made(done.hv15(*words, "--seed", "1", "2"))) == 2
@@ -394,6 +396,7 @@ def refusals(done: Workbench, tmp_path: Path) -> Iterator[None]:
         (("--steps", "0"), "--steps: found 0"),
         (("--frames", "6"), "--frames: "),
         (("--lora", "nothing.safetensors"), "nothing.safetensors: no such file"),
+        (("--lora", "/"), "error: --lora /: a folder"),
         (("--set", "quantize"), "expected NAME=VALUE"),
         (("--set", "sample.quantise=fp8"), "quantise"),
         (("--set", "sample.seed=[1"), "--set"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.choices import LoRALayout, LoRAProgram
+from hv15.lora.kinds import other_family
 from hv15.lora.names import find_parts
 from hv15.lora.programs import comfyui, musubi
 from hv15.lora.programs.file import ForeignFile, read_file
@@ -37,6 +38,8 @@ class Verification:
     verdicts: Verdicts
     foreign: str | None = None
     """The first module that is no layer of the model."""
+    is_lora: bool = True
+    """Whether any tensor is of a kind of LoRA."""
 
     @property
     def is_right(self) -> bool:
@@ -59,8 +62,10 @@ class Verification:
         """Say what to do; None if nothing is wrong."""
         if self.is_right:
             return None
-        if self.foreign:
-            return f"use a LoRA for HunyuanVideo 1.5: {self.foreign} is none of its layers"
+        if self.foreign or not self.is_lora:
+            family = other_family(self.verdicts)
+            found = f"{self.foreign} is none of its layers" if self.foreign else "this file holds no LoRA"
+            return f"use a LoRA for HunyuanVideo 1.5: {found}" + (f"; it looks like {family}" if family else "")
         layout = LAYOUT_OF[self.program]
         more = ""
         if any(part in key for key in self.verdicts for part in ("dora_scale", "magnitude", "oft_", ".a1.")):
@@ -89,4 +94,5 @@ def verify(path: Path, program: LoRAProgram) -> Verification:
     file = read_file(path)
     found = _RULES[program](file)
     foreign = next((name for name in file.modules if find_parts(name) is None), None)
-    return Verification(path, program, {key: found[key] for key in file.tensors()}, foreign)
+    verdicts = {key: found[key] for key in file.tensors()}
+    return Verification(path, program, verdicts, foreign, is_lora=bool(file.modules))

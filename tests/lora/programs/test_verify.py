@@ -36,7 +36,12 @@ def test_an_alpha_that_changes_nothing_may_be_dropped(tmp_path: Path, alpha: flo
         (Q, "comfyui", "alpha", "hv15 convert {path} lora.comfyui.safetensors --to comfyui"),
         (Q, "diffusers", "lokr_w1", "--to diffusers --svd-rank 64"),
         (Q, "musubi", "dora_scale", "--to kohya --base TRANSFORMER"),
-        ("blocks.0.cross_attn.q", "comfyui", "alpha", "blocks.0.cross_attn.q is none of its layers"),
+        (
+            "blocks.0.cross_attn.q",
+            "comfyui",
+            "alpha",
+            "0.cross_attn.q is none of its layers; it looks like a LoRA for Wan",
+        ),
     ],
 )
 def test_what_to_do(tmp_path: Path, module: str, program: LoRAProgram, part: str, words: str) -> None:
@@ -46,7 +51,12 @@ def test_what_to_do(tmp_path: Path, module: str, program: LoRAProgram, part: str
 
 def test_no_lora_at_all(tmp_path: Path) -> None:
     save_file({"some.bias": torch.ones(2)}, tmp_path / "a.safetensors")
-    assert verify(tmp_path / "a.safetensors", "comfyui").counts() == {"dropped": 1}
+    found = verify(tmp_path / "a.safetensors", "comfyui")
+    assert found.counts() == {"dropped": 1}
+    assert found.advice() == "use a LoRA for HunyuanVideo 1.5: this file holds no LoRA"
+    save_file({"decoder.conv_in.conv.bias": torch.ones(2)}, tmp_path / "a.safetensors")
+    advice = verify(tmp_path / "a.safetensors", "musubi").advice() or ""
+    assert advice.endswith("this file holds no LoRA; it looks like a VAE")
     save_file({}, tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="without tensors"):
         verify(tmp_path / "a.safetensors", "comfyui")
