@@ -139,5 +139,5 @@ def test_snakemake_makes_each_once(project: QuickProject) -> None:
         assert (results / name / "lora.ema.safetensors").exists() == (name == "average")
     assert not (results / "lora.safetensors").exists()
     assert (results / "same/lora.safetensors").read_bytes() == (results / "small/lora.safetensors").read_bytes()
-    assert "small: Training the LoRA (log: results/small/logs/train.log): not made yet" in outcome.output
+    assert "smaller: Training the LoRA (log: results/smaller/logs/train.log): not made yet" in outcome.output
     assert "Nothing to be done" in project.snakemake(target="experiments").output
