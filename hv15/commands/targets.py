@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from hv15.records.paths import CONFIG, ProjectPaths
+from hv15.records.paths import CONFIG, RESULTS, ProjectPaths
+from hv15.records.rules import Rule
+
+_RULES = {*Rule, "all", "samples", "experiments", "reproduce"}
+"""Targets that are no files: the workflow's rules."""
 
 
 class AskedTargets(NamedTuple):
@@ -33,6 +37,9 @@ def asked(project: Path, words: tuple[str, ...], targets: tuple[str, ...], exper
 
 
 def is_target(word: Path) -> bool:
-    """Whether a word names a target of the project in this folder, and is no project itself."""
+    """Whether a word names a target of the project in this folder, and is no project itself.
+
+    A target is a rule or a file of the results: any other word is a project, whose name may be mistyped.
+    """
     is_project = word.suffix.lower() in (".yaml", ".yml") or (word / CONFIG).is_file()
-    return not is_project and Path(CONFIG).is_file()
+    return not is_project and Path(CONFIG).is_file() and (str(word) in _RULES or word.parts[:1] == (RESULTS,))

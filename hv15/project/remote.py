@@ -157,7 +157,11 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def wanted() -> list[RemoteItem]:
-    """Return what this call of the workflow is to copy."""
+    """Return what this call of the workflow is to copy.
+
+    Raises:
+        UserError: `hv15 fetch` did not call it.
+    """
     try:
         root, *urls = json.loads(os.environ[VARIABLE])
         return _items(CachePaths(Path(root)), urls)

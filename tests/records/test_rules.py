@@ -13,7 +13,9 @@ TARGETS = {"samples", "experiments"}
 """Rules that only name what others make."""
 _RULE = re.compile(r"^\s*rule (\w+):|\bRUNS\.rule\(\"(\w+)\"\)", re.MULTILINE)
 """A rule, or one of those that are made in a loop."""
-RESULTS = [path for path in (REPOSITORY / "rules").glob("*.smk") if path.stem != "demo"]
+NO_RESULTS = {"demo", "remote"}
+"""Files of rules that make none of a project's results: the demo's base, and copies of remote storage."""
+RESULTS = [path for path in (REPOSITORY / "rules").glob("*.smk") if path.stem not in NO_RESULTS]
 
 
 def test_every_rule_is_known_and_there_is_no_other() -> None:
