@@ -221,26 +221,24 @@ def _make(
         UserError: a model, an image or a LoRA cannot be used, or a file cannot be written.
     """
     parts, text = Parts(out), project.texts.settings_digest
-    due = [each for each in larger if product_made_from(parts.latents(each.large)) != each.latents_from(text)]
-    denoised = [*{spec.name: spec for spec in (*specs, *(each.small for each in due))}.values()]
-    every = [*denoised, *(each.large for each in larger)]
     with parts.in_use() if is_first_rank() else nullcontext(lambda: False) as is_alone:
+        due = [each for each in larger if product_made_from(parts.latents(each.large)) != each.latents_from(text)]
+        denoised = [*{spec.name: spec for spec in (*specs, *(each.small for each in due))}.values()]
         _encode_texts(project)
         encode_first_images(project, [*denoised, *(each.large for each in due)], parts)
         _denoise(project, denoised, parts)
         enlarge(project, [_enlarging(each, parts, text) for each in due])
         if is_first_rank():
             _decode(project, specs, parts, tells=tells)
-            decode(project, [work for each in larger for work in _decoding_larger(each, parts, text, tells=tells)])
-            parts.remove(every, keep_images=not is_alone())
+            decode(project, [*_decodings(larger, parts, text, tells=tells)])
+            parts.remove([*denoised, *(each.large for each in larger)], keep_images=not is_alone())
 
 
-def _decoding_larger(wanted: Enlargement, parts: Parts, text: str, *, tells: bool) -> list[DecodingWork]:
-    large, made_from = wanted.large, wanted.made_from(text)
-    return [
-        DecodingWork(large, made_from, file_of(large, output, parts.out), parts.latents(large), tells=tells)
-        for output in decoded_outputs(large.output_type)
-    ]
+def _decodings(larger: Iterable[Enlargement], parts: Parts, text: str, *, tells: bool) -> Iterator[DecodingWork]:
+    for each in larger:
+        latents, made_from = parts.latents(each.large), each.made_from(text)
+        for output in decoded_outputs(each.large.output_type):
+            yield DecodingWork(each.large, made_from, file_of(each.large, output, parts.out), latents, tells=tells)
 
 
 def _enlarging(wanted: Enlargement, parts: Parts, text: str) -> LatentsWork:

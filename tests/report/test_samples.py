@@ -17,6 +17,23 @@ from tests.project.conftest import MakeProject, open_project, root  # noqa: F401
 from tests.project.test_comparison import lora
 
 
+def test_a_sample_before_and_after_super_resolution(tmp_path: Path) -> None:
+    """The models are those of the Hub, of which no file is needed to know the sizes."""
+    prompts = [{"name": "one", "prompt": "a cat"}, {"name": "two", "prompt": "a dog", "sr": "off"}]
+    sample = {"sr": "auto", "prompts": prompts, "video_size": [480, 848]}
+    config = {"models": {"source": "hub", "variant": "480p_t2v"}, "sample": sample}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    project = Project(tmp_path / "config.yaml")
+    for name in ("one", "one.sr", "two"):
+        write_video(VIDEO.path(project.paths, name), np.zeros((1, 16, 16, 3), np.uint8))
+    one, two = shown_prompts(project.samples, project.paths, Inliner(tmp_path), project.enlarged)
+    assert [(each.label, each.width, each.height) for each in one.media] == [
+        ("", 848, 480),
+        ("1280 \N{MULTIPLICATION SIGN} 720 by super resolution", 1280, 720),
+    ]
+    assert len(two.media) == 1
+
+
 def test_strengths_and_loras_of_a_prompt_stand_in_its_row(
     open_project: MakeProject,  # noqa: F811
     root: Path,  # noqa: F811
@@ -36,20 +53,3 @@ def test_strengths_and_loras_of_a_prompt_stand_in_its_row(
         "with-style.x0.5",
         "with-style.x1",
     ]
-
-
-def test_a_sample_before_and_after_super_resolution(tmp_path: Path) -> None:
-    """The models are those of the Hub, of which no file is needed to know the sizes."""
-    prompts = [{"name": "one", "prompt": "a cat"}, {"name": "two", "prompt": "a dog", "sr": "off"}]
-    sample = {"sr": "auto", "prompts": prompts, "video_size": [480, 848]}
-    config = {"models": {"source": "hub", "variant": "480p_t2v"}, "sample": sample}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    project = Project(tmp_path / "config.yaml")
-    for name in ("one", "one.sr", "two"):
-        write_video(VIDEO.path(project.paths, name), np.zeros((1, 16, 16, 3), np.uint8))
-    one, two = shown_prompts(project.samples, project.paths, Inliner(tmp_path), project.enlarged)
-    assert [(each.label, each.width, each.height) for each in one.media] == [
-        ("", 848, 480),
-        ("1280 \N{MULTIPLICATION SIGN} 720 by super resolution", 1280, 720),
-    ]
-    assert len(two.media) == 1
