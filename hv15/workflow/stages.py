@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.encoding import Encoding
-from hv15.choices import Role, roles_of
+from hv15.choices import ENLARGING_ROLES, Role, roles_of
 from hv15.demo.layout import DEMO_VERSION, demo_is_copied
 from hv15.digest import digest
 from hv15.lora.about import About
@@ -128,7 +128,7 @@ class StageBuilder:
     def _models(self) -> Iterator[Stage]:
         models, settings = self._project.models, self._project.settings
         if settings.models.source == "demo":
-            files = tuple(path for role in roles_of("i2v") for path in self._made(role))
+            files = tuple(path for role in (*roles_of("i2v"), *ENLARGING_ROLES) for path in self._made(role))
             directory = settings.resolve(settings.models.directory)
             there = all((self._root / file).exists() for file in files)
             found = Found.RIGHT if demo_is_copied(directory) else Found.WRONG if there else Found.MISSING
