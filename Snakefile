@@ -1,6 +1,7 @@
 # A folder of captioned clips and one config.yaml -> results/lora.safetensors, samples and a ComfyUI file.
 #
 #   snakemake results/lora.safetensors        everything that the config asks for
+#   snakemake                                 the same, and results/report.html, a page that shows it
 #   snakemake -n                              what would run, and why
 #   snakemake -d FOLDER results/lora.safetensors     another project
 #
@@ -19,17 +20,28 @@ require_linux()
 from hv15.home import clone
 from hv15.runs.job_shell import prefix
 from hv15.workflow import open_project
+from hv15.workflow.rule_names import OF, RUN
 
 # hv15 reads config.yaml itself, so that each mistake in it is reported with its line; `config` is what the command line adds.
 PROJECT = open_project(workflow, config)
-PATHS = PROJECT.paths
-WHY = PROJECT.why  # in a message, {WHY:train} is why that stage runs
+PATHS = (
+    PROJECT.paths
+)  # with experiments, each path begins with the wildcard {results}, the folder of one's results
+SHARED = PROJECT.shared  # paths of what is made once for all experiments
+WHY = PROJECT.why  # in a message, {WHY:train|} is why that stage runs
+EXPERIMENT = PROJECT.experiment_option  # of the commands, if there are experiments
 
 # `job` (hv15/runs/job.sh) sends its output to the terminal and to its log. Why it failed is written beside the log.
 shell.prefix(prefix())
 
 
+# Snakemake's own report (`snakemake --report report.zip`) begins with it. Its captions are in rules/report.
+report: "rules/report/workflow.rst"
+
+
 wildcard_constraints:
+    results=PROJECT.folder_pattern,
+    settings="[0-9a-f]+",
     shard=r"\d+",
     step=r"\d+",
     name=PROJECT.sample_pattern,
@@ -41,6 +53,9 @@ include: "rules/cache.smk"
 include: "rules/train.smk"
 include: "rules/sample.smk"
 include: "rules/publish.smk"
+include: "rules/experiments.smk"
+include: "rules/reproduce.smk"
+include: "rules/report.smk"
 
 
 if clone():  # demo_base/, which makes the demo's base, is not in a wheel

@@ -40,6 +40,8 @@ class Argument:
     """The environment variable that holds the default."""
     several: str | None = None
     """For a tuple: argparse's `nargs` of one option, such as "+"; without it, the option is repeated for each value."""
+    heading: str | None = None
+    """In the help, the option stands under this heading, after those without one."""
 
 
 class Command(ABC):
@@ -113,6 +115,7 @@ def help_of(command: type[Command]) -> str:
 def _add_arguments(parser: argparse.ArgumentParser, command: type[Command]) -> None:
     """Give a parser the arguments of one command."""
     hints = get_type_hints(command, include_extras=True)
+    places: dict[str | None, argparse._ActionsContainer] = {None: parser}
     for field in _fields(command):
         annotation, argument = _parts(hints[field.name])
         keywords = _keywords(field, annotation, argument)
@@ -120,7 +123,10 @@ def _add_arguments(parser: argparse.ArgumentParser, command: type[Command]) -> N
             _add_positional(parser, field, argument, keywords)
         else:
             flags = argument.flags or ("--" + field.name.replace("_", "-"),)
-            parser.add_argument(*flags, dest=field.name, **keywords)
+            heading = argument.heading
+            if heading not in places:
+                places[heading] = parser.add_argument_group(heading)
+            places[heading].add_argument(*flags, dest=field.name, **keywords)
 
 
 def _add_positional(

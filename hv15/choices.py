@@ -13,6 +13,23 @@ Task: TypeAlias = Literal["t2v", "i2v"]
 TransformerSection: TypeAlias = Literal["train", "sample"]
 """The sections of the config with settings of the transformer."""
 
+PlannedJob: TypeAlias = Literal[
+    "encode_latents",
+    "encode_texts",
+    "encode_masks",
+    "condition",
+    "train",
+    "sample",
+    "decode",
+    "upsample",
+    "decode_large",
+    "convert",
+]
+"""The kinds of jobs of the workflow that may be sent to other machines: `condition` encodes first images, `upsample`
+and `decode_large` are super resolution."""
+JobNeed: TypeAlias = Literal["mem_mb", "runtime", "threads"]
+"""What a job asks for, as Snakemake calls it: memory in 10^6 bytes, minutes, threads."""
+
 Resolution: TypeAlias = Literal["360p", "480p", "720p", "1080p"]
 """The names of the official sizes of videos."""
 

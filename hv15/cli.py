@@ -14,6 +14,7 @@ from hv15 import __version__
 from hv15.arguments import Command, Parser, add_commands, chosen_command
 from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import SettingsCommand
+from hv15.compiler_errors import of_the_compiler
 from hv15.errors import INTERRUPTED, USER_ERROR, UserError, of_the_system
 from hv15.operating_system import require_linux
 from hv15.out_of_memory import OutOfMemory, is_out_of_memory, without_stage
@@ -87,10 +88,12 @@ def parse(arguments: Sequence[str] | None = None) -> Command:
 
 
 def _explained(error: BaseException, command: Command) -> BaseException:
-    """The error in plain words: when memory ran out, with the settings that would help; of a path, as a `UserError`."""
+    """The error in plain words: of memory, with the settings that would help; of a path; of torch.compile."""
     stage = command.stage if isinstance(command, SettingsCommand) else None
     if not isinstance(error, UserError) and is_out_of_memory(error):
         error = OutOfMemory(stage, error) if stage else without_stage(error)
+    elif (of_compile := of_the_compiler(error)) is not None:
+        return of_compile
     elif isinstance(error, OSError) and error.filename is not None:
         return of_the_system(error)
     if isinstance(error, OutOfMemory) and isinstance(command, SettingsCommand):

@@ -13,21 +13,24 @@ if TYPE_CHECKING:
 
 FORMATS: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
 """End of a file's name -> what the file is."""
+PAPER_FORMATS: dict[str, Literal["svg", "pdf"]] = {".svg": "svg", ".pdf": "pdf"}
+"""Those without pixels, for pages and papers."""
 _DOTS_PER_INCH = 120
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG or an SVG, by the end of the file's name; its folder is made if necessary.
+    """Write a figure as a PNG, SVG or PDF, by the end of the file's name; its folder is made if necessary.
 
     Raises:
-        UserError: the name has neither end, or the file cannot be written.
+        UserError: the name has none of these ends, or the file cannot be written.
     """
-    form = FORMATS.get(path.suffix.lower())
+    form = (FORMATS | PAPER_FORMATS).get(path.suffix.lower())
     if form is None:
-        raise UserError.at(path, "is not drawn: the kind of picture is not known", hint="use a name with .png or .svg")
+        hint = "use a name with .png, .svg or .pdf"
+        raise UserError.at(path, "is not drawn: the kind of picture is not known", hint=hint)
     import matplotlib as mpl
 
-    metadata = {"Date": None} if form == "svg" else {"Software": None}  # they would differ in equal pictures
+    varying = {"svg": "Date", "pdf": "CreationDate", "png": "Software"}  # they would differ in equal pictures
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, mpl.rc_context({"svg.hashsalt": "hv15"}):
-        figure.savefig(temporary, format=form, dpi=_DOTS_PER_INCH, metadata=metadata)
+        figure.savefig(temporary, format=form, dpi=_DOTS_PER_INCH, metadata={varying[form]: None})

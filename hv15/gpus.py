@@ -134,8 +134,9 @@ def _lock(name: str) -> bool:
     Raises:
         OSError: it cannot be locked here.
     """
-    # Within a SLURM job, GPUs may be numbered from 0 no matter which they are.
-    file = re.sub(r"[^\w.-]", "_", f"{os.environ.get(SLURM_JOB, '')}-{name}.gpu")
+    # Within a SLURM job, GPUs may be numbered from 0 no matter which they are. Other names mean the same GPU in each.
+    job = os.environ.get(SLURM_JOB, "") if name.isdecimal() else ""
+    file = re.sub(r"[^\w.-]", "_", f"{job}-{name}.gpu")
     descriptor = lock_own(_folder() / file)
     if descriptor is None:
         return False
@@ -169,4 +170,19 @@ def _installed() -> list[str]:
         return [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
     except Exception as error:  # whatever a driver may raise; torch finds its GPU without it
         log.debug("the GPUs cannot be counted: %s", error)
+        return []
+
+
+def gpu_models() -> list[str]:
+    """The names of this machine's GPUs as the driver tells them, such as "NVIDIA H200"; [] if there are none."""
+    if not any(Path(driver).exists() for driver in _DRIVERS):
+        return []
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+    except Exception as error:  # as above
+        log.debug("the GPUs' names cannot be read: %s", error)
         return []

@@ -17,6 +17,9 @@ from hv15.gpus import SLURM_JOB
 NODE_RANK, MASTER_ADDR, MASTER_PORT = BY_HAND = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 """The machine's number from 0; the address of machine 0 and a free port there. The last two are torch's variables."""
 _FIRST_PORT, _PORTS = 20_000, 20_000
+_NODES, _STEP = "SLURM_JOB_NUM_NODES", "SLURM_STEP_ID"
+_OF_THE_JOB = (SLURM_JOB, "SLURM_JOBID", "SLURM_CLUSTER_NAME", "SLURM_CONF")
+"""Variables of SLURM that say which job this is."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,9 @@ def this_machine(count: int) -> Machine | None:
         number = os.environ.get("SLURM_NODEID", "")
         if first and number.isdecimal():
             return Machine(int(number), first, _FIRST_PORT + int(os.environ[SLURM_JOB]) % _PORTS)
-    nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
-    if not nodes.isdecimal() or int(nodes) < count:
+    nodes = os.environ.get(_NODES, "1")
+    is_known = _NODES in os.environ or _STEP not in os.environ  # a step may know of its own nodes alone; srun knows all
+    if is_known and (not nodes.isdecimal() or int(nodes) < count):
         raise UserError(
             f"train.num_machines is {count}, but this SLURM job has {nodes} nodes",
             hint=f"submit it with --nodes {count}",
@@ -73,6 +77,18 @@ def on_every_node(count: int, command: list[str]) -> list[str]:
     # --overlap: also from within a job step, which holds the job's resources.
     options = ("--overlap", "--nodes", str(count), "--ntasks", str(count), "--ntasks-per-node", "1")
     return [srun, *options, *command]
+
+
+def outside_a_step() -> dict[str, str]:
+    """Return this process's environment without what SLURM says of the step that it is in.
+
+    `srun` reads that as its own options: within a step of one node, it would start the command on that node alone.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _OF_THE_JOB or not name.startswith(("SLURM_", "SRUN_"))
+    }
 
 
 def first_node(nodes: str) -> str:

@@ -1,8 +1,10 @@
-"""hv15 needs Linux, for file locks, signals and /proc, and says so at once."""
+"""hv15 needs Linux, for file locks, signals and /proc, and says so at once; and what processor it runs on."""
 
 from __future__ import annotations
 
+import platform
 import sys
+from pathlib import Path
 
 from hv15.errors import UserError
 
@@ -16,3 +18,13 @@ def require_linux() -> None:
         raise UserError(
             f"hv15 needs Linux, and this is {_NAMES.get(sys.platform, sys.platform)}", hint=f"run it {where}"
         )
+
+
+def processor_name() -> str:
+    """Return the name of this machine's processor, such as "AMD EPYC 9554 64-Core Processor", or else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.machine()

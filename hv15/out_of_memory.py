@@ -12,15 +12,25 @@ from typing import Literal
 
 from hv15.errors import UserError
 
-StageName = Literal["encode latents", "encode texts", "condition", "train", "denoise", "decode"]
-"""The stages that compute with a model, as a plan of memory calls them."""
+StageName = Literal[
+    "encode latents", "encode texts", "condition", "train", "denoise", "decode", "upsample", "decode large"
+]
+"""The stages that compute with a model, as a plan of memory calls them. The last two are those of super resolution."""
+
+
+_WORDS: dict[StageName, str] = {
+    "train": "training",
+    "denoise": "sampling",
+    "upsample": "super resolution",
+    "decode large": "decode at the large size",
+}
 
 
 class OutOfMemory(UserError):  # noqa: N818
     """Memory was not enough for a stage of a plan."""
 
     def __init__(self, stage: StageName, error: BaseException) -> None:
-        words = {"train": "training", "denoise": "sampling"}.get(stage) or stage
+        words = _WORDS.get(stage) or stage
         super().__init__(
             f"out of memory in {words}: {in_words(error)}",
             hint="`hv15 plan` says what each stage needs and which setting helps; what is saved is kept",

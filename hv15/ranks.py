@@ -13,12 +13,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 from hv15.gpus import LOCAL_RANK, held_locks, take_gpus
-from hv15.machines import MASTER_ADDR, MASTER_PORT, Machine, on_every_node, this_machine
+from hv15.machines import MASTER_ADDR, MASTER_PORT, Machine, on_every_node, outside_a_step, this_machine
 
 RANK, WORLD_SIZE = "RANK", "WORLD_SIZE"
 """torch's variables: the number of this process, and of all processes."""
@@ -69,10 +69,15 @@ def run_on_ranks(count: int, device: str, setting: str, *, machines: int = 1) ->
     command = [sys.executable, "-P", "-m", "hv15.cli", *sys.argv[1:]]
     machine = Machine(0, "127.0.0.1", _free_port()) if machines == 1 else this_machine(machines)
     if machine is None:
-        return _wait([subprocess.Popen(on_every_node(machines, command))])
+        return _wait([subprocess.Popen(on_every_node(machines, command), env=outside_a_step())])
     here = count // machines
     take_gpus(device, here, setting)
     return _wait(_start(command, machine, here, count))
+
+
+def run_here(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run another command to its end and return its exit code; requests to stop and to save are passed on to it."""
+    return _wait([subprocess.Popen(command, env=environment)])
 
 
 def _start(command: Sequence[str], machine: Machine, here: int, count: int) -> list[subprocess.Popen[bytes]]:

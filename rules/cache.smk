@@ -8,17 +8,22 @@ rule encode_latents:
     output:
         update(PROJECT.manifest("latents")),
     log:
-        PATHS.log("encode_latents.{shard}"),
+        PATHS.log(PROJECT.encoding_job("encode_latents.{shard}")),
     benchmark:
-        PATHS.benchmark("encode_latents.{shard}")
+        PATHS.benchmark(PROJECT.encoding_job("encode_latents.{shard}"))
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("encode_latents")
     resources:
+        **PROJECT.resources("encode_latents"),
         gpu=PROJECT.gpu,
     message:
-        "Encoding clips, shard {wildcards.shard}: {WHY:encode_latents.{wildcards.shard}}"
+        PROJECT.message(
+            "Encoding clips, shard {wildcards.shard}", "encode_latents.{shard}"
+        )
     shell:
         "job {log:q} hv15 encode latents --shard {wildcards.shard} --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
 
 
 rule encode_texts:
@@ -27,17 +32,23 @@ rule encode_texts:
     output:
         update(PROJECT.manifest("text")),
     log:
-        PATHS.log("encode_texts.{shard}"),
+        PATHS.log(PROJECT.encoding_job("encode_texts.{shard}")),
     benchmark:
-        PATHS.benchmark("encode_texts.{shard}")
+        PATHS.benchmark(PROJECT.encoding_job("encode_texts.{shard}"))
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("encode_texts")
     resources:
+        **PROJECT.resources("encode_texts"),
         gpu=PROJECT.gpu,
     message:
-        "Encoding captions and prompts, shard {wildcards.shard}: {WHY:encode_texts.{wildcards.shard}}"
+        PROJECT.message(
+            "Encoding captions and prompts, shard {wildcards.shard}",
+            "encode_texts.{shard}",
+        )
     shell:
         "job {log:q} hv15 encode texts --shard {wildcards.shard} --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
 
 
 rule encode_masks:
@@ -46,12 +57,18 @@ rule encode_masks:
     output:
         update(PROJECT.manifest("masks")),
     log:
-        PATHS.log("encode_masks.{shard}"),
+        PATHS.log(PROJECT.encoding_job("encode_masks.{shard}")),
     benchmark:
-        PATHS.benchmark("encode_masks.{shard}")
+        PATHS.benchmark(PROJECT.encoding_job("encode_masks.{shard}"))
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("encode_masks")
+    resources:
+        **PROJECT.resources("encode_masks"),
     message:
-        "Encoding masks, shard {wildcards.shard}: {WHY:encode_masks.{wildcards.shard}}"
+        PROJECT.message(
+            "Encoding masks, shard {wildcards.shard}", "encode_masks.{shard}"
+        )
     shell:
         "job {log:q} hv15 encode masks --shard {wildcards.shard} --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT

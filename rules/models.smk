@@ -8,13 +8,14 @@ if PROJECT.source == "demo":
         output:
             PROJECT.demo_files,
         log:
-            PATHS.log("demo_models"),
+            SHARED.log("demo_models"),
         benchmark:
-            PATHS.benchmark("demo_models")
+            SHARED.benchmark("demo_models")
+        localrule: True
         conda:
             "environment.yaml"
         message:
-            "Copying the toy models that come with hv15: {WHY:demo_models}"
+            "Copying the toy models that come with hv15: {WHY:demo_models|}"
         shell:
             "job {log:q} hv15 demo models"
 
@@ -29,13 +30,14 @@ for ROLE, FILES in PROJECT.downloads.items():
         output:
             update(FILES),  # a file that is there is checked and completed, never fetched again
         log:
-            PATHS.log(f"download_{ROLE}"),
+            SHARED.log(f"download_{ROLE}"),
         benchmark:
-            PATHS.benchmark(f"download_{ROLE}")
+            SHARED.benchmark(f"download_{ROLE}")
+        localrule: True
         conda:
             "environment.yaml"
         message:
-            "Downloading {output}: {WHY:download_" + ROLE + "}"
+            "Downloading {output}: {WHY:download_" + ROLE + "|}"
         shell:
             "job {log:q} hv15 download --files {output:q}"
 
@@ -54,6 +56,8 @@ rule check_models:
     conda:
         "environment.yaml"
     message:
-        "Checking the model files: {WHY:check_models}"
+        PROJECT.message("Checking the model files", "check_models")
     shell:
-        "job {log:q} hv15 check --models && cp {input.spec:q} {output:q}"
+        "job {log:q} hv15 check --models"
+        + EXPERIMENT
+        + " && cp {input.spec:q} {output:q}"

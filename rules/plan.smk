@@ -17,4 +17,4 @@ rule plan:
     message:
         "Planning memory and time of each stage"
     shell:
-        "job {log:q} hv15 plan --out {output:q}"
+        "job {log:q} hv15 plan --out {output:q}" + EXPERIMENT

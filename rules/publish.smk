@@ -3,22 +3,32 @@
 # With train.publish_step, it is the LoRA after that step, which the training has kept.
 
 
-rule keep_checkpoint:
-    input:
-        unpack(PROJECT.inputs("keep_checkpoint.{step}")),
-    output:
-        **PROJECT.with_average(PATHS.checkpoint_lora("{step}")),
-    log:
-        PATHS.log("keep_checkpoint.{step}"),
-    benchmark:
-        PATHS.benchmark("keep_checkpoint.{step}")
-    localrule: True
-    conda:
-        "environment.yaml"
-    message:
-        "Keeping the LoRA of step {wildcards.step}: {WHY:keep_checkpoint.{wildcards.step}}"
-    shell:
-        "job {log:q} hv15 stage lora --spec {input.spec:q} --out {output.lora:q}"
+# Where some experiments have a moving average and others have none, each kind has a rule.
+for RUNS in PROJECT.averaged:
+
+    rule:
+        name:
+            RUNS.rule("keep_checkpoint")
+        input:
+            unpack(PROJECT.inputs("keep_checkpoint.{step}")),
+        output:
+            **RUNS.files(PATHS.checkpoint_lora("{step}")),
+        log:
+            PATHS.log("keep_checkpoint.{step}"),
+        benchmark:
+            PATHS.benchmark("keep_checkpoint.{step}")
+        wildcard_constraints:
+            results=RUNS.folders,
+        localrule: True
+        conda:
+            "environment.yaml"
+        message:
+            PROJECT.message(
+                "Keeping the LoRA of step {wildcards.step}", "keep_checkpoint.{step}"
+            )
+        shell:
+            "job {log:q} hv15 stage lora --spec {input.spec:q} --out {output.lora:q}"
+            + EXPERIMENT
 
 
 rule convert:
@@ -34,25 +44,38 @@ rule convert:
         layout="comfyui|diffusers|official",
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("convert")
+    resources:
+        **PROJECT.resources("convert"),
     message:
-        "Converting the LoRA to {wildcards.layout} names: {WHY:convert.{wildcards.layout}}"
+        PROJECT.message(
+            "Converting the LoRA to {wildcards.layout} names", "convert.{layout}"
+        )
     shell:
         "job {log:q} hv15 export --lora {input.lora:q} --out {output:q} --to {wildcards.layout}"
+        + EXPERIMENT
 
 
-rule publish:
-    input:
-        unpack(PROJECT.inputs("publish")),
-    output:
-        **PROJECT.with_average(PATHS.lora),
-    log:
-        PATHS.log("publish"),
-    benchmark:
-        PATHS.benchmark("publish")
-    localrule: True
-    conda:
-        "environment.yaml"
-    message:
-        "Publishing {output}: {WHY:publish}"
-    shell:
-        "job {log:q} copy {input.lora:q} {output:q}"
+# Where some experiments have a moving average and others have none, each kind has a rule.
+for RUNS in PROJECT.averaged:
+
+    rule:
+        name:
+            RUNS.rule("publish")
+        input:
+            unpack(PROJECT.inputs("publish")),
+        output:
+            **RUNS.files(PATHS.lora),
+        log:
+            PATHS.log("publish"),
+        benchmark:
+            PATHS.benchmark("publish")
+        wildcard_constraints:
+            results=RUNS.folders,
+        localrule: True
+        conda:
+            "environment.yaml"
+        message:
+            PROJECT.message("Publishing {output}", "publish")
+        shell:
+            "job {log:q} copy {input.lora:q} {output:q}"

@@ -3,7 +3,7 @@
 # The LoRA of each step that a training keeps can be sampled in the same way, as results/checkpoints/STEP/NAME.mp4.
 
 
-from hv15.records.outputs import DECODED, LATENTS, subject
+from hv15.records.outputs import DECODED, LATENTS, enlarged, subject
 
 
 rule condition_shard:
@@ -17,12 +17,17 @@ rule condition_shard:
         PATHS.benchmark("condition_shard.{shard}")
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("condition")
     resources:
+        **PROJECT.resources("condition", "condition_shard.{shard}"),
         gpu=PROJECT.gpu,
     message:
-        "Encoding first images, shard {wildcards.shard}: {WHY:condition_shard.{wildcards.shard}}"
+        PROJECT.message(
+            "Encoding first images, shard {wildcards.shard}", "condition_shard.{shard}"
+        )
     shell:
         "job {log:q} hv15 stage shard --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
 
 
 rule sample_condition:
@@ -34,16 +39,24 @@ rule sample_condition:
         PATHS.log("sample_condition.{name}"),
     benchmark:
         PATHS.benchmark("sample_condition.{name}")
+    wildcard_constraints:
+        name=PROJECT.condition_pattern,
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("condition")
     resources:
+        **PROJECT.resources("condition"),
         gpu=PROJECT.gpu_of("sample_condition.{name}"),
     params:
         made=str(PATHS.before_taken(PATHS.condition("{name}"))),
     message:
-        "Encoding the first image of sample {wildcards.name}: {WHY:sample_condition.{wildcards.name}}"
+        PROJECT.message(
+            "Encoding the first image of sample {wildcards.name}",
+            "sample_condition.{name}",
+        )
     shell:
         "job {log:q} taken {params.made:q} {output:q} hv15 stage condition --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
 
 
 rule sample_shard:
@@ -57,12 +70,15 @@ rule sample_shard:
         PATHS.benchmark("sample_shard.{shard}")
     conda:
         "environment.yaml"
+    threads: PROJECT.threads("sample")
     resources:
+        **PROJECT.resources("sample", "sample_shard.{shard}"),
         gpu=PROJECT.gpus("sample"),
     message:
-        "Sampling, shard {wildcards.shard}: {WHY:sample_shard.{wildcards.shard}}"
+        PROJECT.message("Sampling, shard {wildcards.shard}", "sample_shard.{shard}")
     shell:
         "job {log:q} hv15 stage shard --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
 
 
 # Of the published LoRA, and of that after a step.
@@ -83,21 +99,19 @@ for STEP in (None, "{step}"):
             PATHS.benchmark(STAGE)
         conda:
             "environment.yaml"
+        threads: PROJECT.threads("sample")
         resources:
+            **PROJECT.resources("sample"),
             gpu=PROJECT.gpus("sample", STAGE),
         params:
             made=str(PATHS.before_taken(LATENTS.path(PATHS, "{name}", STEP))),
-            files=lambda wildcards, input: [
-                word
-                for key in ("lora", "condition")
-                for file in input.get(key, [])
-                for word in (f"--{key}", file)
-            ],
+            files=PROJECT.options_of("lora", "condition"),
         message:
-            "Sampling " + WHICH + ": {WHY:" + STAGE.replace("{", "{wildcards.") + "}"
+            PROJECT.message(f"Sampling {WHICH}", STAGE)
         shell:
             "job {log:q} taken {params.made:q} {output:q}"
             " hv15 stage denoise --spec {input.spec:q} {params.files:q} --out {output:q}"
+            + EXPERIMENT
 
     # One rule for each kind of output that is decoded: a video, a folder of images.
     for OUTPUT in DECODED:
@@ -112,7 +126,14 @@ for STEP in (None, "{step}"):
                 (
                     directory(OUTPUT.path(PATHS, "{name}", STEP))
                     if OUTPUT.is_folder
-                    else OUTPUT.path(PATHS, "{name}", STEP)
+                    else report(
+                        OUTPUT.path(PATHS, "{name}", STEP),
+                        caption="report/sample.rst",
+                        category="Checkpoints" if STEP else "Samples",
+                        labels=PROJECT.labels(
+                            sample="{name}", **({"step": "{step}"} if STEP else {})
+                        ),
+                    )
                 ),
             log:
                 PATHS.log(STAGE),
@@ -120,26 +141,124 @@ for STEP in (None, "{step}"):
                 PATHS.benchmark(STAGE)
             conda:
                 "environment.yaml"
+            threads: PROJECT.threads("decode")
             resources:
+                **PROJECT.resources("decode"),
                 gpu=PROJECT.gpu_of(STAGE),
             params:
                 made=str(PATHS.before_taken(OUTPUT.path(PATHS, "{name}", STEP))),
+                files=PROJECT.options_of("latents"),
             message:
-                "Decoding "
-                + WHICH
-                + ": {WHY:"
-                + STAGE.replace("{", "{wildcards.")
-                + "}"
+                PROJECT.message(f"Decoding {WHICH}", STAGE)
             shell:
                 "job {log:q} taken {params.made:q} {output:q}"
-                " hv15 stage decode --spec {input.spec:q} --latents {input.latents:q} --out {output:q}"
+                " hv15 stage decode --spec {input.spec:q} {params.files:q} --out {output:q}"
+                + EXPERIMENT
+
+
+# Super resolution, with sample.sr: NAME.sr.mp4 beside NAME.mp4, from its latents. A shard has other models than above.
+rule upsample_shard:
+    input:
+        unpack(PROJECT.inputs("upsample_shard.{shard}")),
+    output:
+        temp(PATHS.made("upsample_shard.{shard}")),
+    log:
+        PATHS.log("upsample_shard.{shard}"),
+    benchmark:
+        PATHS.benchmark("upsample_shard.{shard}")
+    conda:
+        "environment.yaml"
+    threads: PROJECT.threads("upsample")
+    resources:
+        **PROJECT.resources("upsample", "upsample_shard.{shard}"),
+        gpu=PROJECT.gpus("sample"),
+    message:
+        PROJECT.message(
+            "Super resolution, shard {wildcards.shard}", "upsample_shard.{shard}"
+        )
+    shell:
+        "job {log:q} hv15 stage shard --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
+
+
+rule upsample_latents:
+    input:
+        unpack(PROJECT.inputs("upsample_latents.{name}")),
+    output:
+        LATENTS.path(PATHS, enlarged("{name}")),
+    log:
+        PATHS.log("upsample_latents.{name}"),
+    benchmark:
+        PATHS.benchmark("upsample_latents.{name}")
+    conda:
+        "environment.yaml"
+    threads: PROJECT.threads("upsample")
+    resources:
+        **PROJECT.resources("upsample"),
+        gpu=PROJECT.gpus("sample", "upsample_latents.{name}"),
+    params:
+        made=str(PATHS.before_taken(LATENTS.path(PATHS, enlarged("{name}")))),
+        files=PROJECT.options_of("low", "lora", "condition"),
+    message:
+        PROJECT.message(
+            "Super resolution of {wildcards.name}", "upsample_latents.{name}"
+        )
+    shell:
+        "job {log:q} taken {params.made:q} {output:q}"
+        " hv15 stage upsample --spec {input.spec:q} {params.files:q} --out {output:q}"
+        + EXPERIMENT
+
+
+for OUTPUT in DECODED:
+    STAGE = f"{OUTPUT.enlarging_rule}.{{name}}"
+
+    rule:
+        name:
+            OUTPUT.enlarging_rule
+        input:
+            unpack(PROJECT.inputs(STAGE)),
+        output:
+            (
+                directory(OUTPUT.path(PATHS, enlarged("{name}")))
+                if OUTPUT.is_folder
+                else report(
+                    OUTPUT.path(PATHS, enlarged("{name}")),
+                    caption="report/enlarged.rst",
+                    category="Samples",
+                    labels=PROJECT.labels(sample="{name}, enlarged"),
+                )
+            ),
+        log:
+            PATHS.log(STAGE),
+        benchmark:
+            PATHS.benchmark(STAGE)
+        conda:
+            "environment.yaml"
+        threads: PROJECT.threads("decode_large")
+        resources:
+            **PROJECT.resources("decode_large"),
+            gpu=PROJECT.gpu_of(STAGE),
+        params:
+            made=str(PATHS.before_taken(OUTPUT.path(PATHS, enlarged("{name}")))),
+            files=PROJECT.options_of("latents"),
+        message:
+            PROJECT.message("Decoding the enlarged {wildcards.name}", STAGE)
+        shell:
+            "job {log:q} taken {params.made:q} {output:q}"
+            " hv15 stage decode --spec {input.spec:q} {params.files:q} --out {output:q}"
+            + EXPERIMENT
 
 
 rule contact_sheet:
     input:
         unpack(PROJECT.inputs("contact_sheet")),
     output:
-        PATHS.contact_sheet,
+        report(
+            PATHS.contact_sheet,
+            caption="report/contact_sheet.rst",
+            category="Samples",
+            labels=PROJECT.labels(sample="all, a few frames of each"),
+        ),
     log:
         PATHS.log("contact_sheet"),
     benchmark:
@@ -148,9 +267,34 @@ rule contact_sheet:
     conda:
         "environment.yaml"
     message:
-        "Drawing the samples side by side: {WHY:contact_sheet}"
+        PROJECT.message("Drawing the samples side by side", "contact_sheet")
     shell:
         "job {log:q} hv15 stage sheet --spec {input.spec:q} --out {output:q}"
+        + EXPERIMENT
+
+
+# With sample.strengths or sample.compare, instead of the contact sheet.
+rule sample_grid:
+    input:
+        unpack(PROJECT.inputs("sample_grid")),
+    output:
+        sheet=PATHS.sample_grid,
+        video=PATHS.sample_film,
+    log:
+        PATHS.log("sample_grid"),
+    benchmark:
+        PATHS.benchmark("sample_grid")
+    localrule: True
+    conda:
+        "environment.yaml"
+    message:
+        PROJECT.message(
+            "Drawing the samples of all strengths and LoRAs side by side",
+            "sample_grid",
+        )
+    shell:
+        "job {log:q} hv15 stage grid --spec {input.spec:q} --out {output.sheet:q} --video {output.video:q}"
+        + EXPERIMENT
 
 
 rule samples:
@@ -162,8 +306,18 @@ rule checkpoint_grid:
     input:
         unpack(PROJECT.inputs("checkpoint_grid")),
     output:
-        sheet=PATHS.checkpoint_sheet,
-        video=PATHS.checkpoint_film,
+        sheet=report(
+            PATHS.checkpoint_sheet,
+            caption="report/checkpoint_grid.rst",
+            category="Checkpoints",
+            labels=PROJECT.labels(sample="all, a few frames of each", step="all"),
+        ),
+        video=report(
+            PATHS.checkpoint_film,
+            caption="report/checkpoint_grid.rst",
+            category="Checkpoints",
+            labels=PROJECT.labels(sample="all", step="all"),
+        ),
     log:
         PATHS.log("checkpoint_grid"),
     benchmark:
@@ -172,6 +326,9 @@ rule checkpoint_grid:
     conda:
         "environment.yaml"
     message:
-        "Drawing the samples of all checkpoints side by side: {WHY:checkpoint_grid}"
+        PROJECT.message(
+            "Drawing the samples of all checkpoints side by side", "checkpoint_grid"
+        )
     shell:
         "job {log:q} hv15 stage grid --spec {input.spec:q} --out {output.sheet:q} --video {output.video:q}"
+        + EXPERIMENT

@@ -30,9 +30,12 @@ gc.disable()
 # No test outlives a failure of power, so none waits for the disk.
 os.fsync = lambda descriptor: None
 
-# Under `nohup` what the tests start would ignore SIGHUP as well: a handler, unlike that, is not inherited.
+# Under `nohup` what the tests start would ignore SIGHUP as well: a handler, unlike that, is not inherited. In the
+# background of a script they would ignore Ctrl-C.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = (
     *("test_behaviour.py", "test_staleness.py", "test_incremental.py", "test_bad_input.py", "test_stress.py"),

@@ -159,6 +159,13 @@ def test_slurm_jobs_number_gpus_of_their_own(start: Callable[..., Job]) -> None:
         assert [start(CUDA_VISIBLE_DEVICES="0,1", SLURM_JOB_ID=job).sees for _ in range(2)] == ["0", "1"]
 
 
+def test_slurm_jobs_that_see_all_gpus_take_different_ones(start: Callable[..., Job]) -> None:
+    """Where SLURM only counts GPUs, each job sees all of the node, by names that mean the same to all."""
+    names = "GPU-1a,GPU-2b"
+    taken = [start(CUDA_VISIBLE_DEVICES=names, SLURM_JOB_ID=job).sees for job in ("7", "8")]
+    assert taken == names.split(",")
+
+
 @pytest.mark.parametrize(
     ("device", "visible"),
     [("cpu", "0,1"), ("auto", "3"), ("auto", ""), ("auto", "-1"), ("auto", "-1,0"), ("auto", None)],

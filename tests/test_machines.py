@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hv15.errors import UserError
-from hv15.machines import Machine, first_node, on_every_node, this_machine
+from hv15.machines import Machine, first_node, on_every_node, outside_a_step, this_machine
 
 VARIABLES = [
     "NODE_RANK",
@@ -19,6 +19,7 @@ VARIABLES = [
     "SLURM_JOB_ID",
     "SLURM_JOB_NUM_NODES",
     "SLURM_NODEID",
+    "SLURM_STEP_ID",
     "SLURM_STEP_NODELIST",
     "SLURM_STEP_NUM_NODES",
     "SLURM_STEP_NUM_TASKS",
@@ -66,6 +67,16 @@ def test_a_task_of_a_step_knows_its_place(monkeypatch: pytest.MonkeyPatch) -> No
 def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     having(monkeypatch, NODE_RANK="1", MASTER_ADDR="10.0.0.7", MASTER_PORT="29500")
     assert this_machine(2) == Machine(1, "10.0.0.7", 29500)
+
+
+def test_a_step_that_knows_only_its_own_node_lets_srun_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snakemake's plugin runs a job in a step of one node, without what SLURM says of the whole job."""
+    step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NODEID": "0"}
+    having(monkeypatch, SLURM_JOB_ID="7", SLURM_STEP_NODELIST="gpu07", SLURM_JOB_NODELIST="gpu07", **step)
+    assert this_machine(2) is None
+    found = outside_a_step()
+    assert {name for name in found if name.startswith("SLURM")} == {"SLURM_JOB_ID"}
+    assert found["PATH"] == os.environ["PATH"]
 
 
 @pytest.mark.parametrize(

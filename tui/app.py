@@ -1,4 +1,4 @@
-"""The dashboard: eight screens over one project, each a `mode` with a digit of its own.
+"""The dashboard: nine screens over one project, each a `mode` with a digit of its own.
 
 The `Watcher` brings what `tui.data` reads from the files; what a person does goes to hv15's public functions. A run
 does not depend on the dashboard: it continues when the dashboard is closed.
@@ -35,6 +35,7 @@ from tui.no_color import tolerant
 from tui.screens.charts import ChartsScreen
 from tui.screens.config import ConfigScreen
 from tui.screens.dataset import DatasetScreen
+from tui.screens.experiments import ExperimentsScreen
 from tui.screens.logs import LogsScreen
 from tui.screens.run import RunScreen
 from tui.screens.runs import RunsScreen
@@ -68,6 +69,7 @@ class Dashboard(App[None]):
         "logs": LogsScreen,
         "system": SystemScreen,
         "runs": RunsScreen,
+        "experiments": ExperimentsScreen,
     }
     DEFAULT_MODE = "run"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (160, "-wide")]  # noqa: RUF012 (as Textual declares it)
@@ -104,15 +106,15 @@ class Dashboard(App[None]):
         ),
     ]
 
-    def __init__(self, project: Path, files: ProjectFiles | None = None, *, host: str = "") -> None:
+    def __init__(self, config: Path, files: ProjectFiles | None = None, *, host: str = "") -> None:
         super().__init__()
         self._filters = tolerant(self._filters)
         self.stylesheet = CachedStylesheet(variables=self.get_css_variables())
-        self.project = project
+        self.config_file = config
         if files is None:
             from tui.project_files import ProjectFiles
 
-            files = ProjectFiles(project)
+            files = ProjectFiles(config)
         self.files = files
         self.host = host or socket.gethostname().split(".")[0]
         self.watcher = Watcher(self, self.files.sources())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 if TYPE_CHECKING:
+    from tui.data.experiments import ExperimentsView
     from tui.data.system import SystemSample
     from tui.project_files import JobsView, MetricsView, RunView, TailView
 
@@ -46,6 +47,13 @@ class TailSeen(Message, bubble=False):
     """The log that is followed grew."""
 
     view: TailView
+
+
+@dataclass
+class ExperimentsSeen(Message, bubble=False):
+    """An experiment went on, or the config has others."""
+
+    view: ExperimentsView
 
 
 @dataclass

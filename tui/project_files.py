@@ -13,6 +13,7 @@ from hv15.runs.record import RunFolder
 from hv15.runs.state import RunState
 from tui.data.curves import Axis, CurveSource, Series
 from tui.data.estimate import Estimation
+from tui.data.experiments import ExperimentsReader, ExperimentsView
 from tui.data.failures import FailureCard, failure_cards
 from tui.data.history import HistoryReader, Orphan, RunRow
 from tui.data.jobs import Job, JobsReader, JobState, RuleCount, RunProgress
@@ -24,7 +25,7 @@ from tui.data.rerun import DryRun
 from tui.data.starting import start_run
 from tui.data.system import GpuSource, SystemReader, SystemSample
 from tui.data.training_facts import TrainingFacts, training_facts
-from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
+from tui.messages import ExperimentsSeen, JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
 from tui.watcher import AnySource, WatchedSource
 
 FULL_S = 5.0
@@ -113,6 +114,10 @@ class ProjectFiles:
         self.overlaid: tuple[tuple[str, Path], ...] = ()
         """Names and metrics files of the trainings drawn over one another; empty for only the watched one."""
         self._overlay_names: tuple[tuple[tuple[str, Path], ...], dict[str, str]] = ((), {})
+        self._experiments = ExperimentsReader(config, self._reader)
+        self._experiments_seen: ExperimentsView | None = None
+        self.due_experiments: frozenset[str] = frozenset()
+        """Those of which something would be made again, when that was last asked."""
         self.tail_of: Path | None = None
         """The log whose end is followed; a screen chooses it."""
         self._tail: LogFile | None = None
@@ -126,6 +131,7 @@ class ProjectFiles:
             WatchedSource("metrics", self.read_metrics, MetricsSeen, always=True),
             WatchedSource("machine", self.read_machine, MachineSeen, interval_s=2.0, always=True),
             WatchedSource("tail", self.read_tail, TailSeen),
+            WatchedSource("experiments", self.read_experiments, ExperimentsSeen, interval_s=2.0, share=0.1),
         ]
 
     def read_run(self) -> RunView | None:
@@ -268,6 +274,18 @@ class ProjectFiles:
     def ring(self, name: str) -> tuple[list[float], list[float]]:
         """Return times and values of the machine's last minutes, up to its last measurement."""
         return self._rings.get(name, ([], []))
+
+    def read_experiments(self) -> ExperimentsView | None:
+        """Read how far the experiments are."""
+        run = self._current
+        jobs = self._jobs.jobs if self._jobs is not None else ()
+        alive = run is not None and run.alive
+        with self._metrics_lock:
+            found = self._experiments.read(jobs, alive=alive, due=self.due_experiments)
+        if found == self._experiments_seen:
+            return None
+        self._experiments_seen = found
+        return found
 
     def dry_run(self, text: str | None = None, targets: Sequence[str] = ()) -> DryRun:
         """Return a question to `hv15 why`: what would run with this text as config (None: the file on disk)."""

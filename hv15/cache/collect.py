@@ -71,8 +71,9 @@ def removable(store_root: Path, use: StoreUse) -> Iterator[Path]:
 
 
 def _runs(root: Path) -> list[ProjectPaths]:
-    """Return the paths of a project and of its experiments, each of which has its own manifests and specs."""
-    return [ProjectPaths(root), *ProjectPaths(root).experiments()]
+    """Return the paths of a project, its experiments and reproductions, each with manifests and specs of its own."""
+    paths = ProjectPaths(root)
+    return [paths, *paths.begun_experiments(), *paths.reproductions()]
 
 
 def _add_manifests(use: StoreUse, store_root: Path, paths: ProjectPaths) -> None:

@@ -94,6 +94,8 @@ class Encoding(Generic[Needed_co]):
     needed: Mapping[str, Needed_co]
     """What is needed now, by a key that identifies its content."""
     shards: int
+    others: tuple[Path, ...] = ()
+    """Folders with manifests of the same kind that the project's base config and other experiments have."""
 
     @cached_property
     def settings_digest(self) -> str:
@@ -120,6 +122,12 @@ class Encoding(Generic[Needed_co]):
             parts[int(key[:8], 16) % shards][key] = needed[key]
         return parts
 
+    def includes(self, other: Encoding[object]) -> bool:
+        """Whether everything that another encoding needs is in this one."""
+        if (self.kind, self.settings_digest, self.shards) != (other.kind, other.settings_digest, other.shards):
+            return False
+        return self.needed.keys() >= other.needed.keys()
+
     def needs_digest(self, shard: int) -> str:
         """Return the digest of the keys that a shard needs now."""
         return digest(list(self.by_shard[shard]))
@@ -133,18 +141,18 @@ class Encoding(Generic[Needed_co]):
     @cached_property
     def _manifests(self) -> dict[str, Manifest]:
         """All readable manifests of this encoding by file name, including those of other shard counts."""
-        found: dict[str, Manifest] = {}
-        for path in sorted(self.folder.glob(MANIFESTS)):
-            try:
-                found[path.name] = Manifest.load(path)
-            except RecordError as error:
-                log.warning("%s: %s: it is made again when it is needed", path, error)
-        return found
+        return _manifests_in(self.folder)
 
     @cached_property
     def known(self) -> dict[str, JsonObject]:
-        """The entries of all manifests of this encoding by key, including those of other shard counts."""
-        return {key: entry for manifest in self._manifests.values() for key, entry in manifest.entries.items()}
+        """The entries of all manifests of this encoding by key, including those of other shard counts and runs."""
+        found: dict[str, JsonObject] = {}
+        for root in self.others:
+            for manifest in _manifests_in(root / self.settings_digest).values():
+                found.update(manifest.entries)
+        for manifest in self._manifests.values():
+            found.update(manifest.entries)
+        return found
 
     @cached_property
     def _stored(self) -> set[str]:
@@ -211,18 +219,28 @@ class Encoding(Generic[Needed_co]):
 
     # -- for gc -----------------------------------------------------------------------------------------------------
 
-    def forget_unused(self) -> None:
-        """Reduce the manifests to what is needed now, and remove those of other settings and shard counts."""
-        current = set()
+    def current_manifests(self) -> Iterator[Path]:
+        """Yield the files of the shards' manifests, whether they are there."""
+        return map(self.manifest_path, range(self.shards))
+
+    def forget_unneeded_entries(self) -> None:
+        """Reduce the manifests to what is needed now."""
         for shard in range(self.shards):
-            current.add(self.manifest_path(shard))
             manifest = self.manifest(shard)
             if manifest is not None and (unused := manifest.entries.keys() - self.needed.keys()):
                 manifest.entries = {key: entry for key, entry in manifest.entries.items() if key not in unused}
                 manifest.write(self.manifest_path(shard))
-        for path in self.manifests_root.glob(f"*/{MANIFESTS}"):
-            if path not in current:
-                path.unlink(missing_ok=True)
+
+
+def _manifests_in(folder: Path) -> dict[str, Manifest]:
+    """The readable manifests of a folder by file name."""
+    found: dict[str, Manifest] = {}
+    for path in sorted(folder.glob(MANIFESTS)):
+        try:
+            found[path.name] = Manifest.load(path)
+        except RecordError as error:
+            log.warning("%s: %s: it is made again when it is needed", path, error)
+    return found
 
 
 def describe(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Entry]]:

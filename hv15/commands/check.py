@@ -39,7 +39,7 @@ def _checks(options: Options) -> Iterator[Check]:
     from hv15.commands.machine_checks import machine_checks
 
     try:
-        project = Project(options.config, options.overrides)
+        project = Project(options.config, options.overrides, experiment=options.experiment)
     except ConfigError as error:
         yield from problem_checks(error)
         return
@@ -61,19 +61,28 @@ def _checks(options: Options) -> Iterator[Check]:
         "publish": publish_checks,
         "disk": disk_checks,
     }
+    told = list[Check]()
     for subject, find_checks in parts.items():
         if options.models and subject != "models":
             continue
         try:
-            yield from find_checks(project)
+            for each in find_checks(project):
+                told.append(each)
+                yield each
         except ConfigError as error:
+            told += problem_checks(error, subject)
             yield from problem_checks(error, subject)
         except UserError as error:
-            yield failed(subject, error)
+            told.append(failed(subject, error))
+            yield told[-1]
         except OSError as error:
             if error.filename is None:
                 raise
             yield failed(subject, of_the_system(error))
+    if not options.models and not project.run:
+        from hv15.commands.experiment_checks import experiment_checks
+
+        yield from experiment_checks(project, told)
     project.save_caches()
 
 

@@ -124,7 +124,7 @@ def keep(options: StepLoRA) -> None:
     Raises:
         UserError: nothing is kept of the step, or the config changed meanwhile; or as `keep_checkpoint`.
     """
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     wanted = Spec.read(options.spec).wanted
     step = wanted.get(STEP)
     if not isinstance(step, int) or project.spec_after(step) != wanted:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hv15.choices import ENLARGING_ROLES, Role, TransformerSection, roles_of
 from hv15.commands.dataset_notes import dataset_notes, media_notes, names
 from hv15.commands.machine_checks import machine_note
-from hv15.commands.notes import file_notes, lora_notes, sample_notes
+from hv15.commands.notes import enlarging_notes, file_notes, lora_notes, sample_notes
 from hv15.data.survey import counted
 from hv15.errors import UserError, of_the_system
 from hv15.file_sizes import bytes_of
@@ -82,21 +82,28 @@ def model_checks(project: Project) -> Iterator[Check]:
 
 
 def _enlarging_checks(project: Project) -> Iterator[Check]:
-    """The models of super resolution that the config names, from their headers alone."""
+    """The models of super resolution that the config names or needs, from their headers alone."""
     from hv15.models import load_dit
     from hv15.models.upsampler_files import load_upsampler
 
     models = project.settings.models
-    named = [role for role in ENLARGING_ROLES if models.source == "files" and getattr(models, role) is not None]
+    named = [
+        role
+        for role in ENLARGING_ROLES
+        if role in project.settings.roles or (models.source == "files" and getattr(models, role) is not None)
+    ]
     for role in named:
         path = project.models.path(role)
         try:
+            if not path.exists():
+                yield _missing(project, role, path)
+                continue
             if role == "sr_dit":
                 load_dit(path, device="meta", super_resolution=True)
                 about = str(describe(path))
             else:
                 about = f"to {load_upsampler(path, device='meta').resolution}"
-                if len(named) == len(ENLARGING_ROLES):
+                if len(named) == len(ENLARGING_ROLES) and models.source == "files":
                     assert project.models.super_resolution  # the two belong together
             yield Check("ok", role, about, place=Place(path))
         except UserError as error:
@@ -250,12 +257,15 @@ def publish_checks(project: Project) -> Iterator[Check]:
 def sample_checks(project: Project) -> Iterator[Check]:
     """What is unusual in the samples' settings for this checkpoint."""
     try:
-        specs = project.samples
+        specs, enlarged = project.samples, project.enlarged
     except UserError:
         return  # a model, an image or a LoRA is missing, which the other checks report
     notes: dict[str, list[str]] = {}
     for name, spec in specs.items():
         for sentence in sample_notes(project, spec):
+            notes.setdefault(sentence, []).append(name)
+    for name, spec in enlarged.items():
+        for sentence in enlarging_notes(spec):
             notes.setdefault(sentence, []).append(name)
     yield from _notes("sample", [f"{', '.join(names)}: {sentence}" for sentence, names in notes.items()])
 

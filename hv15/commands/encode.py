@@ -173,7 +173,7 @@ def report(options: Report) -> None:
     Raises:
         UserError: something is not encoded yet.
     """
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     texts, clips, masks = project.texts.entries(), project.latents.entries(), project.masks.entries()
     counts = f"{sum(len(entry.clips) for entry in clips.values())} clips of {len(clips)} files, {len(texts)} texts"
     print(counts + (f", {counted(len(masks), 'mask')}" if masks else ""))
@@ -195,7 +195,7 @@ def _open(options: Encode) -> Project:
     """Open the project, draw the demo's clips if they are missing, and register the project with its store."""
     from hv15.workflow import make_demo_clips
 
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     log_to_stderr(project.settings.runtime.log_level)
     make_demo_clips(project)
     register(project.cache, project.root)

@@ -62,7 +62,7 @@ def export(options: Export) -> None:
     from hv15.lora.programs.verify import verify
 
     log_to_stderr("info")
-    settings = load_config(options.config, options.overrides)
+    settings = load_config(options.config, options.overrides, experiment=options.experiment)
     about = About.from_settings(settings.convert, settings.root)
     check_target(options.out, [options.lora])
     convert_file(options.lora, options.out, options.to, about=about)
@@ -113,13 +113,14 @@ def merge(options: Merge) -> None:
             f"{len(options.lora)} --lora but {len(options.multiplier)} --multiplier",
             hint="give one --multiplier for each --lora, or none",
         )
-    project = Project(options.config, options.overrides)
     multipliers = options.multiplier or [1.0] * len(options.lora)
     reach = _reach(options)
     loras = [
         WeightedLoRA(path, multiplier, reach=reach) for path, multiplier in zip(options.lora, multipliers, strict=True)
     ]
-    base = project.models.path("dit")
+    base = options.dit
+    if base is None:
+        base = Project(options.config, options.overrides, experiment=options.experiment).models.path("dit")
     if options.shard_size is None:
         check_target(options.out, [base, *options.lora])
     elif options.out.suffix == ".safetensors" or options.shard_size <= 0:
@@ -167,7 +168,7 @@ def download(options: Download) -> None:
     from hv15.models.hub import download
 
     log_to_stderr("info")
-    settings = load_config(options.config, options.overrides)
+    settings = load_config(options.config, options.overrides, experiment=options.experiment)
     if settings.models.source != "hub":
         raise UserError.at(
             options.config,
@@ -183,7 +184,7 @@ def demo_models(options: DemoModels) -> None:
     from hv15.config import load_config
     from hv15.demo.layout import copy_base
 
-    settings = load_config(options.config, options.overrides)
+    settings = load_config(options.config, options.overrides, experiment=options.experiment)
     copy_base(settings.resolve(settings.models.directory))
 
 
@@ -192,6 +193,6 @@ def demo_clips(options: DemoClips) -> None:
     from hv15.config import load_config
     from hv15.demo.clips import DEMO_FOLDERS
 
-    settings = load_config(options.config, options.overrides)
+    settings = load_config(options.config, options.overrides, experiment=options.experiment)
     for name, write in DEMO_FOLDERS.items():
         write(settings.root / name)

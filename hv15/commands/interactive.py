@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hv15.atomic import check_writable
 from hv15.commands.fetched_models import fetch_models
 from hv15.commands.interruption import Interruption
 from hv15.commands.line_history import LineHistory, history_file
@@ -22,6 +23,7 @@ from hv15.commands.options.seeds import agreed_seeds, read_seed
 from hv15.commands.options.stages import Sample
 from hv15.commands.resident import ResidentModels
 from hv15.commands.sample import Parts, file_of, is_made
+from hv15.commands.sample_work import check_machine
 from hv15.commands.terminal_picture import SHOWN, has_colors, show_frames
 from hv15.errors import USER_ERROR, UserError, of_the_system
 from hv15.out_of_memory import is_out_of_memory, without_stage
@@ -60,6 +62,8 @@ def interact(options: Sample, request: SampleRequest) -> int | None:
             f"{project.settings.sample.asks_for_gpus}, but -i works on one GPU",
             hint="add --set sample.context_parallel=1",
         )
+    check_machine(project)
+    check_writable(options.out)
     fetch_models(project)
     try:
         for prompt in options.prompts:

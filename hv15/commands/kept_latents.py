@@ -6,19 +6,18 @@ What each result says about itself is what the workflow's would say: how its lat
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hv15.atomic import check_writable
+from hv15.choices import ROLES
 from hv15.commands.fetched_models import fetch_models
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.options.stages import Sample
-from hv15.config.runtime import RuntimeSettings
-from hv15.config.sample import SampleSettings
 from hv15.config.section import FASTEST, SLOWEST
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
-from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.project.metadata import product_made_from
 from hv15.project.request import SampleRequest, open_project
 from hv15.records.json_values import JsonObject
@@ -48,8 +47,11 @@ _OF_PROMPTS = (
     "shift",
     "negative",
     "image",
+    "sr",
 )
 """Options that say what to denoise."""
+_OF_DECODING = ("vae_sample_size", "vae_tile_overlap", "vae_seamless_tiles", "vae_dtype")
+"""Settings of `sample` that say how to decode."""
 
 
 def decode_kept(options: Sample) -> None:
@@ -71,12 +73,14 @@ def decode_kept(options: Sample) -> None:
     jobs = [*_jobs(options, means)]
     _refuse_equal_names(jobs)
     due = [job for job in jobs if not job.is_done]
+    if due:
+        check_writable(options.out)
     decoder: SampleDecoder | None = None
     dtype = ""
     for job in due:
-        if decoder is None or job.spec.dtype != dtype:
+        if decoder is None or job.spec.dtype_of_vae != dtype:
             take_gpu(means.device)
-            dtype = job.spec.dtype
+            dtype = job.spec.dtype_of_vae
             decoder = SampleDecoder(means.vae, dtype, device=means.device, patch_conv=means.patch_conv)
         decoder.decode(job.latents, job.output, job.spec, made_from=job.made_from, tells=not options.no_metadata)
     for job in jobs:
@@ -94,8 +98,8 @@ class _Means:
     device: str
     patch_conv: bool
     log_level: str
-    tiles: SampleSettings | None
-    """Settings of tiles that were asked for; None: those of each latents file."""
+    changes: Mapping[str, object]
+    """Settings of the decoding that were asked for, by their names; the others are those of each latents file."""
 
 
 @dataclass(frozen=True)
@@ -122,25 +126,20 @@ def _means(options: Sample) -> _Means:
     Raises:
         UserError: there is neither, or it is missing.
     """
-    if options.config.exists():
-        project = open_project(options.config, options.overrides, SampleRequest((), settings=options.settings))
-        sample, runtime = project.settings.sample, project.settings.runtime
-        if options.vae is None:
-            fetch_models(project, ["vae"])
-        vae = project.models.path("vae") if options.vae is None else options.vae.absolute()
-        identity = project.models.identity("vae") if options.vae is None else model_fingerprint(vae)
-    elif options.vae is None or options.settings:
-        hint = "name a project with --project"
-        if options.vae is not None:
-            raise UserError.at(options.config, "does not exist, so --set has nothing to change", hint=hint)
-        raise UserError.at(options.config, "does not exist", hint=f"{hint}, or the VAE with --vae")
-    else:
-        sample, runtime = SampleSettings(), RuntimeSettings()
-        vae, identity = options.vae, model_fingerprint(options.vae)
-    asked = any(words.startswith("sample.vae_") for words in options.settings)
-    return _Means(
-        vae, identity, runtime.device, sample.vae_enable_patch_conv, runtime.log_level, sample if asked else None
-    )
+    models = options.model_files
+    if not options.config.exists():
+        if "vae" not in models:
+            hint = "name a project with --project, or the VAE with --vae"
+            raise UserError.at(options.config, "does not exist", hint=hint)
+        models = dict.fromkeys(ROLES, models["vae"])  # every config names them all, though only this one is used
+    request = SampleRequest(models=models, settings=options.settings, experiment=options.experiment)
+    project = open_project(options.config, options.overrides, request)
+    if options.vae is None:
+        fetch_models(project, ["vae"])
+    vae, identity = project.models.path("vae"), project.models.identity("vae")
+    sample, runtime, asked = project.settings.sample, project.settings.runtime, project.overrides["sample"]
+    changes = {name: getattr(sample, name) for name in _OF_DECODING if isinstance(asked, dict) and name in asked}
+    return _Means(vae, identity, runtime.device, sample.vae_enable_patch_conv, runtime.log_level, changes)
 
 
 def _jobs(options: Sample, means: _Means) -> Iterator[_Job]:
@@ -159,9 +158,7 @@ def _jobs(options: Sample, means: _Means) -> Iterator[_Job]:
     for path in dict.fromkeys(options.latents):
         _, spec, metadata = read_latents(path)
         spec = replace(spec, models={**spec.models, "vae": means.identity}, fps=options.fps or spec.fps)
-        if means.tiles is not None:
-            tiles = means.tiles
-            spec = replace(spec, vae_sample_size=tiles.vae_sample_size, vae_tile_overlap=tiles.vae_tile_overlap)
+        spec = replace(spec, **means.changes)  # type: ignore[arg-type]  # the names and values are those of settings
         latents = read_made_from(metadata)
         made_from = None if latents is None else spec.decoding_of(latents)
         name = path.name.removesuffix(LATENTS.suffix).removesuffix(".safetensors")

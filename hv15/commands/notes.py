@@ -13,7 +13,7 @@ from hv15.lora.advice import about_lora
 from hv15.models.advice import about_checkpoint, about_memory
 from hv15.models.weights.header import read_header
 from hv15.project import Project
-from hv15.sample.advice import about_graphs, about_sample
+from hv15.sample.advice import about_enlarging, about_graphs, about_sample
 from hv15.sample.prompts import SampleSpec
 from hv15.train.advice import about_sizes, about_training
 
@@ -59,6 +59,11 @@ def sample_notes(project: Project, spec: SampleSpec) -> list[str]:
         guidance_scale=spec.guidance_scale,
     )
     return about_spec + about_graphs(project.settings.sample)
+
+
+def enlarging_notes(spec: SampleSpec) -> list[str]:
+    """Notes about the sizes of a sample that super resolution makes larger."""
+    return [] if spec.enlarges is None else about_enlarging(spec.enlarges, height=spec.height, width=spec.width)
 
 
 def denoising_notes(project: Project, specs: Sequence[SampleSpec], loras: Iterable[Path]) -> list[str]:

@@ -28,7 +28,7 @@ def plan(options: Plan) -> None:
     from hv15.plan.report import make_plan
     from hv15.workflow import make_demo_clips
 
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     make_demo_clips(project)
     device, note = _device(options, project)
     made = make_plan(project, device, note)
@@ -66,7 +66,12 @@ def _device(options: Plan, project: Project) -> tuple[Device, str]:
             )
         device = device or asked
     elif device is None:
-        device = sized or detect_device(project.settings.runtime.device)
+        planned = project.settings.runtime.planned_gpu
+        device = sized or (
+            find_device(planned, "runtime.planned_gpu")
+            if planned is not None
+            else detect_device(project.settings.runtime.device)
+        )
     if device.rates is None:
         rates, note = find_rates(device)
         device = replace(device, rates=rates)
@@ -83,7 +88,7 @@ def explain(error: OutOfMemory, options: SettingsCommand) -> UserError:
     from hv15.plan.stages import StagePlanner
 
     try:
-        project = Project(options.config, options.overrides)
+        project = Project(options.config, options.overrides, experiment=options.experiment)
         device = detect_device(project.settings.runtime.device)
         device = replace(device, rates=find_rates(device)[0])
         planner = StagePlanner(project, device)

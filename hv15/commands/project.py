@@ -1,10 +1,10 @@
-"""`hv15 new`, `snakefile` and `show`."""
+"""`hv15 new`, `fetch`, `snakefile` and `show`."""
 
 from __future__ import annotations
 
 import shlex
 
-from hv15.commands.options.project import New, Show, Snakefile
+from hv15.commands.options.project import Fetch, New, Show, Snakefile
 from hv15.errors import UserError
 from hv15.terminal_text import one_line
 
@@ -30,6 +30,23 @@ def snakefile(options: Snakefile) -> None:
     from hv15.home import workflow_folder
 
     print(workflow_folder() / "Snakefile")
+
+
+def fetch(options: Fetch) -> None:
+    """Copy what the config names in remote storage.
+
+    Raises:
+        UserError: it names nothing there; or as `hv15.project.remote.fetch`.
+    """
+    from hv15.project import Project, remote
+
+    project = Project(options.config, options.overrides)
+    items = remote.remote_items(project)
+    if not items:
+        raise UserError.at(options.config, "names nothing in remote storage", hint="such a path begins with s3://")
+    remote.fetch(project, items)
+    for each in items:
+        print(one_line(f"{each.url}: {each.place}"))
 
 
 def show(options: Show) -> None:

@@ -10,12 +10,12 @@ import yaml
 from hv15.errors import UserError
 from hv15.project import metadata
 from hv15.project.checkpoints import published_step
-from hv15.records.json_values import Json, JsonObject, RecordError, as_object, parse_json
-from hv15.records.metadata import CONFIG, MADE_FROM, SEGMENTS
+from hv15.records.json_values import Json, JsonObject, RecordError, parse_json
+from hv15.records.metadata import SEGMENTS
 from hv15.records.training import STATES_KEPT
 from hv15.terminal_text import one_line, visible
-from hv15.train.origin import ENTRY, Origin
 from hv15.train.segments import segments_of_lora
+from hv15.workflow.segment_configs import segment_config, told_config_of
 from hv15.workflow.segment_words import segment_words
 
 KINDS = f"{', '.join(metadata.KINDS)} or .json"
@@ -110,55 +110,27 @@ def config_of(path: Path, number: int | None = None) -> str:
         UserError: the file was not made by hv15, or there is no such training.
     """
     metadata = metadata_of(path)
-    config = _parsed(metadata.get(CONFIG, ""))
-    if not isinstance(config, dict):
-        raise UserError.at(path, "holds no hv15 config", hint="only LoRAs that hv15 trained carry one")
-    segments = segments_of_lora(metadata)
-    count = max(1, len(segments))
+    count = max(1, len(segments_of_lora(metadata)))
     if number is not None and not 1 <= number <= count:
+        told_config_of(path, metadata)
         raise UserError.at(path, f"--segment: found {number}, but {_trainings(count)}", hint=f"give 1 to {count}")
-    if number is not None and number < count:
-        return _config_of_segment(path, segments[number - 1], segments[number])
-    return _as_yaml(_with_digest(config, _parsed(metadata.get(MADE_FROM, ""))))
+    found = segment_config(path, metadata, number or count)
+    note = f"# The next training starts from {found.start_of_next}.\n" if found.start_of_next else ""
+    if found.stop_after is not None and not found.is_short:
+        note += f"# Stop it after that, and before step {STATES_KEPT * found.stop_after + 1}: `hv15 stop`.\n"
+    return note + as_yaml(found.config)
 
 
 def _trainings(count: int) -> str:
     return "one training made it" if count == 1 else f"{count} trainings made it one after the other"
 
 
-def _config_of_segment(path: Path, segment: JsonObject, following: JsonObject) -> str:
-    """The config of an earlier training, which keeps what the following one starts from."""
-    config, made_from, end = (segment.get(name) for name in ("config", "made_from", "to_step"))
-    train = config.get("train") if isinstance(config, dict) else None
-    if not isinstance(config, dict) or not isinstance(train, dict):
-        raise UserError.at(path, "does not tell the config of this training", hint="it was known by its state alone")
-    config = _with_digest(config, made_from)
-    length, origin = train.get("max_train_steps"), following.get("origin")
-    if not isinstance(end, int) or length == end:
-        return _as_yaml(config)
-    if isinstance(origin, dict) and "lora" in origin:
-        kept, note = "save_every_n_steps", f"# The next training starts from its copy of step {end}.\n"
-    else:  # its learning rate depends on its length, so it cannot just be shorter
-        kept, note = "state_every_n_steps", f"# The next training starts from its state after step {end}.\n"
-        if not isinstance(length, int) or length > STATES_KEPT * end:
-            note += f"# Stop it after that, and before step {STATES_KEPT * end + 1}: `hv15 stop`.\n"
-    return note + _as_yaml({**config, "train": {**as_object(config["train"]), kept: end}})
-
-
-def _as_yaml(config: JsonObject) -> str:
+def as_yaml(config: JsonObject) -> str:
+    """Return a config as the text of a config.yaml, which may be printed."""
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110)
     if text == visible(text):
         return text
     return yaml.safe_dump(config, sort_keys=False, width=110)  # escaped, so that a terminal obeys none of it
-
-
-def _with_digest(config: JsonObject, made_from: Json) -> JsonObject:
-    """Return a config that names the state that it started from by its digest: `latest` is another one by now."""
-    origin = Origin.of_spec(made_from) if isinstance(made_from, dict) else None
-    train = config.get("train")
-    if origin is None or origin.kind != "state" or not isinstance(train, dict):
-        return config
-    return {**config, "train": {**train, ENTRY: origin.digest}}
 
 
 def _parsed(text: str) -> Json:

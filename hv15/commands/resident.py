@@ -181,7 +181,7 @@ class ResidentModels:
             return
         device, patch_conv = project.settings.runtime.device, project.settings.sample.vae_enable_patch_conv
         decoder = self._decoder.get(
-            digest([project.models.identity("vae"), spec.dtype, device, patch_conv]),
+            digest([project.models.identity("vae"), spec.dtype_of_vae, device, patch_conv]),
             lambda _: loaded_decoder(project, spec),
         )
         made_from = spec.decoding(None, project.texts.settings_digest)

@@ -48,7 +48,7 @@ def _colors(project: Project) -> LatentColors:
     if (known := read_colors(file, identity)) is not None:
         return known
     device = pick_device(project.settings.runtime.device)
-    dtype = pick_encoder_dtype(project.settings.sample.dtype, device)
+    dtype = pick_encoder_dtype(project.settings.sample.dtype_of_vae, device)
     colors, explained = fit_colors(load_vae(project.models.path("vae"), dtype=dtype, device=device))
     if device.type == "cuda":
         torch.cuda.empty_cache()  # the transformer needs all of it

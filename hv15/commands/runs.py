@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
 
 from hv15.commands.options.runs import Run, SampleNow, Status, Stop, Tui
+from hv15.commands.targets import asked
 from hv15.errors import UserError
 from hv15.progress import clock
 from hv15.records.fields import to_json
@@ -17,13 +19,17 @@ from hv15.records.paths import ProjectPaths
 from hv15.runs import control
 from hv15.runs.failures import explain_job
 from hv15.runs.lock import holder
-from hv15.runs.metrics import TrainingProgress, training_progress
+from hv15.runs.metrics import TrainingProgress, trainings_progress
 from hv15.runs.record import RunFolder, project_config
 from hv15.runs.state import RunState, RunStatus, current
 from hv15.runs.state import status as status_of
 from hv15.terminal_text import clean, json_text, one_line
 
 POLL_S = 0.3
+MOST_TRAININGS = 8
+"""The most trainings of a run that are listed."""
+MOST_FORMER = 5
+"""The most folders that are named."""
 DRY_RUN = {"-n", "--dry-run", "--dryrun"}
 """Snakemake's options for a dry run."""
 
@@ -34,6 +40,8 @@ def run(options: Run) -> int:
     Raises:
         UserError: Snakemake's arguments ask for a dry run, or are given with `--dry-run`; or see `refuse_broken`.
     """
+    folder, targets = asked(options.project, options.words, options.target)
+    options = replace(options, project=folder, words=(), target=targets)
     root = project_config(options.project).parent
     if options.unlock:
         removed = control.unlock(options.project)
@@ -77,14 +85,20 @@ def refuse_broken(options: Run) -> None:
         return
     from hv15.plan.beforehand import refuse_beforehand
     from hv15.project import Project
-    from hv15.workflow import make_demo_clips
+    from hv15.project.remote import remote_items
+    from hv15.workflow import asked_runs, make_demo_clips, said_of
 
-    project = Project(options.config)
-    project.models.check()
-    make_demo_clips(project)
-    project.dataset.refuse_unusable()
-    refuse_beforehand(project)
-    project.save_caches()
+    base = Project(options.config)
+    if not all(each.is_here for each in remote_items(base)):
+        return  # the run copies them first
+    base.models.check()
+    make_demo_clips(base)
+    for project in asked_runs(base, options.target):
+        with said_of(project.run):
+            project.models.check()
+            project.dataset.refuse_unusable()
+            refuse_beforehand(project)
+    base.save_caches()
 
 
 def _follow(run: RunFolder) -> int:
@@ -146,17 +160,18 @@ def status(options: Status) -> int:
         return 0
     if found is None:
         print(f"{one_line(str(root))}: no run yet; `{_shell_command('run', options.project)}` starts one")
-        for line in _published(root):
+        for line in (*_published(root), *_experiments(root)):
             print(f"  {line}")
         return 0
     _print(found)
     _print_failures(root, found)
-    if training := _training(root, found):
+    for training in _trainings(root, found)[:MOST_TRAININGS]:
         of = f" of {training.total}" if training.total else ""
         loss = f", loss {training.loss:.4f}" if training.loss is not None else ""
         left_s = training.eta_s if found.state.alive else None
-        print(f"  training: step {training.step}{of}{loss}" + (f", {clock(left_s)} left" if left_s else ""))
-    for line in _published(root):
+        name = f"{training.experiment}: " if training.experiment else ""
+        print(f"  {name}training: step {training.step}{of}{loss}" + (f", {clock(left_s)} left" if left_s else ""))
+    for line in (*_published(root), *_experiments(root)):
         print(f"  {line}")
     if left:
         pids = ", ".join(str(each.pid) for each in left)
@@ -172,14 +187,35 @@ def _shell_command(command: str, project: Path, *words: str) -> str:
 
 
 def _as_json(root: Path, found: RunStatus | None, left: list[int]) -> JsonObject:
-    training = _training(root, found)
+    trainings = _trainings(root, found)
     return {
         "project": str(root),
         "running": found is not None and found.state.alive,
         "run": found.as_json() if found else None,
         "orphans": [*left],
-        "training": to_json(training) if training else None,
+        "training": to_json(trainings[0]) if trainings else None,
+        "trainings": [to_json(each) for each in trainings],
     }
+
+
+def _experiments(root: Path) -> list[str]:
+    """Say how many experiments are made, and which folders of results belong to none."""
+    from hv15.config.load import ConfigSource
+
+    paths = ProjectPaths(root)
+    try:
+        names = ConfigSource(paths.config).experiments
+    except UserError:
+        return []
+    made = sum(ProjectPaths(root, name).lora.exists() for name in names)
+    former = [str(each.results.relative_to(root)) for each in paths.begun_experiments() if each.run not in names]
+    lines = [f"experiments: {made} of {len(names)} are made; `hv15 why experiments` says what is due"] if names else []
+    if former:
+        more = f" and {len(former) - MOST_FORMER} more" if len(former) > MOST_FORMER else ""
+        lines.append(
+            f"of no experiment in the config: {', '.join(former[:MOST_FORMER])}{more}; delete them if you wish"
+        )
+    return [one_line(line) for line in lines]
 
 
 def _published(root: Path) -> list[str]:
@@ -202,12 +238,12 @@ def _published(root: Path) -> list[str]:
     return [f"published: the LoRA is {now}; a run publishes {then}"]
 
 
-def _training(root: Path, found: RunStatus | None) -> TrainingProgress | None:
-    """The progress of this run's training; None for one that an earlier run left."""
-    progress = training_progress(root)
-    if progress is None or found is None or found.started is None or progress.time < found.started:
-        return None
-    return progress
+def _trainings(root: Path, found: RunStatus | None) -> list[TrainingProgress]:
+    """The progress of this run's trainings, the last at work first; none of those that an earlier run left."""
+    if found is None or found.started is None:
+        return []
+    own = (each for each in trainings_progress(root) if each.time >= found.started)
+    return [*{(each.time, each.step): each for each in own}.values()]  # a copied training is known twice
 
 
 def _status_of(run: RunFolder) -> RunStatus:

@@ -13,18 +13,27 @@ from hv15.atomic import check_writable
 from hv15.commands.encode import text_encoder
 from hv15.commands.fetched_models import fetch_models
 from hv15.commands.logs import log_to_stderr
-from hv15.commands.options.model_files import model_files
 from hv15.commands.options.reach import reach_settings
 from hv15.commands.options.seeds import agreed_seeds
 from hv15.commands.options.stages import Sample
-from hv15.commands.sample_work import DecodingWork, ImageWork, LatentsWork, decode, denoise, encode_images
+from hv15.commands.sample_work import (
+    DecodingWork,
+    ImageWork,
+    LatentsWork,
+    check_machine,
+    decode,
+    denoise,
+    encode_images,
+    enlarge,
+)
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.project import Project
-from hv15.project.comparison import Compared, make_table
+from hv15.project.comparison import Compared, enlarged_samples, make_table
 from hv15.project.metadata import is_anonymous, product_made_from
 from hv15.project.request import SampleRequest, open_project
 from hv15.ranks import is_first_rank, run_on_ranks
+from hv15.records.json_values import JsonObject
 from hv15.records.outputs import LATENTS, OUTPUT_TYPES, SampleOutput, decoded_outputs
 from hv15.sample.loras import check_reaches, loras_of
 from hv15.sample.prompts import SampleSpec
@@ -47,7 +56,7 @@ def sample(options: Sample) -> int | None:
     if options.interactive:
         from hv15.commands.interactive import interact
 
-        return interact(options, sample_request(options))
+        return interact(options, _without_enlarging(sample_request(options)))
     if not options.prompts and options.prompts_file is None:
         raise UserError(
             "no prompt is given",
@@ -65,18 +74,32 @@ def sample(options: Sample) -> int | None:
     compared = Compared(options.compare, options.checkpoint, options.strength)
     table = make_table(project, compared)
     specs, tells = table.samples(), not options.no_metadata
+    larger = enlarged_samples(project, table)
     due = [spec for spec in specs if not is_made(project, spec, options.out, tells=tells)]
-    if due:
-        check_reaches(lora for spec in due for lora in loras_of(spec, project.root, None))
-        check_writable(options.out)
+    due_large = [
+        Enlargement(small, larger[small.name])
+        for small in specs
+        if small.name in larger and not is_made(project, larger[small.name], options.out, tells=tells, enlarges=small)
+    ]
+    if due_large and settings.sample.context_parallel > 1:  # two transformers one after the other, each on all ranks
+        raise UserError(
+            f"{settings.sample.asks_for_gpus}, and the samples are to be made larger, too",
+            hint="first use --sr off --output-type both, then `hv15 upsample` on the latents",
+        )
+    if due or due_large:
+        every = (*due, *(each.large for each in due_large))
+        check_reaches(lora for spec in every for lora in loras_of(spec, project.root, None))
         code = run_on_ranks(settings.sample.context_parallel, settings.runtime.device, settings.sample.asks_for_gpus)
         if code is not None:
             return code
+        check_machine(project)
+        check_writable(options.out)
         fetch_models(project)
-        _make(project, due, options.out, tells=tells)
+        _make(project, due, due_large, options.out, tells=tells)
     if is_first_rank():
-        for spec in specs:
-            known = "" if spec in due else ": already there"
+        made = [*due, *(each.large for each in due_large)]
+        for spec in (each for small in specs for each in (small, larger.get(small.name)) if each is not None):
+            known = "" if spec in made else ": already there"
             for file in files_of(spec, options.out):
                 print(f"{one_line(str(file))}{known}", file=sys.stderr)
         if options.sheet or compared.is_table:
@@ -95,6 +118,7 @@ def sample_request(options: Sample) -> SampleRequest:
         UserError: the size cannot be read.
     """
     return SampleRequest(
+        experiment=options.experiment,
         prompts=options.prompts,
         seeds=options.seed,
         loras=options.lora,
@@ -110,10 +134,25 @@ def sample_request(options: Sample) -> SampleRequest:
             "negative_prompt": options.negative,
             "fps": options.fps,
             "output_type": options.output_type,
+            "sr": options.sr,
         },
-        models=model_files(options),
+        models=options.model_files,
         settings=options.settings,
     )
+
+
+def _without_enlarging(request: SampleRequest) -> SampleRequest:
+    """Return a request of samples that stay small.
+
+    Raises:
+        UserError: larger ones are asked for.
+    """
+    if request.sample["sr"] not in (None, "off"):
+        raise UserError(
+            f"--sr {request.sample['sr']}: one prompt after the other is sampled without super resolution",
+            hint="leave out --sr, and use `hv15 upsample FILE` for those that you want to keep",
+        )
+    return replace(request, sample={**request.sample, "sr": "off"})
 
 
 def files_of(spec: SampleSpec, out: Path) -> list[Path]:
@@ -129,15 +168,19 @@ def file_of(spec: SampleSpec, output: SampleOutput, out: Path) -> Path:
     return out / f"{spec.name}{output.suffix}"
 
 
-def is_made(project: Project, spec: SampleSpec, out: Path, *, tells: bool = True) -> bool:
+def is_made(
+    project: Project, spec: SampleSpec, out: Path, *, tells: bool = True, enlarges: SampleSpec | None = None
+) -> bool:
     """Whether all files of a sample are there and say that they were made from the same.
 
     Args:
+        enlarges: the small sample, if this is one of super resolution.
         tells: whether videos and images are to say it. If not, one that says nothing is what its name says, which ends
             in a digest of all that it depends on.
     """
     text = project.texts.settings_digest
-    denoised, decoded = spec.denoising(None, text), spec.decoding(None, text)
+    low = None if enlarges is None else enlarges.denoising(None, text)
+    denoised, decoded = spec.denoising(None, text, low), spec.decoding(None, text, low)
     return all(
         is_anonymous(file_of(spec, output, out))
         if output.is_decoded and not tells
@@ -146,19 +189,69 @@ def is_made(project: Project, spec: SampleSpec, out: Path, *, tells: bool = True
     )
 
 
-def _make(project: Project, specs: Sequence[SampleSpec], out: Path, *, tells: bool) -> None:
+@dataclass(frozen=True)
+class Enlargement:
+    """A sample that super resolution makes of a smaller one."""
+
+    small: SampleSpec
+    large: SampleSpec
+
+    def latents_from(self, text: str) -> JsonObject:
+        """What its latents depend on; `text` is the digest of the prompts' encoding."""
+        return self.large.denoising(None, text, self.small.denoising(None, text))
+
+    def made_from(self, text: str) -> JsonObject:
+        """What its pixels depend on."""
+        return self.large.decoding_of(self.latents_from(text))
+
+
+def _make(
+    project: Project, specs: Sequence[SampleSpec], larger: Sequence[Enlargement], out: Path, *, tells: bool
+) -> None:
     """Encode, denoise and decode. What is not asked for is kept until all is decoded, so that a stopped run resumes.
+
+    Args:
+        specs: the samples to make.
+        larger: those of super resolution. Latents of small ones that were not kept are made again.
 
     Raises:
         UserError: a model, an image or a LoRA cannot be used, or a file cannot be written.
     """
-    parts = Parts(out)
+    parts, text = Parts(out), project.texts.settings_digest
+    due = [each for each in larger if product_made_from(parts.latents(each.large)) != each.latents_from(text)]
+    denoised = [*{spec.name: spec for spec in (*specs, *(each.small for each in due))}.values()]
+    every = [*denoised, *(each.large for each in larger)]
     _encode_texts(project)
-    encode_first_images(project, specs, parts)
-    _denoise(project, specs, parts)
+    encode_first_images(project, [*denoised, *(each.large for each in due)], parts)
+    _denoise(project, denoised, parts)
+    enlarge(project, [_enlarging(each, parts, text) for each in due])
     if is_first_rank():
         _decode(project, specs, parts, tells=tells)
-        parts.remove(specs)
+        works = [
+            DecodingWork(
+                each.large,
+                each.made_from(text),
+                file_of(each.large, output, out),
+                parts.latents(each.large),
+                tells=tells,
+            )
+            for each in larger
+            for output in decoded_outputs(each.large.output_type)
+        ]
+        decode(project, works)
+        parts.remove(every)
+
+
+def _enlarging(wanted: Enlargement, parts: Parts, text: str) -> LatentsWork:
+    large = wanted.large
+    return LatentsWork(
+        large,
+        wanted.latents_from(text),
+        parts.latents(large),
+        condition=parts.condition(large),
+        shown=parts.out,
+        low=parts.latents(wanted.small),
+    )
 
 
 @dataclass(frozen=True)

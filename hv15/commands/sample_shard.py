@@ -15,7 +15,16 @@ from pathlib import Path
 from hv15.atomic import atomic_path, write_json
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.options.stages import SampleShard
-from hv15.commands.sample_work import DecodingWork, ImageWork, LatentsWork, decode, denoise, encode_images, is_made
+from hv15.commands.sample_work import (
+    DecodingWork,
+    ImageWork,
+    LatentsWork,
+    decode,
+    denoise,
+    encode_images,
+    enlarge,
+    is_made,
+)
 from hv15.commands.shard_failures import leave_failure
 from hv15.digest import digest
 from hv15.errors import UserError
@@ -27,7 +36,7 @@ from hv15.records.paths import ProjectPaths
 from hv15.records.rules import Rule
 from hv15.records.shard import ShardPart, parts_of
 from hv15.records.spec import Spec
-from hv15.sample.prompts import SampleSpec
+from hv15.sample.prompts import LOW, SampleSpec
 
 _LATENTS = (LATENTS.rule_of(None), LATENTS.rule_of("step"))
 
@@ -40,13 +49,13 @@ def make(options: SampleShard) -> int | None:
     Raises:
         UserError: a model cannot be used.
     """
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     settings = project.settings
     log_to_stderr(settings.runtime.log_level)
     shard = _Shard(project, options.spec)
     if not is_rank():
         shard.copy_known()
-    if shard.latents():
+    if shard.latents() or shard.enlarged():
         code = run_on_ranks(settings.sample.context_parallel, settings.runtime.device, settings.sample.asks_for_gpus)
         if code is not None:
             return code
@@ -54,6 +63,7 @@ def make(options: SampleShard) -> int | None:
     failed = None if is_rank() else shard.failed
     encode_images(project, shard.images(), failed)
     denoise(project, shard.latents(), failed)
+    enlarge(project, shard.enlarged(), failed)
     if is_first_rank():
         shard.copy_known()
         decode(project, shard.decodings(), failed)
@@ -114,13 +124,11 @@ class _Shard:
         """The samples that are not denoised yet. Of several that are the same, the first."""
         due = [part for part in self._of(_LATENTS) if not part.is_made]
         first = {part.content: part for part in reversed(due)}
-        return [
-            LatentsWork(
-                part.spec, part.part.wanted, part.out, self._input(part, "lora"), self._input(part, "condition")
-            )
-            for part in due
-            if first[part.content] is part
-        ]
+        return [self._work(part) for part in due if first[part.content] is part]
+
+    def enlarged(self) -> list[LatentsWork]:
+        """The samples that super resolution has not made larger yet."""
+        return [self._work(part) for part in self._of({LATENTS.enlarging_rule}) if not part.is_made]
 
     def decodings(self) -> list[DecodingWork]:
         """What is not decoded yet, of the samples whose latents are there."""
@@ -143,6 +151,10 @@ class _Shard:
                 with atomic_path(part.out) as copy:
                     shutil.copyfile(file, copy)
                 log.info("%s is the same as %s", part.part.stage, file)
+
+    def _work(self, part: _Part) -> LatentsWork:
+        lora, condition, low = (self._input(part, name) for name in ("lora", "condition", LOW))
+        return LatentsWork(part.spec, part.part.wanted, part.out, lora, condition, low=low)
 
     def _of(self, rules: Iterable[str]) -> list[_Part]:
         return [part for part in self._parts if part.part.rule in rules]

@@ -12,25 +12,32 @@ from typing import Literal
 from hv15.atomic import atomic_path
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import denoising_notes, log_notes
-from hv15.commands.options.stages import SampleCondition, SampleDecode, SampleDenoise
-from hv15.commands.sample_work import is_made
+from hv15.commands.options.stages import SampleCondition, SampleDecode, SampleDenoise, SampleUpsample
+from hv15.commands.sample_work import LatentsWork, decoding_stage, enlarge, is_made
 from hv15.commands.shard_failures import raise_failure
+from hv15.commands.twin_copies import copy_twin
 from hv15.data.captions import caption_key
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
+from hv15.out_of_memory import memory_advice
 from hv15.project import Project
-from hv15.ranks import run_on_ranks
+from hv15.ranks import is_rank, run_on_ranks
 from hv15.records.json_values import JsonObject
 from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
-from hv15.sample.prompts import SampleSpec
+from hv15.sample.prompts import LOW, SampleSpec
 from hv15.terminal_text import one_line
 
 log = logging.getLogger(__name__)
 
-Made = Literal["a first image", "latents", "a decoded sample"]
+Made = Literal["a first image", "latents", "an enlarged sample", "a decoded sample"]
 
-_FIELDS: dict[Made, str] = {"a first image": "image_encoder", "latents": "trained", "a decoded sample": "latents"}
+_FIELDS: dict[Made, str] = {
+    "a first image": "image_encoder",
+    "latents": "trained",
+    "an enlarged sample": LOW,
+    "a decoded sample": "latents",
+}
 """For each product, a field that only its spec has."""
 
 
@@ -40,9 +47,11 @@ def condition(options: SampleCondition) -> None:
     Raises:
         UserError: a model or the image cannot be used, or the config has no such sample.
     """
+    if copy_twin(options.spec, options.out):
+        return
     from hv15.sample.condition import write_condition
 
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     log_to_stderr(project.settings.runtime.log_level)
     spec, made_from = _spec_for(project, options, "a first image", lambda spec: spec.conditioning())
     take_gpu(project.settings.runtime.device)
@@ -65,11 +74,13 @@ def denoise(options: SampleDenoise) -> int | None:
     Raises:
         UserError: a model, a LoRA or an encoded text cannot be used, or the config has no such sample.
     """
+    if not is_rank() and copy_twin(options.spec, options.out):
+        return None
     from hv15.commands.running_previews import running_previews
     from hv15.plan.guidance import batch_need
     from hv15.sample.sampler import sample_latents
 
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     log_to_stderr(project.settings.runtime.log_level)
     trained, text_settings = project.trained_digest, project.texts.settings_digest
     spec, made_from = _spec_for(project, options, "latents", lambda spec: spec.denoising(trained, text_settings))
@@ -116,17 +127,39 @@ def _same(options: SampleDenoise, spec: SampleSpec, made_from: JsonObject) -> Pa
     return Path(named) if is_made(Path(named), spec, made_from) else None
 
 
+def upsample(options: SampleUpsample) -> int | None:
+    """Make a sample larger by super resolution; return an exit code if other processes did it.
+
+    Raises:
+        UserError: a model, a LoRA, an encoded text or the small sample cannot be used.
+    """
+    project = Project(options.config, options.overrides, experiment=options.experiment)
+    settings = project.settings
+    log_to_stderr(settings.runtime.log_level)
+    if not is_rank() and copy_twin(options.spec, options.out):
+        return None
+    raise_failure(options.out, ProjectPaths(run=project.paths.run))
+    spec, made_from = _read(options.spec, "an enlarged sample")
+    code = run_on_ranks(settings.sample.context_parallel, settings.runtime.device, settings.sample.asks_for_gpus)
+    if code is not None:
+        return code
+    enlarge(project, [LatentsWork(spec, made_from, options.out, options.lora, options.condition, low=options.low)])
+    return None
+
+
 def decode(options: SampleDecode) -> None:
     """Turn latents into a video or a folder of images.
 
     Raises:
         UserError: a name that is neither a video's nor a folder's, or latents that cannot be used.
     """
+    if copy_twin(options.spec, options.out):
+        return
     from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
     from hv15.records.outputs import DECODED, output_of
     from hv15.sample.decode import decode_latents
 
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     log_to_stderr(project.settings.runtime.log_level)
     if output_of(options.out) is None and options.out.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
         files = ", ".join(output.suffix for output in DECODED if not output.is_folder)
@@ -139,17 +172,20 @@ def decode(options: SampleDecode) -> None:
     if options.spec is not None:
         raise_failure(options.out, ProjectPaths(run=project.paths.run))
         spec, made_from = _read(options.spec, "a decoded sample")
+    if options.latents is None:
+        raise UserError("--latents is missing", hint="give a .latents.safetensors file")
     vae = project.models.path("vae")
     take_gpu(project.settings.runtime.device)
-    decode_latents(
-        options.latents,
-        vae,
-        options.out,
-        spec,
-        made_from=made_from,
-        device=project.settings.runtime.device,
-        patch_conv=project.settings.sample.vae_enable_patch_conv,
-    )
+    with memory_advice("decode" if spec is None else decoding_stage(spec)):
+        decode_latents(
+            options.latents,
+            vae,
+            options.out,
+            spec,
+            made_from=made_from,
+            device=project.settings.runtime.device,
+            patch_conv=project.settings.sample.vae_enable_patch_conv,
+        )
 
 
 def _spec_for(

@@ -6,25 +6,28 @@ import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hv15.commands.notes import denoising_notes, log_notes
+from hv15.commands.notes import denoising_notes, enlarging_notes, log_notes
 from hv15.data.captions import caption_key
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
-from hv15.out_of_memory import memory_advice
+from hv15.models.facts import describe
+from hv15.out_of_memory import StageName, memory_advice
 from hv15.project import Project
 from hv15.project.metadata import product_metadata
 from hv15.records.json_values import JsonObject
-from hv15.records.metadata import SAMPLE
+from hv15.records.metadata import ENLARGED, SAMPLE
 from hv15.sample.guidance_batch import made_by
 from hv15.sample.loras import loras_of
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import provenance, read_made_from
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hv15.lora.weighted import WeightedLoRA
     from hv15.sample.condition import FirstFrameEncoder
     from hv15.sample.decode import SampleDecoder
@@ -60,6 +63,8 @@ class LatentsWork:
     """The encoded first image, for i2v."""
     shown: Path | None = None
     """The folder of its previews while it is denoised; None: that of `out`."""
+    low: Path | None = None
+    """For super resolution: the latents of the sample that it makes larger."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,21 @@ class DecodingWork:
     latents: Path
     tells: bool = True
     """Whether the result says how it was made."""
+
+
+def check_machine(project: Project) -> None:
+    """Take a GPU, and check that it can compute as `sample:` asks, before a model is loaded or fetched.
+
+    Raises:
+        UserError: a package is missing, or the device cannot.
+    """
+    from hv15.models.ready import check_kernels
+    from hv15.precision import pick_device, pick_dtype
+
+    sample, name = project.settings.sample, project.settings.runtime.device
+    take_gpu(name)
+    device = pick_device(name)
+    check_kernels(sample, device, pick_dtype(sample.dtype, device))
 
 
 def encode_images(project: Project, works: Iterable[ImageWork], failed: Failed | None = None) -> None:
@@ -125,6 +145,44 @@ def denoise(project: Project, works: Iterable[LatentsWork], failed: Failed | Non
                 write_latents(project, sampler, each, previews)
 
 
+def enlarge(project: Project, works: Iterable[LatentsWork], failed: Failed | None = None) -> None:
+    """Make samples larger by super resolution and write their latents.
+
+    The latent upsampler is loaded once, then the transformer.
+
+    Raises:
+        UserError: a model cannot be used; or what a sample needs, if nothing is told of it by `failed`.
+    """
+    from hv15.commands.running_previews import running_previews
+    from hv15.precision import pick_device
+    from hv15.sample.sampler import loaded_sampler, with_spec
+    from hv15.sample.super_resolution import LatentEnlarger, small_sample
+
+    settings, models, small = project.settings, project.models, []
+    for work in works:
+        with _told(work.out, failed):
+            small.append((prepared(project, work), small_sample(work.spec, work.low)))
+    if not small:
+        return
+    transformer, device = models.path("sr_dit"), settings.runtime.device
+    log.info("%s: %s", transformer, describe(transformer))
+    for sentence in dict.fromkeys(note for each, _ in small for note in enlarging_notes(each.work.spec)):
+        log.warning("note: %s", sentence)
+    take_gpu(device)
+    enlarger, ready = LatentEnlarger(models.path("upsampler"), pick_device(device)), []
+    for each, (latents, before) in small:
+        with _told(each.work.out, failed), memory_advice("upsample"):
+            large = enlarger(latents, *each.work.spec.latent_size[1:])
+            ready.append((replace(each, metadata=each.metadata | {ENLARGED: before.to_text()}), large))
+    del enlarger
+    previews, first = running_previews(project), small[0][0].work.spec
+    section = with_spec(settings.sample, first)
+    with loaded_sampler(transformer, section, first.dtype, device, super_resolution=True) as sampler:
+        for each, large in ready:
+            with _told(each.work.out, failed), memory_advice("upsample"):
+                write_latents(project, sampler, each, previews, large)
+
+
 def decode(project: Project, works: Sequence[DecodingWork], failed: Failed | None = None) -> None:
     """Decode latents and write videos or images. The VAE is loaded once.
 
@@ -137,8 +195,13 @@ def decode(project: Project, works: Sequence[DecodingWork], failed: Failed | Non
     gc.collect()  # what is left of a transformer may hold itself in memory
     vae = loaded_decoder(project, works[0].spec)
     for work in works:
-        with _told(work.out, failed), memory_advice("decode"):
+        with _told(work.out, failed), memory_advice(decoding_stage(work.spec)):
             vae.decode(work.latents, work.out, work.spec, made_from=work.made_from, tells=work.tells)
+
+
+def decoding_stage(spec: SampleSpec) -> StageName:
+    """The stage of a plan of memory that decodes a sample."""
+    return "decode" if spec.enlarges is None else "decode large"
 
 
 def first_frame_encoder(project: Project, spec: SampleSpec) -> FirstFrameEncoder:
@@ -149,7 +212,7 @@ def first_frame_encoder(project: Project, spec: SampleSpec) -> FirstFrameEncoder
     return FirstFrameEncoder(
         models.path("vae"),
         models.path("image_encoder"),
-        spec.dtype,
+        spec,
         device=settings.runtime.device,
         patch_conv=settings.sample.vae_enable_patch_conv,
     )
@@ -166,7 +229,7 @@ def loaded_decoder(project: Project, spec: SampleSpec) -> SampleDecoder:
     settings = project.settings
     return SampleDecoder(
         project.models.path("vae"),
-        spec.dtype,
+        spec.dtype_of_vae,
         device=settings.runtime.device,
         patch_conv=settings.sample.vae_enable_patch_conv,
     )
@@ -192,9 +255,17 @@ def prepared(project: Project, work: LatentsWork) -> ReadySample:
 
 
 def write_latents(
-    project: Project, sampler: Sampler, ready: ReadySample, previews: RunningPreviews | None = None
+    project: Project,
+    sampler: Sampler,
+    ready: ReadySample,
+    previews: RunningPreviews | None = None,
+    low: Tensor | None = None,
 ) -> None:
-    """Denoise a sample and write its latents; `previews` shows what it becomes meanwhile.
+    """Denoise a sample and write its latents.
+
+    Args:
+        previews: show what it becomes meanwhile.
+        low: [1, C, F', h, w], see `Sampler.latents`.
 
     Raises:
         UserError: something that it needs is missing or cannot be used, or the file cannot be written.
@@ -206,7 +277,7 @@ def write_latents(
     negative = store.read(caption_key(spec.negative_prompt)) if spec.guided else None
     condition = read_condition(spec, work.condition)
     with nullcontext() if previews is None else previews.of(spec, work.shown or work.out.parent) as watcher:
-        sampler.write(work.out, spec, ready.loras, text, negative, *condition, ready.metadata, watcher=watcher)
+        sampler.write(work.out, spec, ready.loras, text, negative, *condition, ready.metadata, low=low, watcher=watcher)
 
 
 @contextmanager

@@ -10,13 +10,14 @@ from hv15.errors import UserError
 from hv15.out_of_memory import OutOfMemory
 from hv15.records.json_values import RecordError, parse_object, text_of
 from hv15.records.paths import ProjectPaths
+from hv15.records.shard import failure_beside
 
 
 def leave_failure(out: Path, error: UserError) -> None:
     """Leave the error for the sample's own job. When memory was not enough, leave none: that job tries again alone."""
     if not isinstance(error, OutOfMemory):
         content = {"message": error.message, "hint": error.hint, "place": error.place}
-        write_json(_file(out), content, durable=False)
+        write_json(failure_beside(out), content, durable=False)
 
 
 def raise_failure(product: Path, paths: ProjectPaths) -> None:
@@ -30,7 +31,7 @@ def raise_failure(product: Path, paths: ProjectPaths) -> None:
     """
     if product.is_absolute() or not product.is_relative_to(paths.results):
         return
-    file = _file(paths.before_taken(product))
+    file = failure_beside(paths.before_taken(product))
     try:
         content = parse_object(file.read_bytes())
     except (OSError, RecordError):
@@ -39,7 +40,3 @@ def raise_failure(product: Path, paths: ProjectPaths) -> None:
         file.unlink()
     message, *lines = text_of(content, "message").split("\n")
     raise UserError(message, lines=lines, hint=text_of(content, "hint"), place=text_of(content, "place"))
-
-
-def _file(out: Path) -> Path:
-    return out.with_name(f"{out.name}.failure.json")

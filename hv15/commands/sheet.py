@@ -22,15 +22,16 @@ def draw(options: SampleSheet) -> None:
     """
     from hv15.data.encode import write_image
     from hv15.demo.judge import what_changed
-    from hv15.sample.contact_sheet import SheetRow, draw_sheet, mean_change, read_sample
+    from hv15.sample.contact_sheet import SheetRow, draw_sheet, mean_change, read_few, read_sample
     from hv15.sample.provenance import made_from_metadata
 
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     rows = []
     titles = row_titles(project.samples)
-    for name, (shown, without) in sheet_samples(project.samples, project.paths).items():
-        base = None if without is None else read_sample(without)
-        rows.append(SheetRow(project.sample(name).prompt, read_sample(shown), base, titles[name]))
+    for name, files in sheet_samples(project.samples, project.enlarged, project.paths).items():
+        base = None if files.without is None else read_sample(files.without)
+        large = None if files.enlarged is None else read_few(files.enlarged)
+        rows.append(SheetRow(project.sample(name).prompt, read_sample(files.shown), base, titles[name], large))
     if not rows:
         raise UserError.at(
             options.config,
@@ -57,7 +58,7 @@ def draw_checkpoints(options: SampleGrid) -> None:
     from hv15.sample.checkpoint_grid import draw_film, draw_grid, film_scale, read_line
     from hv15.sample.provenance import made_from_metadata
 
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     spec = Spec.read(options.spec)
     try:
         listed = spec.details.get("rows")

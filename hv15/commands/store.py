@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from hv15.cache.collect import removable, use_of
+from hv15.cache.encoding import Encoding
 from hv15.cache.register import register
 from hv15.cache.store import BrokenItemError
 from hv15.commands.options.project import Collect, Repair
 from hv15.errors import UserError
 from hv15.project import Project
+from hv15.records.paths import MANIFESTS
 from hv15.terminal_text import one_line
 from hv15.units import size
 from hv15.workflow import refuse_living_run
@@ -21,12 +24,12 @@ def collect(options: Collect) -> None:
     Raises:
         UserError: it is not known what another project needs; or, with `--yes`, a run of this one is in progress.
     """
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     if options.yes:
         refuse_living_run(project.root)
     register(project.cache, project.root)
     use = use_of(project.cache)
-    encodings = project.encodings
+    encodings = _all_encodings(project)
     for each in encodings:
         if not all(each.is_complete(shard) for shard in range(each.shards)):
             use.unfinished.setdefault(each.store.folder, project.root)
@@ -38,10 +41,12 @@ def collect(options: Collect) -> None:
             hint="mount their disks, or add --forget to remove what only they need",
         )
     if options.unused:
-        use.forget_unused(project.root.resolve(), {each.store.folder: each.needed_items() for each in encodings})
+        needed: dict[Path, set[str]] = {}
+        for each in encodings:
+            needed.setdefault(each.store.folder, set()).update(each.needed_items())
+        use.forget_unused(project.root.resolve(), needed)
         if options.yes:
-            for each in encodings:
-                each.forget_unused()
+            _forget_unused(project, encodings)
     for folder, root in sorted(use.unfinished.items()):
         print(f"{one_line(f'{folder}: {root}')} has not finished encoding, so all of it is kept")
     for gone in use.unreachable:
@@ -61,16 +66,33 @@ def collect(options: Collect) -> None:
     print(f"{count} items, {size(total)} {'removed' if options.yes else 'can be removed with --yes'}")
 
 
+def _all_encodings(project: Project) -> list[Encoding[object]]:
+    """What the base config and its experiments encode, each once."""
+    runs = (project.experiment(name) for name in ("", *project.experiments))
+    return [*{id(each): each for run in runs for each in run.encodings}.values()]
+
+
+def _forget_unused(project: Project, encodings: list[Encoding[object]]) -> None:
+    """Reduce the manifests of all runs to what is needed now."""
+    kept = {path for each in encodings for path in each.current_manifests()}
+    for each in encodings:
+        each.forget_unneeded_entries()
+    for paths in (project.experiment("").paths, *project.paths.begun_experiments()):
+        for path in paths.all_manifests.glob(f"*/*/{MANIFESTS}"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+
 def repair(options: Repair) -> None:
     """Read every encoded item of the project and remove damaged ones: the next run encodes them again.
 
     Raises:
         UserError: damaged items cannot be removed, for example because the folder is read-only.
     """
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     counts: Counter[str] = Counter()
     stuck: list[BrokenItemError] = []
-    for encoding in project.encodings:
+    for encoding in _all_encodings(project):
         for key in sorted(encoding.promised_items()):
             try:
                 encoding.store.read(key)

@@ -21,7 +21,7 @@ def timesteps(options: Timesteps) -> None:
     Raises:
         UserError: the config cannot be used, or the picture cannot be drawn.
     """
-    train = load_config(options.config, options.overrides).train
+    train = load_config(options.config, options.overrides, experiment=options.experiment).train
     if options.out is not None:
         from hv15.train.noise_picture import draw_noise
 

@@ -11,14 +11,17 @@ from hv15.cache.encoding import describe
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import log_notes, training_notes
 from hv15.commands.options.stages import Train
+from hv15.commands.twin_copies import copy_twin
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
 from hv15.project import Project
-from hv15.ranks import is_first_rank, run_on_ranks
+from hv15.ranks import is_first_rank, is_rank, run_on_ranks
 from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
 from hv15.sample.plan import PREVIEW_SUFFIX
+from hv15.train.past import past_of
+from hv15.train.shared_folder import share_training
 
 if TYPE_CHECKING:
     from hv15.train.previews import PreviewPlan
@@ -32,8 +35,13 @@ def train(options: Train) -> int | None:
     Raises:
         UserError: the dataset or the config changed meanwhile, or the training cannot continue.
     """
-    project = Project(options.config, options.overrides)
+    project = Project(options.config, options.overrides, experiment=options.experiment)
     log_to_stderr(project.settings.runtime.log_level)
+    if not is_rank() and options.spec is not None and (twin := copy_twin(options.spec, options.out)):
+        owner = digest(past_of(project.settings.train, Spec.read(options.spec).wanted))
+        name = project.paths.training.name
+        share_training(twin.parent / name, options.out.parent / name, owner)
+        return None
     device = project.settings.runtime.device
     train_settings = project.settings.train
     asked, machines = train_settings.asks_for_gpus, train_settings.num_machines
@@ -48,6 +56,7 @@ def train(options: Train) -> int | None:
         )
     take_gpu(device)
     from hv15.cache.batches import Stores
+    from hv15.cache.scratch import copied
     from hv15.train.run import train
 
     items = project.training_items()
@@ -57,6 +66,7 @@ def train(options: Train) -> int | None:
         print(f"{left_out} files were left out: `hv15 report` says why", file=sys.stderr)
     log_notes(log, project, training_notes(project, items))
     stores = Stores(project.latents.store, project.texts.store, project.masks.store)
+    stores = copied(stores, project.settings.cache.scratch, project.settings.resolve)
     previews = preview_plan(project)
     train(
         project.settings,
@@ -67,6 +77,7 @@ def train(options: Train) -> int | None:
         dit_path=project.models.path("dit"),
         held_out=project.validation_items(),
         previews=previews,
+        until=options.until,
     )
     project.dataset.record().write(
         options.out.parent / project.paths.training.name / project.paths.trained_dataset.name

@@ -9,14 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hv15.atomic import check_writable
 from hv15.choices import ENLARGING_ROLES, Role, Task, roles_of
 from hv15.commands.encode import text_encoder
 from hv15.commands.fetched_models import fetch_models
 from hv15.commands.logs import log_to_stderr
-from hv15.commands.options.model_files import model_files
+from hv15.commands.notes import enlarging_notes
 from hv15.commands.options.stages import Upsample
 from hv15.commands.sample import Parts
-from hv15.commands.sample_work import first_frame_encoder, loaded_decoder
+from hv15.commands.sample_work import check_machine, first_frame_encoder, loaded_decoder
 from hv15.config.section import check_size
 from hv15.data.captions import caption_key
 from hv15.errors import UserError
@@ -28,13 +29,14 @@ from hv15.project import Project
 from hv15.project.metadata import product_made_from
 from hv15.project.request import SampleRequest, open_project
 from hv15.ranks import is_first_rank, run_on_ranks
+from hv15.records.json_values import JsonObject
 from hv15.records.metadata import ENLARGED
 from hv15.records.outputs import LATENTS, VIDEO, output_of
 from hv15.sample.loras import loras_of
 from hv15.sample.plan import plan_enlarged
 from hv15.sample.prompts import Enlarged, ImageFile, SampleSpec
 from hv15.sample.provenance import provenance
-from hv15.sample.resolutions import enlarged_size, is_official_size, parse_size
+from hv15.sample.resolutions import enlarged_size, parse_size
 from hv15.terminal_text import one_line
 
 if TYPE_CHECKING:
@@ -57,8 +59,9 @@ def upsample(options: Upsample) -> int | None:
     settings = project.settings
     log_to_stderr(settings.runtime.log_level)
     video = look(file, project.models.super_resolution.low)
-    spec = _plan(project, options, video, before)
-    if _is_made(project, spec, out):
+    low = product_made_from(file) if video.latents is not None else None
+    spec = _plan(project, options, video, before, low)
+    if _is_made(project, spec, out, low):
         print(f"{one_line(str(out))}: already there", file=sys.stderr)
         return None
     code = run_on_ranks(settings.sample.context_parallel, settings.runtime.device, settings.sample.asks_for_gpus)
@@ -66,11 +69,13 @@ def upsample(options: Upsample) -> int | None:
         return code
     if is_first_rank():
         _say(project, video, spec)
+    check_machine(project)
+    check_writable(out.parent)
     fetch_models(project, _roles(project))
     transformer = project.models.path("sr_dit")
     log.info("%s: %s", transformer, describe(transformer))
     try:
-        _make(project, video, spec, out, before)
+        _make(project, video, spec, out, before, low)
     except Exception as error:
         if isinstance(error, UserError) or not is_out_of_memory(error):
             raise
@@ -122,6 +127,7 @@ def _open(options: Upsample, before: SampleSpec | None) -> Project:
     seed = options.seed if options.seed is not None else before.seed if before is not None else None
     task: Task = "t2v" if image is None else "i2v"
     request = SampleRequest(
+        experiment=options.experiment,
         prompts=[prompt],
         seeds=() if seed is None else (seed,),
         loras=options.lora,
@@ -139,7 +145,7 @@ def _open(options: Upsample, before: SampleSpec | None) -> Project:
 
 def _models(options: Upsample) -> dict[Role, Path]:
     """The model files that were given, with a transformer: every config names one, though it is not used here."""
-    given = model_files(options)
+    given = options.model_files
     if "sr_dit" in given and not options.config.exists():
         given["dit"] = given["sr_dit"]
     return given
@@ -150,8 +156,13 @@ def _roles(project: Project) -> list[Role]:
     return [*(role for role in roles_of(project.settings.task) if role != "dit"), *ENLARGING_ROLES]
 
 
-def _plan(project: Project, options: Upsample, video: SmallVideo, before: SampleSpec | None) -> SampleSpec:
+def _plan(
+    project: Project, options: Upsample, video: SmallVideo, before: SampleSpec | None, low: JsonObject | None
+) -> SampleSpec:
     """Return the sample that enlarges the video.
+
+    Args:
+        low: what latents say that they depend on, which then stands for the file, as in the workflow.
 
     Raises:
         UserError: a model or an image is missing, the image has changed, or the size cannot be used.
@@ -167,15 +178,16 @@ def _plan(project: Project, options: Upsample, video: SmallVideo, before: Sample
             size = check_size(size[0]), check_size(size[1])
         except ValueError as error:
             raise UserError(f"--size {' '.join(options.size)}: {error}", hint="use multiples of 16") from error
-    enlarges = Enlarged(chosen.resolution, video.height, video.width, model_fingerprint(video.path))
+    content = "" if low is not None else model_fingerprint(video.path)
+    enlarges, sample = Enlarged(chosen.resolution, video.height, video.width, content), project.settings.sample
     spec = plan_enlarged(
         replace(small, name=f"{_stem(video.path)}.sr", frames=video.frames, fps=video.fps),
         chosen,
         {role: models.identity(role) for role in _roles(project)},
         enlarges,
         size,
-        steps=options.steps,
-        flow_shift=options.shift,
+        steps=sample.sr_steps if options.steps is None else options.steps,
+        flow_shift=sample.sr_flow_shift if options.shift is None else options.shift,
     )
     project.save_caches()
     return spec
@@ -193,48 +205,56 @@ def _check_image(found: ImageFile, before: ImageFile) -> None:
         )
 
 
-def _is_made(project: Project, spec: SampleSpec, out: Path) -> bool:
+def _is_made(project: Project, spec: SampleSpec, out: Path, low: JsonObject | None) -> bool:
     """Whether the result is there and says that it was made from the same."""
     text = project.texts.settings_digest
-    wanted = spec.denoising(None, text) if output_of(out) is LATENTS else spec.decoding(None, text)
+    wanted = spec.denoising(None, text, low) if output_of(out) is LATENTS else spec.decoding(None, text, low)
     return product_made_from(out) == wanted
 
 
 def _say(project: Project, video: SmallVideo, spec: SampleSpec) -> None:
     """Log what is done, and what differs from the official program."""
-    chosen = project.models.super_resolution
     sizes = f"{video.width}x{video.height} to {spec.width}x{spec.height} pixels, {video.frames} frames"
-    log.info("super resolution to %s: %s, %d steps", chosen.resolution, sizes, spec.steps)
+    log.info("super resolution to %s: %s, %d steps", project.models.super_resolution.resolution, sizes, spec.steps)
     if video.change:
         log.warning("note: %s: %s", video.path, video.change)
-    official = is_official_size(video.height, video.width, chosen.low)
-    if not official or (spec.height, spec.width) != enlarged_size(video.height, video.width, chosen.resolution):
-        log.warning(
-            "note: %s is not an official pair of sizes for %s: the models were not made for it, and the official "
-            "program refuses it",
-            sizes.partition(" pixels")[0],
-            chosen.name,
-        )
+    for sentence in enlarging_notes(spec):
+        log.warning("note: %s", sentence)
 
 
-def _make(project: Project, video: SmallVideo, spec: SampleSpec, out: Path, before: SampleSpec | None) -> None:
+def _make(
+    project: Project,
+    video: SmallVideo,
+    spec: SampleSpec,
+    out: Path,
+    before: SampleSpec | None,
+    low: JsonObject | None,
+) -> None:
     """Encode, enlarge, denoise and decode. The latents are kept until they are decoded, so a stopped run resumes."""
     settings, text = project.settings, project.texts.settings_digest
     folder = Parts(out.parent).folder
     latents = out if output_of(out) is LATENTS else folder / f"{spec.name}{LATENTS.suffix}"
     take_gpu(settings.runtime.device)
-    if product_made_from(latents) != spec.denoising(None, text):
-        _denoise(project, video, spec, latents, before)
+    made_from = spec.denoising(None, text, low)
+    if product_made_from(latents) != made_from:
+        _denoise(project, video, spec, latents, before, made_from)
     if not is_first_rank() or latents == out:
         return
     decoder = loaded_decoder(project, spec)
-    decoder.decode(latents, out, spec, made_from=spec.decoding(None, text))
+    decoder.decode(latents, out, spec, made_from=spec.decoding_of(made_from))
     latents.unlink()
     with contextlib.suppress(OSError):  # another run's files are in it
         folder.rmdir()
 
 
-def _denoise(project: Project, video: SmallVideo, spec: SampleSpec, output: Path, before: SampleSpec | None) -> None:
+def _denoise(
+    project: Project,
+    video: SmallVideo,
+    spec: SampleSpec,
+    output: Path,
+    before: SampleSpec | None,
+    made_from: JsonObject,
+) -> None:
     """Make the large video's latents and write them."""
     from hv15.models.latents import scale, unscale
     from hv15.precision import pick_device
@@ -244,10 +264,10 @@ def _denoise(project: Project, video: SmallVideo, spec: SampleSpec, output: Path
     from hv15.sample.small_video import small_latents
     from hv15.sample.super_resolution import upsampled
 
-    settings, models, text = project.settings, project.models, project.texts.settings_digest
+    settings, models = project.settings, project.models
     device, patch_conv = settings.runtime.device, settings.sample.vae_enable_patch_conv
     loras = loras_of(spec, project.root, None)
-    metadata = provenance(spec, spec.denoising(None, text), loras)  # before a model is loaded: it finds changed LoRAs
+    metadata = provenance(spec, made_from, loras)  # before a model is loaded: it finds changed LoRAs
     if before is not None:
         metadata[ENLARGED] = before.to_text()
     encoder = text_encoder(project)

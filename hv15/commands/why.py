@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
 from hv15.commands.options.project import Why
+from hv15.commands.targets import asked
 from hv15.config import Settings
 from hv15.project import Project
 from hv15.project.checkpoints import earlier_step
-from hv15.records.paths import CONFIG, ProjectPaths
+from hv15.records.paths import ProjectPaths, config_file
 from hv15.records.reasons import DueStages
 from hv15.terminal_text import json_text
 
@@ -20,20 +19,13 @@ def why(options: Why) -> None:
 
     Without a project before it, a word that names a product is the target: `hv15 why results/lora.safetensors`.
     """
-    if _is_target(options.project):
-        options = replace(options, project=Path(), target=(str(options.project), *options.target))
-    project = Project(options.config, options.overrides)
-    due = due_stages(project, options.target)
+    folder, targets = asked(options.project, options.words, options.target, options.experiment)
+    project = Project(config_file(folder), options.overrides, experiment=options.experiment)
+    due = due_stages(project, targets)
     if options.json:
         print(json_text(due.to_json()))
     else:
         print("\n".join([*in_words(due), *note_on_step(project.settings)]))
-
-
-def _is_target(word: Path) -> bool:
-    """Whether a word is a product of the project in this folder, and no project itself."""
-    is_project = word.suffix.lower() in (".yaml", ".yml") or (word / CONFIG).is_file()
-    return not is_project and Path(CONFIG).is_file()
 
 
 def due_stages(project: Project, targets: Sequence[str] = ()) -> DueStages:

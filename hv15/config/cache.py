@@ -13,6 +13,7 @@ from hv15.config.section import (
     PLACE,
     SPEED,
     TEXT,
+    WATCHING,
     ComputeDtype,
     Conflict,
     Few,
@@ -30,6 +31,12 @@ class CacheSettings(Section):
     directory: PathText = Field("cache", json_schema_extra=PLACE)
     """The folder of encoded items. Any number of projects can share one, even at the same time: items are named after
     their content, and `hv15 gc` of one project keeps what another needs."""
+
+    scratch: str | None = Field(None, min_length=1, json_schema_extra=WATCHING)
+    """A folder on a disk of the machine that trains, such as `$SLURM_TMPDIR` or /local/scratch, if `directory` is on a
+    network disk. A training copies each item there when it first reads it, as long as a twentieth of that disk stays
+    free, and reads the copy from then on; the next training there uses it, too. Variables are replaced on that machine;
+    without them, or with a folder that cannot be written, the cache itself is read. The LoRA is the same."""
 
     shards: Few = Field(1, json_schema_extra=SPEED)
     """Number of independent jobs into which the encoding is split. Set it to the number of GPUs that encode at the same

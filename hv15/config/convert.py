@@ -44,6 +44,10 @@ class ConvertSettings(Section):
     license: str = ""
     """Its licence, such as `CC-BY-4.0`."""
 
+    gallery: tuple[str, ...] = ()
+    """Names of the prompts that the model card shows, with their text and their samples (docs/reports.md). All others
+    stay private."""
+
     preview: str = ""
     """An image to show, relative to the config file. It is stored in the files, at most 512 pixels wide and high."""
 

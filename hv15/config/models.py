@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from pydantic import Field
 
-from hv15.choices import ENLARGING_ROLES, QWEN, ROLES, Role, Task, VariantName, roles_of
+from hv15.choices import ENLARGING_ROLES, QWEN, ROLES, Role, VariantName
 from hv15.config.section import PLACE, SAMPLING, Conflict, PathText, Section
 
 
@@ -36,8 +36,8 @@ class ModelSettings(Section):
     """SigLIP so400m patch14-384 for image-to-video: a .safetensors file or a Hugging Face folder. Only for task i2v."""
 
     sr_dit: PathText | None = Field(None, json_schema_extra=SAMPLING)
-    """The transformer of super resolution, for `hv15 upsample`: transformer/720p_sr_distilled or 1080p_sr_distilled of
-    the official repository, or a .safetensors file of it, such as ComfyUI's."""
+    """The transformer of super resolution, for `sample.sr` and `hv15 upsample`: transformer/720p_sr_distilled or
+    1080p_sr_distilled of the official repository, or a .safetensors file of it, such as ComfyUI's."""
 
     upsampler: PathText | None = Field(None, json_schema_extra=SAMPLING)
     """The latent upsampler that belongs to `sr_dit`: upsampler/720p_sr_distilled or 1080p_sr_distilled of the official
@@ -70,6 +70,6 @@ class ModelSettings(Section):
             given = (name for name in (*ROLES, *ENLARGING_ROLES) if getattr(self, name) != fields[name].default)
             yield from (((name,), text) for name in given)
 
-    def missing_files(self, task: Task) -> list[Role]:
-        """Return the paths that `source: files` needs for a task but that are not set."""
-        return [role for role in roles_of(task) if getattr(self, role) is None] if self.source == "files" else []
+    def missing_files(self, roles: Iterable[Role]) -> list[Role]:
+        """Return the paths of these models that `source: files` needs but that are not set."""
+        return [role for role in roles if getattr(self, role) is None] if self.source == "files" else []

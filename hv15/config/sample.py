@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import (
@@ -41,8 +42,11 @@ from hv15.records.outputs import OutputType
 VideoSize = tuple[PixelSize, PixelSize]
 Level = Annotated[float, Field(ge=0.0, le=1.0)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
+_FARTHEST_FIRST: tuple[Enlarging, ...] = ("1080p", "720p", "auto")
 SEED_SUFFIX = ".seed"
 """Stands before the seed in the name of a sample of `seeds`; a prompt's own name has no dot."""
+SAMPLE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.seed\d+)?(\.with-[A-Za-z0-9_-]+)?(\.x[-+.0-9e]+)?(\.base|\.preview)?"
+"""Matches the name of any sample."""
 
 
 class PromptSettings(Section):
@@ -96,6 +100,9 @@ class PromptSettings(Section):
 
     with_base: bool | None = None
     """As `sample.with_base`, for this prompt."""
+
+    sr: Enlarging | None = None
+    """As `sample.sr`, for this prompt: `off` leaves it small, `auto` makes it larger, too."""
 
     @model_validator(mode="before")
     @classmethod
@@ -158,6 +165,10 @@ class SampleSettings(TransformerSettings):
     dtype: ComputeDtype = "auto"
     """Number format in which the transformer computes. `auto`: bfloat16 on a GPU that supports it, else float32."""
 
+    vae_dtype: ComputeDtype | None = None
+    """Number format in which the VAE decodes, and encodes first images. If not set: that of `dtype`, where `auto` is
+    float16 on a GPU, as in the official program. float32 takes twice the memory of float16, and rounds less."""
+
     vae_sample_size: TileSize = 256
     """Tile size in pixels for decoding. 0 = no tiles (exact, but much memory). The official choice is 256 with more
     than 21 GB of GPU memory, else 128."""
@@ -180,8 +191,8 @@ class SampleSettings(TransformerSettings):
     cuda_graphs: bool = Field(False, json_schema_extra=SPEED)
     """On NVIDIA GPUs, record the transformer's work in the first steps and repeat it as a whole in the others: faster
     where the GPU waits for the program, as with few frames. The results are the same. It has no effect with
-    `blocks_to_swap`, with `context_parallel`, with `quantize: int8` or `nf4`, and with the modes of `compile` that do
-    it themselves (`reduce-overhead`, `max-autotune`)."""
+    `blocks_to_swap`, with `context_parallel`, with `quantize: int8` or `nf4`, and with the modes and backends of
+    `compile` that do it themselves (`reduce-overhead`, `max-autotune`, `cudagraphs`)."""
 
     step_cache: StepCacheSettings = StepCacheSettings()
     """Faster sampling: steps that reuse a part of earlier ones."""
@@ -208,9 +219,20 @@ class SampleSettings(TransformerSettings):
     what was done. The results are the same up to rounding."""
 
     sr: Enlarging = "off"
-    """Super resolution, from 480p to 720p or from 720p to 1080p: which of the two `hv15 upsample` does. `auto`: what
-    `models.upsampler` is for; with `models.source: hub`, what suits `models.variant`. `off` is as `auto` there, since
-    the command asks for it."""
+    """Super resolution: make each sample larger, too, from its latents, as <name>.sr.mp4. `720p` is for samples of
+    480p, `1080p` for those of 720p. `auto` does what `models.upsampler` is for or, with `models.source: hub`, what
+    suits `models.variant`. Samples without the trained LoRA (`with_base`) stay small. `hv15 upsample` takes `off` for
+    `auto`."""
+
+    sr_steps: Few | None = None
+    """Number of denoising steps of super resolution. If not set: the official number, 6 for 720p and 8 for 1080p."""
+
+    sr_flow_shift: PositiveFloat | None = None
+    """Moves the steps of super resolution towards noise. If not set: the official value, 2."""
+
+    sr_with_loras: bool = False
+    """Use the LoRAs of a sample, the trained one too, in super resolution as well. The official program uses them only
+    for the small video."""
 
     loras: tuple[SampledLoraSettings, ...] = ()
     """LoRAs that are used in addition to the trained one: a list of {path, multiplier}, perhaps only on some layers
@@ -222,6 +244,14 @@ class SampleSettings(TransformerSettings):
     with_base: bool = False
     """Also make each sample without the trained LoRA from the same noise, for comparison. Doubles the time."""
 
+    strengths: tuple[float, ...] = ()
+    """Factors for the strength of the LoRAs, such as [0, 0.5, 1]: each prompt is sampled at each, from the same noise,
+    as <name>.x<S>.mp4, and all are drawn side by side (results/samples/grid.png and grid.mp4). At 0 no LoRA acts."""
+
+    compare: tuple[SampledLoraSettings, ...] = ()
+    """LoRAs that are compared, a list as `loras`: each prompt is also sampled with each of them, beside `loras` and
+    instead of the trained LoRA, as <name>.with-<file>.mp4, at each of `strengths`. All are drawn side by side."""
+
     prompts: tuple[PromptSettings, ...] = ()
     """The samples. Each is its own target: if a prompt is edited, only that prompt is sampled again."""
 
@@ -230,9 +260,24 @@ class SampleSettings(TransformerSettings):
     line) or .txt (a prompt in each line). What is edited in it is sampled again, nothing else."""
 
     @property
+    def dtype_of_vae(self) -> str:
+        """The number format of the VAE, as `hv15.precision.pick_encoder_dtype` takes it."""
+        return self.vae_dtype or self.dtype
+
+    @property
     def asks_for_gpus(self) -> str:
         """The setting that asks for several GPUs for one sample, for messages."""
         return f"sample.context_parallel is {self.context_parallel}"
+
+    def sr_of(self, prompt: PromptSettings) -> Enlarging:
+        """Return whether a prompt's samples are made larger, and how far."""
+        return self.sr if prompt.sr is None else prompt.sr
+
+    @property
+    def enlarging(self) -> Enlarging:
+        """How far samples are made larger, all of them with the same models; `off` if none is."""
+        asked = {self.sr_of(prompt) for prompt in self.prompts} or {self.sr}
+        return next((each for each in _FARTHEST_FIRST if each in asked), "off")
 
     def seeds_of(self, prompt: PromptSettings) -> dict[str, int]:
         """Return the seeds of a prompt by the names of its samples: one of its own name, or one for each of `seeds`."""
@@ -251,12 +296,24 @@ class SampleSettings(TransformerSettings):
             if self.attn_mode == "sage":
                 yield ("sage_blocks",), "has no effect with attn_mode: sage, which is for all blocks: keep one of them"
         yield from _wrong_seeds(self.seeds)
+        if twice := [each for number, each in enumerate(self.strengths) if each in self.strengths[:number]]:
+            yield ("strengths",), f"found {twice[0]:g} twice, expected each strength once"
+        names = [Path(each.path).stem.lower() for each in self.compare]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                text = f"'{name}' is also the name of compare[{names.index(name)}]: the samples could not be told apart"
+                yield ("compare", number, "path"), f"{text}; give one of the files another name"
+        if (self.strengths or self.compare) and any(prompt.name.lower() == "grid" for prompt in self.prompts):
+            yield ("prompts",), "'grid' is the name of the sheet that compares them: give that prompt another name"
         seen: dict[str, int] = {}
         for index, prompt in enumerate(self.prompts):
             first = seen.setdefault(prompt.name.lower(), index)
             if first != index:
                 text = f"'{prompt.name}' is also the name of prompts[{first}]: give each prompt its own name"
                 yield ("prompts", index, "name"), text
+            if self.sr_of(prompt) not in ("off", "auto", self.enlarging):
+                text = f"found {self.sr_of(prompt)}, but others become {self.enlarging}, and each has models of its own"
+                yield ("prompts", index, "sr"), f"{text}: choose one of the two for all, or off"
 
 
 def _wrong_seeds(seeds: tuple[int, ...]) -> Iterator[Conflict]:

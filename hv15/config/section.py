@@ -14,6 +14,7 @@ from pydantic.config import JsonDict, JsonValue
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from hv15.grid import FRAMES_PER_CELL, PIXELS_PER_CELL, encodable_frames, encodable_side
+from hv15.remote_paths import check_remote, is_remote
 
 AFFECTS = "affects"
 """The entry of a field's extra properties that holds its mark."""
@@ -52,8 +53,8 @@ SPEED: JsonDict = {AFFECTS: Affects.SPEED}
 """Marks a setting that affects only memory or speed: `Field(json_schema_extra=SPEED)`. It is not in any digest."""
 
 WATCHING: JsonDict = {AFFECTS: Affects.WATCHING}
-"""Marks a setting of what is seen and kept of a training while it runs. It is not in any digest, and the LoRA does not
-tell it, so the LoRA's file is the same whatever it is."""
+"""Marks a setting of what is seen and kept of a training while it runs, or where. It is not in any digest, and the LoRA
+does not tell it, so the LoRA's file is the same whatever it is."""
 
 MEASURING: JsonDict = {AFFECTS: Affects.MEASURING}
 """Marks a setting of what a validation measures. It is as `WATCHING`, but with `patience`, which lets the measurements
@@ -187,6 +188,8 @@ def expand_variables(text: str) -> str:
         raise ValueError("the path contains a zero byte")
     if len(path) > LONGEST_PATH:
         raise ValueError(f"the path has {len(path):,} characters, at most {LONGEST_PATH:,} are possible")
+    if is_remote(path):
+        return check_remote(path)
     try:
         Path(path).expanduser()
     except RuntimeError:

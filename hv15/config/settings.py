@@ -9,17 +9,20 @@ from pathlib import Path
 from pydantic import Field, PrivateAttr, model_validator
 from pydantic.config import JsonDict
 
-from hv15.choices import Task
+from hv15.choices import ENLARGING_ROLES, Role, Task, roles_of
 from hv15.config.cache import CacheSettings
 from hv15.config.convert import ConvertSettings
 from hv15.config.datasets import DatasetSettings
+from hv15.config.experiments import Experiments, SweepSettings, experiment_conflicts
 from hv15.config.models import ModelSettings
 from hv15.config.runtime import RuntimeSettings
 from hv15.config.sample import SampleSettings
 from hv15.config.section import PAST, Conflict, Section
 from hv15.config.train import TrainSettings
 from hv15.records.json_values import JsonObject
+from hv15.records.paths import CachePaths
 from hv15.records.problems import Location, Place
+from hv15.remote_paths import copy_of, is_remote
 from hv15.spans import parts
 
 
@@ -55,6 +58,13 @@ class Settings(Section):
     convert: ConvertSettings = ConvertSettings()
     """Copies of the LoRA for other programs."""
 
+    experiments: Experiments = Field({})
+    """Further trainings that differ in some settings, by name: `small: {train.network_dim: 8}` makes
+    results/small/lora.safetensors. All share what is encoded."""
+
+    sweep: SweepSettings = SweepSettings()
+    """Experiments of every combination of a few settings' values, named by what differs."""
+
     runtime: RuntimeSettings = RuntimeSettings()
     """Device and log level."""
 
@@ -72,17 +82,36 @@ class Settings(Section):
 
     def conflicts(self) -> Iterator[Conflict]:
         yield from super().conflicts()
-        for name in self.models.missing_files(self.task):
-            yield ("models", name), f"is missing: task {self.task} needs its path (or models.source hub or demo)"
+        for name in self.models.missing_files(self.roles):
+            needs = f"task {self.task} needs its path (or models.source hub or demo)"
+            if name in ENLARGING_ROLES:
+                needs = f"sample.sr is {self.sample.enlarging}, which needs its path (or models.source hub)"
+            yield ("models", name), f"is missing: {needs}"
         if self.datasets and all(dataset.targets_prior for dataset in self.datasets):
             text = "all are regularisation, so there is nothing to learn: add a dataset, or set reg_target: clips"
             yield ("datasets",), text
         yield from self._idle_datasets()
+        yield from experiment_conflicts(self.experiments, self.sweep)
+        for section, folder in (("cache", self.cache.directory), ("models", self.models.directory)):
+            if is_remote(folder):
+                text = f"found '{folder}', but files are written there: use a folder of this machine"
+                yield (section, "directory"), text
+        for number, dataset in enumerate(self.datasets):
+            if is_remote(dataset.source) and dataset.source.endswith(".jsonl"):
+                text = "a list in remote storage cannot be read: use a folder there (video_directory, image_directory)"
+                yield ("datasets", number), text
         names = [prompt.name for prompt in self.sample.prompts]
         for index, wanted in enumerate(self.train.previews):
             if wanted not in names:
                 text = f"no prompt in sample.prompts is called '{wanted}'; there are: {', '.join(names) or 'none'}"
                 yield ("train", "previews", index), text
+        has_loras = self.datasets or self.sample.loras or self.sample.compare
+        if self.sample.strengths and not has_loras and not any(prompt.loras for prompt in self.sample.prompts):
+            yield ("sample", "strengths"), "has no effect: no LoRA is trained, and none is in sample.loras or compare"
+        for index, wanted in enumerate(self.convert.gallery):
+            if wanted not in names:
+                text = f"no prompt in sample.prompts is called '{wanted}'; there are: {', '.join(names) or 'none'}"
+                yield ("convert", "gallery", index), text
         for index, prompt in enumerate(self.sample.prompts):
             where = ("sample", "prompts", index, "image_path")
             if self.task == "i2v" and prompt.image_path is None:
@@ -104,6 +133,11 @@ class Settings(Section):
                 yield ("datasets",), f"none of them takes part {part}: see start_step and end_step"
 
     @property
+    def roles(self) -> tuple[Role, ...]:
+        """The models that the project needs: those of its task and, if samples are made larger, of super resolution."""
+        return roles_of(self.task) + (ENLARGING_ROLES if self.sample.enlarging != "off" else ())
+
+    @property
     def i2v_prob(self) -> float:
         """The share of videos that are trained with their first frame as the condition: none for text-to-video."""
         return self.train.i2v_prob if self.task == "i2v" else 0.0
@@ -115,7 +149,7 @@ class Settings(Section):
 
     @property
     def root(self) -> Path:
-        """The project folder, at which relative paths start: the config file's own folder."""
+        """The project folder, at which relative paths start (`hv15.records.paths.project_of`)."""
         return self._root
 
     @property
@@ -131,9 +165,17 @@ class Settings(Section):
         return Place(setting=setting)
 
     def resolve(self, path: str) -> Path:
-        """Make a setting's path absolute: `~` is expanded, and relative paths start at the project folder."""
+        """Make a setting's path absolute: `~` is expanded, and relative paths start at the project folder.
+
+        Of a path in remote storage, that of its copy on this machine.
+        """
+        if is_remote(path):
+            return copy_of(path, CachePaths(self.resolve(self.cache.directory)).remote)
         return self._root / Path(path).expanduser()
 
     def dump(self) -> JsonObject:
-        """Return all settings, including defaults, as JSON values that `load_config` accepts."""
-        return self.model_dump(mode="json")
+        """Return all settings, including defaults, as JSON values that `load_config` accepts.
+
+        Experiments are left out: what is made with these settings does not depend on them.
+        """
+        return self.model_dump(mode="json", exclude={"experiments", "sweep"})

@@ -59,6 +59,13 @@ class TransformerSettings(Section):
     """Whether compiled blocks support any size (true), are compiled for each size (false), or torch decides (not set).
     True suits datasets with many buckets."""
 
+    compile_backend: str = Field("inductor", json_schema_extra=SPEED)
+    """What torch.compile makes code with: `inductor`, or any other backend that torch knows on this machine, such as
+    `cudagraphs`. Only with `compile`."""
+
+    compile_fullgraph: bool = Field(False, json_schema_extra=SPEED)
+    """With `compile`: stop where a part of a block cannot be compiled, instead of computing that part as it is."""
+
     @model_validator(mode="before")
     @classmethod
     def _musubi_names(cls, data: object) -> object:

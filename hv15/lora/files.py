@@ -54,12 +54,18 @@ def save_lora(
         hashed: add the hashes of the tensors' bytes, by which other tools know a LoRA.
 
     Raises:
-        UserError: the disk is full, the folder cannot be written, or a tensor holds NaN or infinity.
+        UserError: the disk is full, the folder cannot be written, or a tensor holds NaN, infinity, or a number that is
+            too large for `dtype`.
     """
     tensors = {}
     for key, tensor in state_dict.items():
         is_cast = dtype is not None and tensor.ndim and not key.endswith(f".{BASE_MAGNITUDE}")
         tensors[key] = tensor.detach().to("cpu", dtype if is_cast else tensor.dtype)
+        if is_cast and not torch.isfinite(tensors[key]).all() and torch.isfinite(tensor).all():
+            name, largest = str(dtype).removeprefix("torch."), tensor.abs().max().item()
+            raise UserError.at(
+                path, f"{key} holds {largest:.3g}, which is too large for {name}", hint="write bf16 or fp32 instead"
+            )
     _refuse_nan(path, tensors, hint="lower the learning rate: the training diverged. The file was not written")
     metadata = {key: value for key, value in metadata.items() if key not in (DORA_NORM, SHA256, KOHYA_HASH)}
     named = _renamed(tensors, BASE_MAGNITUDE, MAGNITUDE)

@@ -135,7 +135,14 @@ class DiT(Module):
     if TYPE_CHECKING:
         __call__ = forward  # torch declares that a module takes and gives anything
 
-    def compile_blocks(self, mode: str = "default", dynamic: bool | None = None, backend: str = "inductor") -> None:
+    def compile_blocks(
+        self,
+        mode: str = "default",
+        dynamic: bool | None = None,
+        backend: str = "inductor",
+        *,
+        fullgraph: bool = False,
+    ) -> None:
         """Compile what the blocks compute before and after attention; the arguments are those of torch.compile."""
         self.uncompile_blocks()
         # All blocks share the compiled code, but each bucket size needs its own, with gradients and without.
@@ -145,7 +152,9 @@ class DiT(Module):
         mode_or_none = mode if backend == "inductor" else None  # no other backend has modes
         for block in self.double_blocks:
             for name in COMPILED:
-                function = torch.compile(getattr(block, name), dynamic=dynamic, backend=backend, mode=mode_or_none)
+                function = torch.compile(
+                    getattr(block, name), fullgraph=fullgraph, dynamic=dynamic, backend=backend, mode=mode_or_none
+                )
                 setattr(block, name, function)
 
     def uncompile_blocks(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.atomic import write_json
-from hv15.choices import ENLARGING_ROLES, QWEN, Role, roles_of
+from hv15.choices import QWEN, Role
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.models.super_resolution import SUPER_RESOLUTIONS, SuperResolution
@@ -102,8 +102,7 @@ def hub_files(settings: Settings) -> dict[Role, HubFile]:
             OFFICIAL, f"transformer/{enlarging.name}/diffusion_pytorch_model.safetensors", models.revision
         )
         files["upsampler"] = HubFile(OFFICIAL, models.revision, names, folder, folder / upsampler)
-    roles = roles_of(settings.task) + (ENLARGING_ROLES if enlarging is not None else ())
-    return {role: files[role] for role in roles}
+    return {role: files[role] for role in settings.roles}
 
 
 def super_resolution_of(settings: Settings) -> SuperResolution | None:
@@ -111,7 +110,7 @@ def super_resolution_of(settings: Settings) -> SuperResolution | None:
 
     None if it is off.
     """
-    chosen = settings.sample.sr
+    chosen = settings.sample.enlarging
     if chosen == "off":
         return None
     if chosen == "auto":

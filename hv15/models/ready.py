@@ -17,6 +17,7 @@ from hv15.choices import TransformerSection
 from hv15.config.sample import SampleSettings
 from hv15.config.train import TrainSettings
 from hv15.config.transformer import TransformerSettings
+from hv15.errors import UserError
 from hv15.models import pass_kernels
 from hv15.models.attention import pick_attention, pick_block_attention
 from hv15.models.context_parallel import join
@@ -27,6 +28,7 @@ from hv15.models.sharded_blocks import shard_blocks
 from hv15.models.weights.block_hooks import BlockHook
 from hv15.models.weights.offload import ActivationOffload
 from hv15.models.weights.patches import Patch
+from hv15.models.weights.quantised import check_weight_format
 from hv15.models.weights.swap import SLOTS, BlockSwap
 
 MOST_BLOCKS = 1 << 16
@@ -74,8 +76,10 @@ def load_with_settings(
     Blocks that will be swapped or divided among GPUs stay in CPU memory.
 
     Raises:
-        UserError: the file cannot be loaded.
+        UserError: the file cannot be loaded, or this machine cannot do what the settings ask, which is said first.
     """
+    if dtype is not None:
+        check_kernels(settings, device, dtype)
     return load_dit(
         path,
         config=config,
@@ -86,6 +90,22 @@ def load_with_settings(
         host_blocks=_host_blocks(settings),
         super_resolution=super_resolution,
     )
+
+
+def check_kernels(settings: TransformerSettings, device: torch.device | str, dtype: torch.dtype) -> None:
+    """Check that a device can compute as the settings ask, which takes no model.
+
+    Raises:
+        UserError: a package is missing, or it cannot.
+    """
+    training = isinstance(settings, TrainSettings)
+    pick_attention(settings.attn_mode, split=False, device=device, dtype=dtype, training=training)
+    if isinstance(settings, SampleSettings) and settings.sage_blocks is not None:
+        pick_attention("sage", split=False, device=device, dtype=dtype, training=False, setting="sage_blocks")
+    if settings.quantize != "none":
+        check_weight_format(settings.quantize, device)
+    if settings.compile:
+        _check_backend(settings.compile_backend, "train" if training else "sample")
 
 
 def _host_blocks(settings: TransformerSettings) -> int:
@@ -100,7 +120,8 @@ def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) 
 
     Raises:
         UserError: too many blocks to swap, an attention kernel is not available here or asked for in blocks that there
-            are not, or the heads or the processes cannot be divided for context parallelism.
+            are not, the heads or the processes cannot be divided for context parallelism, or torch does not know the
+            backend that is to compile.
         ValueError: it is already set up.
     """
     if dit.block_hooks:
@@ -131,7 +152,27 @@ def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) 
             hooks.append(ActivationOffload(device))
     dit.block_hooks = tuple(hooks)
     if settings.compile:
-        dit.compile_blocks(settings.compile_mode, settings.compile_dynamic)
+        _check_backend(settings.compile_backend, section)
+        dit.compile_blocks(
+            settings.compile_mode,
+            settings.compile_dynamic,
+            settings.compile_backend,
+            fullgraph=settings.compile_fullgraph,
+        )
+
+
+def _check_backend(name: str, section: TransformerSection) -> None:
+    """Check that torch knows what is to compile.
+
+    Raises:
+        UserError: it does not.
+    """
+    known = torch._dynamo.list_backends(exclude_tags=None)
+    if name not in known:
+        raise UserError(
+            f"{section}.compile_backend: torch knows no '{name}' here, but {', '.join(known)}",
+            hint="use inductor, which is torch's own",
+        )
 
 
 def reset(dit: DiT) -> None:

@@ -64,6 +64,8 @@ CANDIDATES: dict[StageName, list[Changes]] = {
         {"quantize": "nf4"},
     ],
     "decode": [{"vae_enable_patch_conv": True}, {"vae_sample_size": 256}, {"vae_sample_size": 128}],
+    "upsample": [{"split_attn": True}, {"blocks_to_swap": MOST_SWAPPED}, {"quantize": "fp8"}, {"quantize": "nf4"}],
+    "decode large": [{"vae_enable_patch_conv": True}, {"vae_sample_size": 256}, {"vae_sample_size": 128}],
 }
 """Changes in a stage's section, the cheapest first."""
 MOVES_TO_THE_MACHINE = {"blocks_to_swap", "gradient_checkpointing_cpu_offload", "text_encoder_cpu"}

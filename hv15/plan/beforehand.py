@@ -21,6 +21,7 @@ from hv15.config.training.optimizer import CLASSES, distribution_of
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import model_fingerprint
+from hv15.plan.devices import find_device
 from hv15.plan.model_sizes import ModelSizes
 from hv15.project import Project
 from hv15.records.json_values import Json
@@ -58,6 +59,8 @@ def early_checks(project: Project) -> Iterator[EarlyCheck]:
     """Everything that can be checked without computing with a model."""
     train, models = project.settings.train, project.settings.models
     yield EarlyCheck("variant", ("models", "variant"), lambda: _check_variant(project))
+    if (gpu := project.settings.runtime.planned_gpu) is not None:
+        yield EarlyCheck("gpu", ("runtime", "planned_gpu"), lambda: find_device(gpu, "runtime.planned_gpu"), gpu)
     if models.source == "files" and isinstance(tokenizer := project.models.tokenizer, Path):
         yield EarlyCheck(
             "tokenizer",
@@ -190,6 +193,7 @@ def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
         (("train", "base_weights", number), lora) for number, lora in enumerate(train.base_weights)
     ]
     named += [(("sample", "loras", number), lora) for number, lora in enumerate(sample.loras)]
+    named += [(("sample", "compare", number), lora) for number, lora in enumerate(sample.compare)]
     for number, prompt in enumerate(sample.prompts):
         named += [
             (("sample", "prompts", number, "loras", place), lora) for place, lora in enumerate(prompt.loras or ())

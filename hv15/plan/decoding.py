@@ -35,6 +35,20 @@ def decoding(vae: VAE, latent: Latent, tiling: Tiling) -> Cost:
     return Cost(max(moments, key=lambda each: each.peak).parts, reduce(_sum, (each.work for each in moments)))
 
 
+def waiting_bytes(vae: VAE, latent: Latent, tiling: Tiling) -> int:
+    """Return the size of the file in which tiles wait for each other while a video is decoded; 0 without tiles."""
+    frames, rows, columns = latent
+    grid = tiling.grid(vae, rows, columns)
+    if grid is None:
+        return 0
+    length = (frames - 1) * vae.config.ffactor_temporal + 1
+    cells, narrow = sum(height * width for height, width in _sizes(grid)), 0
+    if tiling.seamless:  # side by side, after the narrow end of the whole picture
+        cells, narrow = rows * columns, vae.config.block_out_channels[-1] * frames * rows * columns
+    pixels = cells * vae.config.ffactor_spatial**2 * length
+    return (vae.config.out_channels * pixels + narrow) * vae.dtype.itemsize
+
+
 def _moments(vae: VAE, latent: Latent, tiling: Tiling) -> Iterator[Cost]:
     """Yield what is done one after the other."""
     _, rows, columns = latent

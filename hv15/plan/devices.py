@@ -73,8 +73,11 @@ DEVICES = (
 )  # fmt: skip
 
 
-def find_device(name: str) -> Device:
+def find_device(name: str, setting: str = "") -> Device:
     """A GPU by the name that people use: "4090", "rtx 4090", "a100-80gb".
+
+    Args:
+        setting: the one that names it; "" if the option `--device` does.
 
     Raises:
         UserError: the name fits no known GPU, or several.
@@ -85,6 +88,8 @@ def find_device(name: str) -> Device:
     if len(found) != 1:
         names = ", ".join(device.name for device in found or DEVICES)
         what = "fits several GPUs" if found else "fits no known GPU"
+        if setting:
+            raise UserError(f"{setting}: {name} {what}", hint=f"use one of {names}")
         raise UserError(f"--device {name}: {what}", hint=f"use one of {names}, or --memory 16GiB")
     return found[0]
 

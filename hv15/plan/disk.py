@@ -1,4 +1,5 @@
-"""What a project will still write to each disk, estimated without a model: encoded clips and texts, states, LoRAs."""
+"""What a project will still write to each disk, estimated without a model: encoded clips and texts, states, LoRAs, and
+tiles of samples, which wait there for each other while they are decoded."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from hv15.plan.optimizer_memory import state_bytes
 from hv15.plan.workload import TEMPLATE
 from hv15.project import Project
 from hv15.project.checkpoints import lora_after
+from hv15.records.outputs import LATENTS, decoded_outputs
 from hv15.records.paths import average_of
 from hv15.records.training import STATES_KEPT
 
@@ -64,7 +66,7 @@ def disk_uses(project: Project) -> list[DiskUse]:
     sizes = ModelSizes(project)
     places = {
         project.cache: _cache_needs(project, sizes),
-        project.paths.results: _results_needs(project, sizes),
+        project.paths.results: _kept_needs(project, sizes) | _decoding_needs(project, sizes),
     }
     uses: dict[int, DiskUse] = {}
     for folder, needs in places.items():
@@ -130,20 +132,21 @@ def _text_tokens(project: Project, texts: Sequence[str]) -> int:
     return sum(min(length, MAX_TEXT_TOKENS) for length in lengths) * len(texts) // len(some)
 
 
-def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
-    """The states that a training keeps, one more while the next is written, and LoRA files."""
+def _kept_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
+    """The states that a training keeps, one more while the next is written, LoRA files, and large samples' latents."""
     from hv15.lora.publishing import written_numbers
     from hv15.lora.sizes import settings_network
 
     settings, train = project.settings, project.settings.train
+    large = {"enlarged latents": size} if (size := _enlarged_bytes(project, sizes)) else {}
     if not settings.datasets:
-        return {}
+        return large
     try:
         network = settings_network(sizes.dit, settings)
         files = 2 if train.ema_decay else 1  # a moving average is as large
         state = files * network.parameters * FLOAT + state_bytes(train, network.matrices)
     except UserError:  # a pattern chooses no layer, or the optimizer refuses its arguments, which has its own line
-        return {}
+        return large
     number = FLOAT if train.save_precision == "float32" else FLOAT // 2
     paths, formats, name = project.paths, settings.convert.formats, settings.convert.output_name
     chosen = lora_after(train, train.publish_step, paths)
@@ -153,10 +156,20 @@ def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
         products |= {average_of(path): network.parameters for path in (paths.trained, chosen, paths.lora)}
     numbers = sum(size for path, size in products.items() if not path.exists())
     numbers += files * _checkpoints(train) * network.parameters
-    return {
+    return large | {
         "training states": max(0, state * _states(train) - bytes_of(paths.states)),
         "LoRA files": max(0, numbers * number - bytes_of(paths.checkpoints)),
     }
+
+
+def _enlarged_bytes(project: Project, sizes: ModelSizes) -> int:
+    """Bytes of the latents that super resolution will make: at 1904 x 1072 pixels and 121 frames, 32 MB each."""
+    try:
+        specs = list(project.enlarged.values())
+    except UserError:  # a model, an image or a LoRA is missing, which has its own line
+        return 0
+    due = [spec for spec in specs if not LATENTS.path(project.paths, spec.name).exists()]
+    return sum(FLOAT * sizes.dit.latent_channels * math.prod(spec.latent_size) + ITEM for spec in due)
 
 
 def _states(train: TrainSettings) -> int:
@@ -177,6 +190,32 @@ def _checkpoints(train: TrainSettings) -> int:
         if length is not None and every is not None:
             kept += min(length // every, length if last is None else last + 1)
     return kept
+
+
+def _decoding_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
+    """The tiles of the largest sample that is not there yet; they are gone when it is."""
+    from hv15.models.vae_decoding import Tiling
+    from hv15.plan.decoding import waiting_bytes
+    from hv15.plan.encoders import make_vae
+    from hv15.precision import pick_device, pick_encoder_dtype
+
+    settings = project.settings
+    try:
+        dtype = pick_encoder_dtype(settings.sample.dtype_of_vae, pick_device(settings.runtime.device))
+        samples = [*project.samples.values(), *project.enlarged.values()]
+    except UserError:  # the device is wrong, or a model or a file is missing, which has its own line
+        return {}
+    due = [
+        spec
+        for spec in samples
+        for output in decoded_outputs(spec.output_type)
+        if not output.path(project.paths, spec.name).exists()
+    ]
+    vae = make_vae(sizes.vae, dtype, patch_conv=False)
+    tilings = ((spec, Tiling(spec.vae_sample_size, spec.vae_tile_overlap, spec.vae_seamless_tiles)) for spec in due)
+    waiting = (waiting_bytes(vae, spec.latent_size, tiling) for spec, tiling in tilings)
+    largest = max(waiting, default=0)
+    return {"tiles while a sample is decoded": largest} if largest else {}
 
 
 def _item_bytes(project: Project, stored: str) -> int:

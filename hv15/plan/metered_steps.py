@@ -29,6 +29,7 @@ from hv15.plan.optimizer_memory import keep_out_of_pages, plannable
 from hv15.plan.stretches import StretchHook
 from hv15.sample.denoise import denoise
 from hv15.sample.graphs import replayed
+from hv15.sample.super_resolution import LowResolution
 from hv15.train.examples import Example
 from hv15.train.losses import mean_square
 from hv15.train.networks import attach_network
@@ -143,7 +144,7 @@ def run_denoising(
     device: str = "meta",
     gpu: bool = False,
 ) -> Meter:
-    """Run one step of sampling.
+    """Run one step of sampling, or of super resolution if the transformer takes a smaller video.
 
     Args:
         settings: of `sample:`, and of `train:` for the LoRA.
@@ -165,10 +166,10 @@ def run_denoising(
         noise = torch.zeros(shape).to(device)
         first = torch.zeros(*shape[:2], 1, *shape[3:]).to(device) if size.i2v else None
         sigmas = torch.tensor([1.0, 0.0])
+        low = LowResolution(torch.zeros(shape).to(device)) if config.low_resolution else None
         model = replayed(dit, settings.sample, torch.device(device)) if gpu else dit
-        denoise(
-            model, noise, cond, cond if guided else None, sigmas, 6.0 if guided else 1.0, first, batch_cfg=batch_cfg
-        )
+        scale = 6.0 if guided else 1.0
+        denoise(model, noise, cond, cond if guided else None, sigmas, scale, first, batch_cfg=batch_cfg, low=low)
     return meter
 
 

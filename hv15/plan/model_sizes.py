@@ -7,18 +7,31 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from hv15.choices import Role
+from hv15.choices import EnlargedResolution, Role
 from hv15.demo.layout import BASE, DEMO_FILES
 from hv15.errors import UserError
 from hv15.file_sizes import bytes_of
+from hv15.models.super_resolution import SUPER_RESOLUTIONS
 from hv15.project import Project
 
 if TYPE_CHECKING:
     from hv15.models import DiTConfig, VAEConfig
     from hv15.models.text import TextConfig
+    from hv15.models.upsamplers import Upsampler720Config, Upsampler1080Config
     from hv15.models.vision import VisionConfig
 
 Sizes = TypeVar("Sizes")
+
+
+def chosen_enlarging(project: Project) -> EnlargedResolution:
+    """Return the resolution to which samples are made larger, also while the files that tell it are not there."""
+    try:
+        return project.models.super_resolution.resolution
+    except UserError:
+        asked = project.settings.sample.enlarging
+        if asked in SUPER_RESOLUTIONS:
+            return asked
+        return "720p" if project.models.variant.startswith("480p") else "1080p"
 
 
 class ModelSizes:
@@ -56,6 +69,30 @@ class ModelSizes:
         from hv15.models.weights.checkpoint import open_checkpoint
 
         return self._read("image_encoder", lambda path: read_vision_config(open_checkpoint(path))[0], VisionConfig)
+
+    @cached_property
+    def sr_dit(self) -> DiTConfig:
+        """Of the transformer of super resolution."""
+        from hv15.models import DiTConfig
+        from hv15.models.dit_sizes import read_config
+        from hv15.models.weights.checkpoint import open_checkpoint
+
+        def published() -> DiTConfig:
+            return DiTConfig(meanflow=True, low_resolution=True)
+
+        return self._read("sr_dit", lambda path: read_config(open_checkpoint(path), super_resolution=True), published)
+
+    @cached_property
+    def upsampler(self) -> Upsampler720Config | Upsampler1080Config:
+        """Of the latent upsampler; the published sizes are inferred (`hv15.models.upsamplers`)."""
+        from hv15.models.upsampler_files import read_upsampler_config
+        from hv15.models.upsamplers import Upsampler720Config, Upsampler1080Config
+        from hv15.models.weights.checkpoint import open_checkpoint
+
+        def published() -> Upsampler720Config | Upsampler1080Config:
+            return Upsampler720Config() if chosen_enlarging(self.project) == "720p" else Upsampler1080Config()
+
+        return self._read("upsampler", lambda path: read_upsampler_config(open_checkpoint(path)), published)
 
     def file_bytes(self, role: Role) -> int:
         """Bytes of the weights of a model on the disk; 0 if they are not there."""

@@ -13,7 +13,7 @@ from hv15.plan.stages import StagePlanner
 from hv15.project import Project
 from hv15.records.estimate import VERSION, Seconds
 from hv15.records.json_values import JsonObject
-from hv15.units import GIB
+from hv15.units import GIB, duration
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class ProjectPlan:
                 yield f"{'':31} on each of {stage.gpus} GPUs; the time leaves out what they exchange"
             if stage.host >= 0.05 * GIB:
                 yield f"{'':31} and {stage.host / GIB:.1f} GiB of the machine's memory"
+            if stage.disk >= 0.05 * GIB:
+                yield f"{'':31} and meanwhile {stage.disk / GIB:.1f} GiB of the disk, for tiles that wait"
         yield ""
         if self.fits:
             yield f"It fits: the largest stage needs {self.needed / GIB:.1f} GiB."
@@ -142,16 +144,8 @@ def _time(stage: StagePlan) -> str:
 
 def _span(seconds: Seconds) -> str:
     """A range; its unit is said once."""
-    least, most = _duration(seconds.least), _duration(seconds.most)
+    least, most = duration(seconds.least), duration(seconds.most)
     if least == most:
         return most
     number, _, unit = least.rpartition(" ")
     return f"{number if most.endswith(f' {unit}') else least} to {most}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return f"{max(1, round(1000 * seconds))} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

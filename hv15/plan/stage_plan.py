@@ -24,6 +24,8 @@ class StagePlan:
     fits: bool
     host: int
     """Of the machine's memory, beside the process itself and beside `needed`."""
+    disk: int
+    """Of the disk with the results, while a unit is made, beside the results."""
     flops: int
     """Of one unit."""
     unit: str

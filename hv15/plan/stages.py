@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from math import prod
 from typing import TYPE_CHECKING, Literal, get_args
 
-from hv15.choices import Role, roles_of
+from hv15.choices import Role
 from hv15.config import CacheSettings, SampleSettings, Settings, TrainSettings
 from hv15.memory import WEIGHTS
 from hv15.out_of_memory import StageName
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from hv15.models import VAE
+    from hv15.models.vae_decoding import Tiling
     from hv15.plan.transformer import Known
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -36,17 +38,21 @@ SECTION: dict[StageName, Literal["cache", "train", "sample"]] = {
     "train": "train",
     "denoise": "sample",
     "decode": "sample",
+    "upsample": "sample",
+    "decode large": "sample",
 }
 """The section with a stage's settings."""
 MEMORY_SETTINGS: dict[StageName, tuple[str, ...]] = {
     "encode latents": ("vae_sample_size", "vae_enable_patch_conv", "latent_batch", "dtype"),
     "encode texts": ("fp8_vl", "text_encoder_cpu", "text_batch", "dtype"),
-    "condition": ("vae_enable_patch_conv", "dtype"),
+    "condition": ("vae_enable_patch_conv", "dtype", "vae_dtype"),
     "train": ("gradient_checkpointing", "gradient_checkpointing_cpu_offload", "blocks_to_swap", "quantize",
               "split_attn", "context_parallel", "num_processes", "shard_base", "network_dim", "optimizer_type",
               "dtype"),
     "denoise": ("blocks_to_swap", "quantize", "split_attn", "context_parallel", "guidance_batch", "dtype"),
-    "decode": ("vae_sample_size", "vae_seamless_tiles", "vae_enable_patch_conv", "dtype"),
+    "decode": ("vae_sample_size", "vae_seamless_tiles", "vae_enable_patch_conv", "dtype", "vae_dtype"),
+    "upsample": ("blocks_to_swap", "quantize", "split_attn", "context_parallel", "dtype"),
+    "decode large": ("vae_sample_size", "vae_seamless_tiles", "vae_enable_patch_conv", "dtype", "vae_dtype"),
 }  # fmt: skip
 """The settings of a stage's section that determine its memory."""
 ROLES_OF_STAGE: dict[StageName, tuple[Role, ...]] = {
@@ -56,10 +62,16 @@ ROLES_OF_STAGE: dict[StageName, tuple[Role, ...]] = {
     "train": ("dit",),
     "denoise": ("dit",),
     "decode": ("vae",),
+    "upsample": ("sr_dit", "upsampler"),
+    "decode large": ("vae",),
 }
 """The models that a stage loads, as far as its task has them."""
-WITH_VAE: tuple[StageName, ...] = ("encode latents", "condition", "decode")
+WITH_VAE: tuple[StageName, ...] = ("encode latents", "condition", "decode", "decode large")
 """The stages that run the VAE."""
+WITH_TRANSFORMER: tuple[StageName, ...] = ("train", "denoise", "upsample")
+"""The stages that run a transformer."""
+MEASURED_AS: dict[StageName, StageName] = {"upsample": "denoise", "decode large": "decode"}
+"""The stages of super resolution, which a self-test does not run -> those that do the same with smaller videos."""
 COMPRESSION = {"fp8": 2, "fp8_fast": 2, "int8": 2, "nf4": 4}
 """How many times smaller a transformer's weights are than in bfloat16, in which they are published."""
 
@@ -80,6 +92,8 @@ class StagePlanner:
         left_out: set[str] = set() if self.work.task == "i2v" else {"condition"}
         if not self.work.videos:
             left_out |= {"condition", "denoise", "decode"}
+        if not self.work.enlarged:
+            left_out |= {"upsample", "decode large"}
         if not self.project.settings.datasets:
             left_out |= {"encode latents", "train"}
         return [name for name in STAGES if name not in left_out]
@@ -105,6 +119,7 @@ class StagePlanner:
             needed=needed,
             fits=needed <= self.device.memory,
             host=0 if not self.device.gpu else cost.host + (cost.peak if on_cpu else 0),
+            disk=self._waiting(name, settings),
             flops=cost.flops,
             unit=unit,
             count=count,
@@ -116,6 +131,15 @@ class StagePlanner:
             memory_basis=self._memory_basis(name),
             settings={field: getattr(section, field) for field in MEMORY_SETTINGS[name]},
         )
+
+    def _waiting(self, name: StageName, settings: Settings) -> int:
+        """Bytes of tiles that wait on the disk while the largest video is decoded."""
+        from hv15.plan.decoding import waiting_bytes
+
+        if name not in ("decode", "decode large"):
+            return 0
+        video = _largest(self.work.videos if name == "decode" else self.work.enlarged)
+        return waiting_bytes(self._sampling_vae(settings), video.latent, _tiling(settings.sample))
 
     def _needed(self, name: StageName, cost: Cost, ranks: int) -> int:
         """Bytes that the device must have free; on the CPU, all ranks' together.
@@ -150,6 +174,10 @@ class StagePlanner:
             unit, count, passes = "step", work.steps, settings.train.gradient_accumulation_steps
         elif name == "denoise":
             unit, count = "step", sum(video.steps for video in work.videos)
+        elif name == "upsample":
+            unit, count = "step", sum(video.steps for video in work.enlarged)
+        elif name == "decode large":
+            count = len(work.enlarged)
         share = work.mean_tokens / work.batch.tokens if name in ("train", "encode latents") else 1.0
         offloads = name == "train" and settings.train.gradient_checkpointing_cpu_offload
         load = Load(
@@ -160,7 +188,8 @@ class StagePlanner:
             passes * cost.copied,
             ("to_device", "to_host") if offloads else ("to_device",),
         )
-        return unit_seconds(load, self.device, name, self._number_format(name, settings)), unit, count
+        measured = MEASURED_AS.get(name, name)
+        return unit_seconds(load, self.device, measured, self._number_format(name, settings)), unit, count
 
     def _validation_time(self, settings: Settings, cost: Cost) -> Seconds | None:
         """The time of all measurements of a training: forward passes, each of one clip."""
@@ -186,7 +215,7 @@ class StagePlanner:
         step, decoding = (self.stage(name, settings).each for name in ("denoise", "decode"))
         if step is None or decoding is None:
             return None
-        largest = prod(self._largest_video.latent)
+        largest = prod(_largest(self.work.videos).latent)
         shares = [(video.steps, prod(video.latent) / largest) for video in asked.videos]
         steps, videos = sum(count * share for count, share in shares), sum(share for _, share in shares)
         least, most = (
@@ -200,8 +229,10 @@ class StagePlanner:
         products = self.device.rates.products if self.device.rates else {}
         if "fp8" in products and getattr(section, "quantize", "none") == "fp8_fast":
             return "fp8"
-        chosen = section.dtype
-        dtype = self._dtype(chosen) if name in ("train", "denoise") else self._encoder_dtype(chosen)
+        if name in WITH_TRANSFORMER:
+            dtype = self._dtype(section.dtype)
+        else:
+            dtype = self._encoder_dtype(section.dtype_of_vae if isinstance(section, SampleSettings) else section.dtype)
         return "float32" if dtype.itemsize == 4 else "bfloat16"
 
     def _loads(self, name: StageName) -> int:
@@ -210,7 +241,7 @@ class StagePlanner:
 
     def _bytes_read(self, name: StageName, settings: Settings, cost: Cost) -> int:
         """Bytes of the files that a stage's models are loaded from; as published where they are not there yet."""
-        roles = [role for role in ROLES_OF_STAGE[name] if role in roles_of(self.project.settings.task)]
+        roles = [role for role in ROLES_OF_STAGE[name] if role in self.project.settings.roles]
         files = [self.sizes.file_bytes(role) for role in roles]
         if all(files):
             return sum(files)
@@ -243,7 +274,11 @@ class StagePlanner:
             case "condition":
                 return self._encode_first_image(settings)
             case "decode":
-                return self._decode(settings)
+                return self._decode(settings, _largest(self.work.videos))
+            case "upsample":
+                return self._enlarge(settings)
+            case "decode large":
+                return self._decode(settings, _largest(self.work.enlarged))
 
     def _encode_latents(self, settings: Settings, clips: ClipBatch) -> Cost:
         from hv15.plan.encoders import encoding, make_image_encoder, make_vae
@@ -285,7 +320,7 @@ class StagePlanner:
         from hv15.plan.transformer import denoising
         from hv15.sample.guidance_batch import batches
 
-        latent = self._largest_video.latent
+        latent = _largest(self.work.videos).latent
         return denoising(
             settings,
             self.sizes.dit,
@@ -300,26 +335,35 @@ class StagePlanner:
     def _encode_first_image(self, settings: Settings) -> Cost:
         from hv15.plan.encoders import encoding
 
-        video = self._largest_video
+        video = _largest((*self.work.videos, *self.work.enlarged))
         return encoding(self._sampling_vae(settings), None, ClipBatch(1, 1, video.height, video.width))
 
-    def _decode(self, settings: Settings) -> Cost:
-        from hv15.models.vae_decoding import Tiling
+    def _enlarge(self, settings: Settings) -> Cost:
+        from hv15.plan.enlarging import enlarging
+        from hv15.plan.metered_steps import PassSize
+
+        latent = _largest(self.work.enlarged).latent
+        return enlarging(
+            settings,
+            self.sizes.sr_dit,
+            self.sizes.upsampler,
+            self._dtype(settings.sample.dtype),
+            PassSize(1, latent, self.work.text_tokens, self.work.task == "i2v"),
+            with_lora=settings.sample.sr_with_loras and bool(settings.datasets),
+            gpu=self.device.gpu,
+            known=self._resident,
+        )
+
+    def _decode(self, settings: Settings, video: Video) -> Cost:
         from hv15.plan.decoding import decoding
 
-        sample, vae = settings.sample, self._sampling_vae(settings)
-        tiling = Tiling(sample.vae_sample_size, sample.vae_tile_overlap, sample.vae_seamless_tiles)
-        return decoding(vae, self._largest_video.latent, tiling)
+        return decoding(self._sampling_vae(settings), video.latent, _tiling(settings.sample))
 
     def _sampling_vae(self, settings: Settings) -> VAE:
         from hv15.plan.encoders import make_vae
 
-        dtype, patch_conv = self._encoder_dtype(settings.sample.dtype), settings.sample.vae_enable_patch_conv
+        dtype, patch_conv = self._encoder_dtype(settings.sample.dtype_of_vae), settings.sample.vae_enable_patch_conv
         return make_vae(self.sizes.vae, dtype, patch_conv=patch_conv)
-
-    @property
-    def _largest_video(self) -> Video:
-        return max(self.work.videos, key=lambda video: video.frames * video.height * video.width)
 
     def _dtype(self, name: str) -> torch.dtype:
         import torch
@@ -336,6 +380,16 @@ class StagePlanner:
         return torch.float16 if self.device.gpu and not cpu else torch.float32
 
 
+def _tiling(sample: SampleSettings) -> Tiling:
+    from hv15.models.vae_decoding import Tiling
+
+    return Tiling(sample.vae_sample_size, sample.vae_tile_overlap, sample.vae_seamless_tiles)
+
+
+def _largest(videos: Sequence[Video]) -> Video:
+    return max(videos, key=lambda video: video.frames * video.height * video.width)
+
+
 def section_of(name: StageName, settings: Settings) -> CacheSettings | TrainSettings | SampleSettings:
     """Return the section with a stage's settings."""
     section: CacheSettings | TrainSettings | SampleSettings = getattr(settings, SECTION[name])
@@ -347,7 +401,7 @@ def gpus_of(name: StageName, settings: Settings) -> int:
     match name:
         case "train":
             return settings.train.gpus
-        case "denoise":
+        case "denoise" | "upsample":
             return settings.sample.context_parallel
         case _:
             return 1

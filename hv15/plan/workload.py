@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hv15.config import DatasetSettings, Settings
+from hv15.config.sample_columns import columns_of
 from hv15.errors import UserError
 from hv15.grid import PIXELS_PER_CELL, encodable_frames, encodable_side, latent_size, video_size
+from hv15.models.super_resolution import SUPER_RESOLUTIONS
 from hv15.models.templates import MAX_TEXT_TOKENS
+from hv15.plan.model_sizes import chosen_enlarging
 from hv15.plan.prior_passes import prior_share
 from hv15.project import Project
 from hv15.spans import WHOLE, Span, parts
@@ -118,6 +121,8 @@ class Workload:
     validation: ValidationWork | None
     previews: PreviewWork | None
     videos: tuple[Video, ...]
+    enlarged: tuple[Video, ...]
+    """What super resolution makes of some of them, at the large size and with its own steps."""
     note: str
     """Where sizes and numbers come from."""
 
@@ -152,6 +157,7 @@ def workload(project: Project) -> Workload:
         validation=_measured(project, clips, samples_per_step, steps, longest.batches / per_step),
         previews=_previews(settings, videos, steps, longest.batches / per_step),
         videos=videos,
+        enlarged=_enlarged(project, videos),
         note=note,
     )
 
@@ -290,19 +296,40 @@ def _texts(project: Project) -> set[str]:
 
 
 def _videos(project: Project) -> tuple[Video, ...]:
-    """The videos of all prompts and seeds; one that is also sampled without the LoRA counts twice."""
+    """The videos of all prompts, seeds, strengths and compared LoRAs, with those without the LoRA."""
     from hv15.models.variants import VARIANTS
     from hv15.sample.plan import first_set
 
     sample, official = project.settings.sample, VARIANTS[project.models.variant]
     steps = first_set(sample.infer_steps, official.infer_steps)
     guidance = first_set(sample.guidance_scale, official.guidance_scale)
-    videos = []
+    trains, videos = bool(project.settings.datasets), []
+    columns = len(columns_of(sample, trains=trains))
     for prompt in sample.prompts:
         height, width = first_set(prompt.video_size, sample.video_size)
         guided = first_set(prompt.guidance_scale, guidance) > 1
         frames, count = first_set(prompt.video_length, sample.video_length), first_set(prompt.infer_steps, steps)
-        with_base = first_set(prompt.with_base, sample.with_base)
+        with_base = trains and first_set(prompt.with_base, sample.with_base)
         for name in sample.seeds_of(prompt):
-            videos += [Video(name, frames, height, width, count, guided)] * (2 if with_base else 1)
+            videos += [Video(name, frames, height, width, count, guided)] * (columns + with_base)
     return tuple(videos)
+
+
+def _enlarged(project: Project, videos: Sequence[Video]) -> tuple[Video, ...]:
+    """What super resolution makes of the videos, but for those without the LoRA."""
+    from hv15.sample.plan import first_set
+    from hv15.sample.resolutions import enlarged_size
+
+    sample, found = project.settings.sample, list[Video]()
+    if sample.enlarging == "off":
+        return ()
+    chosen = SUPER_RESOLUTIONS[chosen_enlarging(project)]
+    steps = first_set(sample.sr_steps, chosen.infer_steps)
+    by_name = {video.name: video for video in videos}
+    columns = len(columns_of(sample, trains=bool(project.settings.datasets)))
+    for prompt in sample.prompts:
+        for name in sample.seeds_of(prompt) if sample.sr_of(prompt) != "off" else ():
+            small = by_name[name]
+            height, width = enlarged_size(small.height, small.width, chosen.resolution)
+            found += [replace(small, height=height, width=width, steps=steps, guided=False)] * columns
+    return tuple(found)

@@ -9,6 +9,7 @@ job can tell whether the dataset is still the one that was planned for. Each par
 - continuing: what it starts from, if that is another training
 - checkpoints: the LoRA after one of its steps
 - products: the files that belong to a finished LoRA
+- family: what the config and its experiments have in common
 - model_files: where the models are, and the identities by which they enter the digests
 """
 
@@ -22,21 +23,23 @@ from pathlib import Path
 from hv15.cache.batches import TrainingItem
 from hv15.cache.encoding import Encoding, NeededClips, NeededMask
 from hv15.choices import Role, roles_of
-from hv15.config import Settings, load_config
+from hv15.config import Settings
+from hv15.config.experiments import Experiment
+from hv15.config.load import ConfigSource
 from hv15.digest import digest
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.errors import UserError
-from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
+from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.project.checkpoints import checkpoint_spec, earlier_step, kept_checkpoints
 from hv15.project.continuing import find_start, with_origin
-from hv15.project.dataset import ProjectDataset
-from hv15.project.encodings import encode_clips, encode_masks, encode_texts
+from hv15.project.family import Family
 from hv15.project.model_files import ModelFiles
 from hv15.project.training import training_items, training_spec, validation_items
-from hv15.records.json_values import Json, JsonObject
-from hv15.records.paths import CachePaths, ProjectPaths
+from hv15.records.json_values import Json, JsonObject, RecordError
+from hv15.records.paths import ProjectPaths, project_of
 from hv15.records.problems import ConfigError, Place, Problem
-from hv15.sample.plan import plan_previews, plan_samples
+from hv15.records.trained_dataset import TrainedDataset
+from hv15.sample.plan import plan_all_enlarged, plan_previews, plan_samples
 from hv15.sample.prompts import SampleSpec
 from hv15.train.origin import Origin
 
@@ -53,6 +56,14 @@ class Project:
         overrides: settings given on the command line, nested as in the file.
         text: what to read instead of the file.
         models: files to use instead of the demo's or downloaded ones.
+        experiment: the name of one of the config's experiments, whose settings and results these are; "": the config's
+            own.
+        overrides_win: whether the overrides count more than the experiment's own values.
+        like: the same project as another experiment, with which it shares what is the same; instead of `text` and
+            `models`.
+
+    Raises:
+        ConfigError: the config is wrong, or has no such experiment.
     """
 
     def __init__(
@@ -62,17 +73,57 @@ class Project:
         *,
         text: str | None = None,
         models: Mapping[Role, Path] | None = None,
+        experiment: str = "",
+        overrides_win: bool = False,
+        like: Project | None = None,
     ) -> None:
         self.config = Path(config)
         self.overrides = dict(overrides or {})
-        self.settings: Settings = load_config(self.config, self.overrides, text=text)
+        if like is None:
+            source = ConfigSource(self.config, self.overrides, text=text, overrides_win=overrides_win)
+            self._family = Family(source, models or {}, _reproduced_clips(self.config))
+            self._runs: dict[str, Project] = {}
+        else:
+            self._family, self._runs = like._family, like._runs
+        self._runs[experiment] = self
+        self.settings: Settings = self._family.file.settings(experiment)
         self.root = self.settings.root
-        self.paths = ProjectPaths(self.root)
-        self.cache = self.settings.resolve(self.settings.cache.directory)
-        self._fingerprints = FingerprintCache(CachePaths(self.cache).model_fingerprints)
-        self.models = ModelFiles(self.settings, self._fingerprints, models or {})
-        validation = self.settings.train.validation
-        self.dataset = ProjectDataset(self.settings.datasets, validation, self.root, self.cache)
+        self.paths = ProjectPaths(self.root, experiment or project_of(self.config).run)
+        self.cache = self._family.store
+        self.models = self._family.models(self.settings)
+        self.dataset = self._family.dataset(self.settings)
+
+    # -- experiments ------------------------------------------------------------------------------------------------
+
+    @property
+    def run(self) -> str:
+        """The experiment's name; "" for the base config."""
+        return self.paths.run
+
+    @property
+    def experiments(self) -> Mapping[str, Experiment]:
+        """What the config's experiments change, by their names, in order."""
+        return self._family.file.experiments
+
+    def experiment(self, name: str) -> Project:
+        """Return the project with the settings and results of an experiment; "": of the base config.
+
+        What is the same in both is looked at once.
+
+        Raises:
+            ConfigError: there is no such experiment, or its settings are wrong.
+        """
+        if name not in self._runs:
+            return Project(self.config, self.overrides, experiment=name, like=self)
+        return self._runs[name]
+
+    def check_experiments(self) -> None:
+        """Check the settings of all experiments.
+
+        Raises:
+            ConfigError: with the problems of all of them.
+        """
+        self._family.file.check_experiments()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -88,12 +139,12 @@ class Project:
     @cached_property
     def latents(self) -> Encoding[NeededClips]:
         """The clips to encode."""
-        return encode_clips(self.settings, self.models, self.dataset, self.cache, self.paths)
+        return self._family.latents(self.settings, self.models, self.dataset, self.paths)
 
     @cached_property
     def masks(self) -> Encoding[NeededMask]:
         """The masks of the clips to encode; it needs nothing if there are none."""
-        return encode_masks(self.settings, self.dataset, self.cache, self.paths)
+        return self._family.masks(self.settings, self.dataset, self.paths)
 
     @property
     def encodings(self) -> tuple[Encoding[object], ...]:
@@ -104,7 +155,7 @@ class Project:
     def texts(self) -> Encoding[str]:
         """The captions and prompts to encode."""
         prompts = (text for spec in self.samples.values() for text in (spec.prompt, spec.negative_prompt))
-        return encode_texts(self.settings, self.models, self.dataset.texts, prompts, self.cache, self.paths)
+        return self._family.texts(self.settings, self.models, self.dataset, prompts, self.paths)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -221,6 +272,18 @@ class Project:
         return {spec.name: spec for spec in specs}
 
     @cached_property
+    def enlarged(self) -> dict[str, SampleSpec]:
+        """What super resolution makes of the samples, by their names.
+
+        Raises:
+            UserError: as `samples`, or a model of super resolution is missing or another one than was asked for.
+        """
+        if self.settings.sample.enlarging == "off":
+            return {}
+        models: dict[str, str] = {role: self.models.identity(role) for role in self.settings.roles if role != "dit"}
+        return plan_all_enlarged(self.settings, self.samples, self.models.super_resolution, models)
+
+    @cached_property
     def previews(self) -> list[SampleSpec]:
         """What is sampled while training.
 
@@ -253,8 +316,24 @@ class Project:
             raise UserError(f"{setting}: {error.message}", hint=error.hint) from error
 
     def _file_digest(self, path: Path) -> str:
-        return model_fingerprint(path, cache=self._fingerprints)
+        return model_fingerprint(path, cache=self._family.fingerprints)
 
     def save_caches(self) -> None:
         """Save what was learnt about files, so that the next plan is quick."""
-        self._fingerprints.save()
+        self._family.fingerprints.save()
+
+
+def _reproduced_clips(config: Path) -> TrainedDataset | None:
+    """The clips of a reproduction, if it is known which they were; None: all that the datasets hold.
+
+    Raises:
+        UserError: the file that lists them is damaged.
+    """
+    paths = project_of(config)
+    path = paths.reproduced_dataset
+    if not paths.run or not path.exists():
+        return None
+    try:
+        return TrainedDataset.load(path)
+    except RecordError as error:
+        raise UserError.at(path, str(error), hint="remove it, then run `hv15 reproduce` again") from None

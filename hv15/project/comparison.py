@@ -14,12 +14,13 @@ from pathlib import Path
 
 from hv15.config import PromptSettings
 from hv15.config.sample import name_from_words
+from hv15.config.sample_columns import NO_LORA
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.project import Project
-from hv15.project.grids import NO_LORA, row_titles
-from hv15.records.outputs import OUTPUT_TYPES
+from hv15.project.grids import row_titles
+from hv15.records.outputs import OUTPUT_TYPES, enlarged
 from hv15.records.paths import ProjectPaths, copy_of_step
 from hv15.sample.prompts import LoRAFile, SampleSpec
 from hv15.weighted_file import read_weighted_file
@@ -136,6 +137,26 @@ def make_table(project: Project, compared: Compared) -> Table:
         words = names[spec.name.partition(".")[0]]
         rows.append(ComparedRow(titles[spec.name], tuple(_named(project, words, column, spec) for column in columns)))
     return Table(tuple(column.label for column in columns), tuple(rows))
+
+
+def enlarged_samples(project: Project, table: Table) -> dict[str, SampleSpec]:
+    """Return what super resolution makes of the samples of a project's table, by their names.
+
+    Each name is that of the small sample and ends in a digest of its own.
+
+    Raises:
+        UserError: as `Project.enlarged`.
+    """
+    text, found = project.texts.settings_digest, dict[str, SampleSpec]()
+    for row, name in zip(table.rows, project.samples, strict=True):
+        large = project.enlarged.get(name)
+        for small in row.samples if large is not None else ():
+            assert large is not None
+            spec = replace(large, loras=small.loras) if project.settings.sample.sr_with_loras else large
+            low = small.denoising(None, text)
+            digest = short([spec.denoising(None, text, low), spec.decoding(None, text, low)])[:8]
+            found[small.name] = replace(spec, name=f"{enlarged(small.name)}-{digest}")
+    return found
 
 
 def _named(project: Project, words: str, column: ComparedColumn, row: SampleSpec) -> SampleSpec:

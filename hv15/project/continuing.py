@@ -56,7 +56,8 @@ def _is_fixed(settings: Settings, paths: ProjectPaths) -> bool:
     if text == LATEST or _is_digest(text):
         return False
     place = settings.resolve(text)
-    return place.exists() and not place.resolve().is_relative_to(paths.results.resolve())
+    results = ProjectPaths(paths.root).results
+    return place.exists() and not place.resolve().is_relative_to(results.resolve())
 
 
 def _is_digest(text: str) -> bool:

@@ -104,14 +104,20 @@ class ProjectDataset:
         validation: what is not trained on.
         root: the project folder, where relative paths start.
         store: the folder of the store, where the hashes and the properties of the media are remembered.
+        only: what is trained on, if that is not everything that the datasets hold now.
     """
 
     def __init__(
-        self, trained: Sequence[DatasetSettings], validation: ValidationSettings, root: Path, store: Path
+        self,
+        trained: Sequence[DatasetSettings],
+        validation: ValidationSettings,
+        root: Path,
+        store: Path,
+        only: TrainedDataset | None = None,
     ) -> None:
         self.datasets = (*trained, *validation.datasets)
         self._trained_count, self._fraction = len(trained), validation.fraction
-        self._root, self._store = root, store
+        self._root, self._store, self._only = root, store, only
 
     def setting(self, number: int) -> Location:
         """The setting of a dataset, by its index in `datasets`."""
@@ -121,7 +127,8 @@ class ProjectDataset:
     @cached_property
     def surveys(self) -> list[Survey]:
         """Each dataset as it is on disk now, with its problems and notes."""
-        return [survey(dataset, self._root) for dataset in self.datasets]
+        copies = CachePaths(self._store).remote
+        return [survey(dataset, self._root, copies) for dataset in self.datasets]
 
     @cached_property
     def sources(self) -> list[FoundSource]:
@@ -141,12 +148,28 @@ class ProjectDataset:
             texts = tuple(map(caption_key, source.texts))
             mask = "" if source.mask is None else next(mask_keys)
             sources.append(FoundSource(number, source, key, captions_key(texts), texts, mask))
+        if self._only is not None:
+            sources = self._without_others(sources, self._only)
         for number, dataset in enumerate(self.datasets):
             if dataset.max_num_samples is not None:
                 ours = chosen([each for each in sources if each.dataset == number], dataset.max_num_samples)
                 sources = [each for each in sources if each.dataset != number] + ours
         self._refuse_twins(sources)
         return sources
+
+    def _without_others(self, sources: Sequence[FoundSource], only: TrainedDataset) -> list[FoundSource]:
+        """Leave out what would be trained on but is not in `only`. What is held out is so by its content alone."""
+        count, identities = self._trained_count, self.identities
+        kept = {(pair.media, pair.caption, pair.dataset, pair.mask) for pair in only.pairs}
+        trained = (each for each in sources if each.dataset < count)
+        aside = held_out((each.media for each in trained if not self.datasets[each.dataset].is_reg), self._fraction)
+        return [
+            each
+            for each in sources
+            if each.dataset >= count
+            or each.media in aside
+            or (each.media, each.caption, identities[each.dataset], each.mask) in kept
+        ]
 
     def _refuse_twins(self, sources: Sequence[FoundSource]) -> None:
         trained = {each.media: each.source.place for each in sources if each.dataset < self._trained_count}

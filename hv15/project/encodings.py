@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from hv15.cache.encoding import Encoding, NeededClips, NeededMask
 from hv15.config import Settings, encoding_view
@@ -12,7 +13,9 @@ from hv15.project.dataset import ProjectDataset, masked_source_key
 from hv15.project.model_files import ModelFiles
 from hv15.records import formats
 from hv15.records.json_values import JsonObject
-from hv15.records.paths import ProjectPaths
+from hv15.records.paths import EncodedKind, ProjectPaths
+
+Needed = TypeVar("Needed")
 
 
 def latents_settings(settings: Settings, models: ModelFiles) -> JsonObject:
@@ -59,9 +62,7 @@ def encode_clips(
         )
         for each in dataset.sources
     }
-    return Encoding(
-        "latents", store, paths.manifests("latents"), latents_settings(settings, models), needed, settings.cache.shards
-    )
+    return _encoding("latents", store, paths, latents_settings(settings, models), needed, settings)
 
 
 def encode_masks(settings: Settings, dataset: ProjectDataset, store: Path, paths: ProjectPaths) -> Encoding[NeededMask]:
@@ -77,7 +78,7 @@ def encode_masks(settings: Settings, dataset: ProjectDataset, store: Path, paths
         for each in dataset.sources
         if each.source.mask is not None
     }
-    return Encoding("masks", store, paths.manifests("masks"), {"format": formats.MASKS}, needed, settings.cache.shards)
+    return _encoding("masks", store, paths, {"format": formats.MASKS}, needed, settings)
 
 
 def encode_texts(
@@ -97,9 +98,19 @@ def encode_texts(
         UserError: a model file is missing.
     """
     needed = {**captions, **{caption_key(text): text for text in ("", *prompts)}}
-    return Encoding(
-        "text", store, paths.manifests("text"), text_settings(settings, models), needed, settings.cache.shards
-    )
+    return _encoding("text", store, paths, text_settings(settings, models), needed, settings)
+
+
+def _encoding(
+    kind: EncodedKind,
+    store: Path,
+    paths: ProjectPaths,
+    encoded_by: JsonObject,
+    needed: Mapping[str, Needed],
+    settings: Settings,
+) -> Encoding[Needed]:
+    others = tuple(paths.manifests_of_others(kind))
+    return Encoding(kind, store, paths.manifests(kind), encoded_by, needed, settings.cache.shards, others)
 
 
 def _named(cache: JsonObject) -> JsonObject:

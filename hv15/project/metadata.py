@@ -1,4 +1,4 @@
-"""The text metadata of the files that hv15 writes: LoRAs, latents, videos and images."""
+"""The text metadata of the files that hv15 writes: LoRAs, latents, videos, images and pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hv15.errors import UserError
 from hv15.records.json_values import JsonObject
 from hv15.records.metadata import MADE_FROM, SAMPLE
 
-KINDS = (".safetensors", ".mp4", ".png")
+KINDS = (".safetensors", ".mp4", ".png", ".html", ".md")
 """Endings of files that carry metadata."""
 
 _LAST_CHUNK = b"\0\0\0\0IEND\xaeB`\x82"
@@ -32,6 +32,14 @@ def read_metadata(path: Path) -> dict[str, str]:
         return read_video_metadata(path)
     if path.suffix == ".png":
         return _image_text(path)
+    if path.suffix == ".html":
+        from hv15.pages.html import read_page_metadata
+
+        return read_page_metadata(path)
+    if path.suffix == ".md":
+        from hv15.pages.markdown import read_markdown_metadata
+
+        return read_markdown_metadata(path)
     return {}
 
 
@@ -74,6 +82,10 @@ def _is_whole(path: Path) -> bool:
     """Whether nothing is missing at the end of a file. (`read_header` checks that of a .safetensors file.)"""
     if path.suffix == ".mp4":
         return _is_whole_mp4(path)
+    if path.suffix == ".html":
+        from hv15.pages.html import is_whole_page
+
+        return is_whole_page(path)
     return path.suffix != ".png" or _is_whole_png(path)
 
 

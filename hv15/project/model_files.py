@@ -13,7 +13,7 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
-from hv15.choices import QWEN, ROLES, Role, roles_of
+from hv15.choices import QWEN, ROLES, Role
 from hv15.config import Settings
 from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION, ENLARGES_TO
 from hv15.digest import short
@@ -30,6 +30,7 @@ from hv15.models.variants import FoundVariant, detect_variant
 from hv15.models.weights.checkpoint import open_checkpoint
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
 from hv15.records.problems import ConfigError, Place, Problem
+from hv15.remote_paths import NOT_FETCHED, is_remote
 
 
 def _error(role: Role, message: str, hint: str) -> ConfigError:
@@ -89,13 +90,13 @@ class ModelFiles:
         """Check that every file of some roles is there, or will be made.
 
         Args:
-            roles: None: those that the task needs.
+            roles: None: those that the project needs.
 
         Raises:
             ConfigError: files are missing; all of them at once.
         """
         problems = self.folder_problems()
-        for role in roles_of(self.settings.task) if roles is None else roles:
+        for role in self.settings.roles if roles is None else roles:
             try:
                 self.identity(role)
             except ConfigError as error:
@@ -131,6 +132,9 @@ class ModelFiles:
         if role == "tokenizer" and isinstance(self.tokenizer, str):
             return f"hub:{self.tokenizer}"
         if not path.exists():
+            given = getattr(self.settings.models, role)
+            if isinstance(given, str) and is_remote(given):
+                raise _error(role, f"{given} is not copied to this machine yet", NOT_FETCHED)
             hint = "correct the path in config.yaml, or set models.source to hub to download the file"
             hint += f"; a name on the Hub looks like {QWEN}" if role == "tokenizer" else ""
             raise _error(role, f"{path} does not exist", hint)
@@ -142,7 +146,7 @@ class ModelFiles:
     def made(self, role: Role) -> list[Path]:
         """The files of a role that the workflow itself makes or downloads; none when a person gave them."""
         models = self.settings.models
-        if role not in roles_of(self.settings.task) or role in self.own:
+        if role not in self.settings.roles or role in self.own:
             return []
         if models.source == "demo":
             folder = self.settings.resolve(models.directory)
@@ -163,7 +167,7 @@ class ModelFiles:
         Raises:
             UserError: a model is missing, or is not the one that `sample.sr` or the other model asks for.
         """
-        models, asked = self.settings.models, self.settings.sample.sr
+        models, asked = self.settings.models, self.settings.sample.enlarging
         if models.source == "hub" and "upsampler" not in self.own:
             chosen = super_resolution_of(self.settings)
             assert chosen is not None, "nothing is enlarged"

@@ -31,6 +31,7 @@ _OPTIONS: dict[Location, str] = {
     ("sample", "output_type"): "output-type",
     ("sample", "prompts_file"): "prompts-file",
     ("sample", "seeds"): "seed",
+    ("sample", "sr"): "sr",
 }
 """The options that give one setting each."""
 
@@ -56,6 +57,8 @@ class SampleRequest:
     """Files instead of the project's; its other models stay."""
     settings: Sequence[str] = ()
     """Any other settings, as NAME=VALUE."""
+    experiment: str = ""
+    """Whose settings are used for what is not given here; "": the config's own."""
     typed: str = "--"
     """What the options began with, for messages."""
 
@@ -74,6 +77,7 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
     asked: JsonObject = {name: value for name, value in request.sample.items() if value is not None}
     if request.loras or not any(words.startswith("sample.loras=") for words in request.settings):
         asked["loras"] = [{**_lora(words), **request.reach} for words in request.loras]
+    asked["strengths"], asked["compare"] = [], []  # the command has options for them
     asked["prompts"] = [*_prompts(request)]
     asked["prompts_file"] = None if request.prompts_file is None else str(request.prompts_file.absolute())
     if request.seeds:
@@ -92,7 +96,7 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
         changes["models"] = {**_section(changes, "models"), **paths}
         models = {}
     try:
-        return Project(config, changes, text=text, models=models)
+        return Project(config, changes, text=text, models=models, experiment=request.experiment, overrides_win=True)
     except ConfigError as error:
         given = {("sample", name) for name in asked}
         raise ConfigError([_as_typed(problem, given, request.typed) for problem in error.problems]) from None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hv15.cache.batches import LossRule, TrainingItem
 from hv15.cache.encoding import mask_key
 from hv15.config import DatasetSettings, Settings, TrainSettings, digest_view
-from hv15.config.training.validation import ValidationSettings
+from hv15.config.training.validation import OF_TRAINING, ValidationSettings
 from hv15.errors import UserError
 from hv15.grid import latent_size
 from hv15.project.dataset import CaptionedMedium, ProjectDataset
@@ -70,6 +70,8 @@ def _validation_view(validation: ValidationSettings, dataset: ProjectDataset) ->
         return {}
     names = ("patience", "every_n_steps", "every_n_epochs", "at_first", "samples")
     view: JsonObject = {name: getattr(validation, name) for name in names}
+    if validation.noise_levels != OF_TRAINING:  # a setting that is younger than some trainings
+        view["noise_levels"] = validation.noise_levels
     return {"validation": view | {"clips": dataset.validation_digest}}
 
 

@@ -60,6 +60,8 @@ class JobDetails:
     id: int
     rule: str
     wildcards: dict[str, str] = field(default_factory=dict, hash=False)
+    experiment: str = ""
+    """The experiment that it is for; "" for the base config."""
     reason: str = ""
     """Why it runs, in Snakemake's words."""
     message: str = ""
@@ -71,7 +73,7 @@ class JobDetails:
     @property
     def name(self) -> str:
         """The job's name for a person."""
-        return job_name(self.rule, self.wildcards.values())
+        return job_name(self.rule, self.wildcards.values(), self.experiment)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,3 +25,9 @@ CONVERSION = 2
 """The LoRA in the layouts of other programs."""
 GRID = 1
 """The sheet and the video of all checkpoints."""
+COMPARISON = 1
+"""The comparison of experiments: its page, tables and pictures."""
+REPORT = 1
+"""The page of all results."""
+CARD = 1
+"""The model card."""

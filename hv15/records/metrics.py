@@ -24,7 +24,7 @@ VERSION = 1
 SIGMA_BINS = 10
 """Number of equal bins of sigma, from 0 to 1, for which losses are recorded separately."""
 QUANTILE_COUNT = 9
-"""Number of noise levels of a validation: the quantiles 0.1 to 0.9 of the training's own."""
+"""Number of noise levels of a validation: the quantiles 0.1 to 0.9 of the training's own, or sigma 0.1 to 0.9."""
 SMOOTHING = 0.95
 """How much of a loss's running mean each step keeps, wherever a running mean is shown."""
 STEP_SECONDS = "step_s"

@@ -29,6 +29,11 @@ class SampleOutput:
         """Return the name of its rule: of the published LoRA's samples, or of those of the LoRA after a step."""
         return f"sample_{self.name}" if step is None else f"checkpoint_{self.name}"
 
+    @property
+    def enlarging_rule(self) -> str:
+        """The name of its rule for samples that super resolution makes larger."""
+        return f"upsample_{self.name}"
+
     def path(self, paths: ProjectPaths, sample: str, step: int | str | None = None) -> Path:
         """Return its file; `sample` and `step` may be wildcards in braces."""
         folder = paths.samples if step is None else paths.checkpoint(step)
@@ -66,6 +71,15 @@ def decoded_outputs(output_type: OutputType) -> list[SampleOutput]:
 def subject(sample: str, step: int | str | None = None) -> str:
     """Return what its stages and logs are named by, after the rule; `sample` and `step` may be wildcards in braces."""
     return sample if step is None else f"{step}.{sample}"
+
+
+ENLARGED_SUFFIX = ".sr"
+"""Stands after the name of a sample that super resolution has made larger. A prompt's own name has no dot."""
+
+
+def enlarged(sample: str) -> str:
+    """Return the name of a sample's larger version; `sample` may be a wildcard in braces."""
+    return f"{sample}{ENLARGED_SUFFIX}"
 
 
 def running_preview(folder: Path, sample: str) -> Path:

@@ -6,8 +6,10 @@ valid from anywhere; with the default, they are relative to the project folder, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +17,7 @@ EncodedKind = Literal["latents", "text", "masks"]
 """The kinds of encoded items: clips, captions or prompts, and masks of clips."""
 
 RESULTS = "results"
+REPRODUCED = "reproduced"
 CONFIG = "config.yaml"
 
 
@@ -30,6 +33,17 @@ def manifest_name(shard: int | str, shards: int | str) -> str:
 def config_file(project: Path) -> Path:
     """Return the config file of a project, given the project's folder or the config file itself."""
     return project / CONFIG if project.is_dir() else project
+
+
+def project_of(config: Path) -> ProjectPaths:
+    """Return the paths of the project that a config file describes: those below its own folder.
+
+    The config of a reproduction lies among the results of the project, whose folder its relative paths start at.
+    """
+    folder = config.absolute().parent
+    if folder.parts[-3:-1] == (RESULTS, REPRODUCED):
+        return ProjectPaths(folder.parents[2]).reproduction(folder.name)
+    return ProjectPaths(folder)
 
 
 def average_of(lora: Path) -> Path:
@@ -65,6 +79,15 @@ class CachePaths:
     def model_fingerprints(self) -> Path:
         return self.root / "fingerprints.json"
 
+    @property
+    def remote(self) -> Path:
+        """The folder of copies from remote storage, by bucket and name."""
+        return self.root / "remote"
+
+    def fetched(self, name: str) -> Path:
+        """Return the note that a remote file or folder is copied; `name` stands for its path there."""
+        return self.remote / ".fetched" / f"{name}.json"
+
     def latent_colors(self, vae: str) -> Path:
         """Return the file of the linear map from a VAE's latents to colors (`hv15.sample.latent_colors`)."""
         return self.root / "latent-colors" / f"{vae}.safetensors"
@@ -72,6 +95,48 @@ class CachePaths:
     @property
     def token_counts(self) -> Path:
         return self.root / "tokens.json"
+
+
+@dataclass(frozen=True)
+class ComparisonPaths:
+    """The files of a comparison of trainings."""
+
+    folder: Path
+
+    @property
+    def page(self) -> Path:
+        """Everything on one page."""
+        return self.folder / "comparison.html"
+
+    @property
+    def table(self) -> Path:
+        """A row for each training."""
+        return self.folder / "comparison.csv"
+
+    @property
+    def groups(self) -> Path:
+        """A row for each setting, with mean and deviation over its seeds."""
+        return self.folder / "comparison.groups.csv"
+
+    @property
+    def latex(self) -> Path:
+        """The table for a paper."""
+        return self.folder / "comparison.tex"
+
+    @property
+    def sheet(self) -> Path:
+        """A few frames of each sample, side by side."""
+        return self.folder / "comparison.png"
+
+    @property
+    def film(self) -> Path:
+        """The samples side by side in one video."""
+        return self.folder / "comparison.mp4"
+
+    @property
+    def charts(self) -> Path:
+        """The folder of the curves."""
+        return self.folder / "comparison.charts"
 
 
 def copy_of_step(step: int) -> str:
@@ -86,16 +151,21 @@ class ProjectPaths:
     root: Path = Path()
     """The project folder."""
     run: str = ""
-    """The experiment's name; "" for the base config."""
+    """The experiment's name, or the folder of a reproduction in `results`; "" for the base config."""
 
     @property
     def config(self) -> Path:
         return self.root / CONFIG
 
     @property
+    def project_lock(self) -> Path:
+        """The versions, models and clips that the project was locked with (`hv15 lock`)."""
+        return self.root / "hv15.lock"
+
+    @property
     def results(self) -> Path:
         """The folder of all results."""
-        return self.root / RESULTS / self.run
+        return _results(self.root, self.run)
 
     # -- results for the user ---------------------------------------------------------------------------------------
 
@@ -123,6 +193,16 @@ class ProjectPaths:
     @property
     def contact_sheet(self) -> Path:
         return self.samples / "contact_sheet.png"
+
+    @property
+    def sample_grid(self) -> Path:
+        """The samples at all strengths and with all LoRAs that are compared, in one picture."""
+        return self.samples / "grid.png"
+
+    @property
+    def sample_film(self) -> Path:
+        """The same, side by side in one video."""
+        return self.samples / "grid.mp4"
 
     @property
     def untaken(self) -> Path:
@@ -174,6 +254,16 @@ class ProjectPaths:
     def plan(self) -> Path:
         """The estimated memory and time of each stage, as text."""
         return self.results / "plan.txt"
+
+    @property
+    def report(self) -> Path:
+        """The page of all results."""
+        return self.results / "report.html"
+
+    @property
+    def card(self) -> Path:
+        """The model card, for publishing."""
+        return self.results / "README.md"
 
     @property
     def checked_models(self) -> Path:
@@ -254,10 +344,47 @@ class ProjectPaths:
         """The clips and captions of the training, by name."""
         return self.training / "dataset.json"
 
+    def comparison(self) -> ComparisonPaths:
+        """Return the files that compare the project's experiments."""
+        return ComparisonPaths(self.root / RESULTS)
+
     def experiments(self) -> Iterator[ProjectPaths]:
         """Yield the project's experiments that have been trained, sorted by name."""
         for path in sorted(self.root.glob(f"{RESULTS}/*/train/metrics.jsonl")):
             yield ProjectPaths(self.root, path.parts[-3])
+
+    def begun_experiments(self) -> Iterator[ProjectPaths]:
+        """Yield the experiments of which anything was planned or encoded, even if the config lost them, by name."""
+        base = ProjectPaths(self.root)
+        signs = (base.specs.name, base.all_manifests.name)
+        found = {path.parts[-2] for sign in signs for path in self.root.glob(f"{RESULTS}/*/{sign}")}
+        yield from (ProjectPaths(self.root, run) for run in sorted(found))
+
+    # -- LoRAs that are made again from what they tell --------------------------------------------------------------
+
+    def reproduction(self, digest: str) -> ProjectPaths:
+        """Return the paths of the reproduction of a LoRA; all that it makes is below its `results`."""
+        return ProjectPaths(self.root, f"{REPRODUCED}/{digest}")
+
+    def reproductions(self) -> Iterator[ProjectPaths]:
+        """Yield the reproductions that have begun, sorted."""
+        for path in sorted(self.root.glob(f"{RESULTS}/{REPRODUCED}/*/")):
+            yield self.reproduction(path.name)
+
+    @property
+    def reproduced_config(self) -> Path:
+        """The config of the training that is made again, as its LoRA tells it."""
+        return self.results / CONFIG
+
+    @property
+    def reproduced_dataset(self) -> Path:
+        """The clips and captions of the training that is made again, by name; others are left out."""
+        return self.results / "dataset.json"
+
+    @property
+    def reproduction_record(self) -> Path:
+        """Whether the LoRA that was made again is the same, or where it differs."""
+        return self.results / "reproduction.json"
 
     def with_samples(self) -> Iterator[ProjectPaths]:
         """Yield the project, and its experiments with samples or previews, sorted by name."""
@@ -283,11 +410,32 @@ class ProjectPaths:
 
     def trial_spec(self, stage: str) -> Path:
         """Return the spec of a job in a dry run, which may be of a config that is not saved yet."""
-        return self.hidden / "dry-run" / self.run / f"{stage}.json"
+        return self.trials / self.run / f"{stage}.json"
+
+    @property
+    def trials(self) -> Path:
+        """The folder of the specs of a dry run."""
+        return self.hidden / "dry-run"
+
+    @property
+    def no_spec(self) -> Path:
+        """Stands for each spec in a dry run that need not be written."""
+        return self.trials / "none.json"
+
+    @property
+    def all_manifests(self) -> Path:
+        """The folder of the manifests of all kinds."""
+        return self.results / "manifests"
 
     def manifests(self, kind: EncodedKind) -> Path:
         """Return the folder of the manifests of a kind, with a folder in it for each set of encoding settings."""
-        return self.results / "manifests" / kind
+        return self.all_manifests / kind
+
+    def manifests_of_others(self, kind: EncodedKind) -> Iterator[Path]:
+        """Yield the existing folders of the manifests of a kind of the other runs: the base config, experiments."""
+        base = ProjectPaths(self.root)
+        folders = [base.manifests(kind), *sorted(self.root.glob(f"{RESULTS}/*/{base.all_manifests.name}/{kind}"))]
+        yield from (folder for folder in folders if folder != self.manifests(kind) and folder.is_dir())
 
     # -- logs -------------------------------------------------------------------------------------------------------
 
@@ -341,6 +489,34 @@ class ProjectPaths:
         return self.hidden / "complete.json"
 
     @property
+    def job_requests(self) -> Path:
+        """What jobs ask a cluster for, as it was planned (`hv15.workflow.job_resources`)."""
+        return self.hidden / "requests.json"
+
+    @property
     def passed_checks(self) -> Path:
         """What was checked before the first job and found good (`hv15.plan.beforehand`)."""
         return self.hidden / "looks.json"
+
+
+_OWN_NAMES = re.compile(r"train-.*|.*\.(safetensors|json|html|csv|tex|zip|png|mp4|md|txt|lock)")
+"""Beside the files and folders of `ProjectPaths`: trainings that were set aside, and files by their endings."""
+
+
+def is_result_name(name: str) -> bool:
+    """Whether something else than an experiment has this name in the folder of results, or may get it."""
+    return name.lower() in _names_of_results() or _OWN_NAMES.fullmatch(name.lower()) is not None
+
+
+@cache
+def _results(root: Path, run: str) -> Path:
+    return root / RESULTS / run
+
+
+@cache
+def _names_of_results() -> frozenset[str]:
+    paths = ProjectPaths()
+    properties = (name for name, each in vars(ProjectPaths).items() if isinstance(each, property))
+    found = (path for name in properties if isinstance(path := getattr(paths, name), Path))
+    below = (path.relative_to(paths.results).parts for path in found if path.is_relative_to(paths.results))
+    return frozenset(parts[0] for parts in below if parts)

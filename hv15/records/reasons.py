@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hv15.records.json_values import Json, JsonObject, RecordError, as_object, text_of
+from hv15.records.stage_names import rule_of
 
 VERSION = 1
 
@@ -15,7 +16,7 @@ class DueStage:
     """A stage that has to run."""
 
     name: str
-    """Rule and wildcard: `train`, `sample_video.NAME`."""
+    """Rule and wildcard, after the experiment if it is of one: `train`, `sample_video.NAME`, `small/train`."""
     title: str
     """What it does, for a person."""
     reasons: tuple[str, ...]
@@ -25,7 +26,7 @@ class DueStage:
 
     @property
     def rule(self) -> str:
-        return self.name.partition(".")[0]
+        return rule_of(self.name)
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,19 @@ class Rule(StrEnum):
     SAMPLE_CONDITION = "sample_condition"
     SAMPLE_SHARD = "sample_shard"
     SAMPLE_LATENTS = "sample_latents"
+    UPSAMPLE_SHARD = "upsample_shard"
+    UPSAMPLE_LATENTS = "upsample_latents"
     CONTACT_SHEET = "contact_sheet"
+    SAMPLE_GRID = "sample_grid"
     CONVERT = "convert"
     PUBLISH = "publish"
+    REPORT = "report"
+    CARD = "card"
     CHECKPOINT_LATENTS = "checkpoint_latents"
     CHECKPOINT_GRID = "checkpoint_grid"
+    COMPARISON = "comparison"
     PLAN = "plan"
+    REPRODUCE = "reproduce"
 
 
 ENCODING_RULES: dict[EncodedKind, Rule] = {
@@ -55,13 +62,21 @@ _WORDS: dict[str, str] = {
     Rule.SAMPLE_SHARD: "sample several, shard",
     Rule.SAMPLE_LATENTS: "sample",
     **{output.rule: f"decode to {output.name}" for output in DECODED},
+    Rule.UPSAMPLE_SHARD: "enlarge several, shard",
+    Rule.UPSAMPLE_LATENTS: "enlarge",
+    **{output.enlarging_rule: f"decode the enlarged to {output.name}" for output in DECODED},
     Rule.CHECKPOINT_LATENTS: "sample with the LoRA of step",
     **{output.rule_of("step"): f"decode to {output.name}, of step" for output in DECODED},
     Rule.CHECKPOINT_GRID: "draw the samples of all checkpoints side by side",
     Rule.CONTACT_SHEET: "draw the samples side by side",
+    Rule.SAMPLE_GRID: "draw the samples of all strengths and LoRAs side by side",
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",
+    Rule.COMPARISON: "compare the experiments",
+    Rule.REPORT: "put all results on one page",
+    Rule.CARD: "write the model card",
     Rule.PLAN: "plan memory and time",
+    Rule.REPRODUCE: "make a LoRA again",
 }
 
 
@@ -70,6 +85,6 @@ def rule_words(rule: str) -> str:
     return _WORDS.get(rule, rule.replace("_", " "))
 
 
-def job_name(rule: str, wildcards: Iterable[str] = ()) -> str:
-    """Return a job's name for a person, such as `sample red-circle`, `encode clips 3`, `download vae`."""
-    return " ".join([rule_words(rule), *wildcards])
+def job_name(rule: str, wildcards: Iterable[str] = (), experiment: str = "") -> str:
+    """Return a job's name for a person, such as `sample red-circle`, `encode clips 3`, `small: train the LoRA`."""
+    return (f"{experiment}: " if experiment else "") + " ".join([rule_words(rule), *wildcards])

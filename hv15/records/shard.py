@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hv15.records.json_values import Json, JsonObject, RecordError, as_object, as_text, text_of
 from hv15.records.spec import Spec
+from hv15.records.stage_names import rule_of
 
 PARTS = "parts"
 """The entry of a spec's details that lists them."""
@@ -30,7 +31,7 @@ class ShardPart:
 
     @property
     def rule(self) -> str:
-        return self.stage.partition(".")[0]
+        return rule_of(self.stage)
 
     def to_json(self) -> JsonObject:
         """Return it as JSON, which `from_json` reads."""
@@ -58,6 +59,15 @@ class ShardPart:
             as_object(content.get("details")),
             {name: Path(as_text(file)) for name, file in inputs.items()},
         )
+
+
+def failure_beside(left: Path) -> Path:
+    """Return where the job of a shard leaves the reason why it could not make a file.
+
+    Args:
+        left: where it would have left the file.
+    """
+    return left.with_name(f"{left.name}.failure.json")
 
 
 def parts_of(spec: Spec) -> list[ShardPart]:

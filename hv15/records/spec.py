@@ -36,7 +36,7 @@ class Spec:
             UserError: the disk is full, or the folder cannot be written.
         """
         content = {"version": VERSION, "wanted": self.wanted, "details": self.details, "runs": self.runs}
-        write_json(path, content | ({"planned": self.planned} if self.planned else {}), durable=False)
+        write_json(path, content | ({"planned": self.planned} if self.planned else {}), durable=False, compact=True)
 
     @classmethod
     def load(cls, path: Path) -> Spec:

@@ -233,13 +233,13 @@ def sample_now(root: Path) -> None:
         UserError: no training runs here, it has done its last step or has no prompts, or the file that asks for it
             cannot be written.
     """
-    paths = ProjectPaths(root)
+    paths = _training_now(root)
     found = current(root)
     record = found.record if found and found.state.alive else None
     at_work = record is not None and lock.is_held(paths.training_lock)
     if record is None or not (at_work and _is_written_since(paths.metrics, record.started)):  # of an earlier training?
         raise UserError.at(root, "no training is in its steps now", hint="wait until its first step is done")
-    start, progress = last_start(paths.metrics), training_progress(root)
+    start, progress = last_start(paths.metrics), training_progress(paths)
     if start is not None and start.samples_on_request is False:
         raise UserError.at(
             root,
@@ -251,6 +251,12 @@ def sample_now(root: Path) -> None:
             root, "the training has done its last step", hint="the samples of the finished LoRA come next in this run"
         )
     write_text(paths.sample_now, "")
+
+
+def _training_now(root: Path) -> ProjectPaths:
+    """The files of the training that is at work: of the base config unless only an experiment's is."""
+    base = ProjectPaths(root)
+    return next((each for each in (base, *base.experiments()) if lock.is_held(each.training_lock)), base)
 
 
 def _is_written_since(file: Path, seconds: float) -> bool:

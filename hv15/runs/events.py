@@ -31,6 +31,7 @@ from hv15.records.events import (
 )
 from hv15.records.failures import Failure
 from hv15.records.paths import CONFIG
+from hv15.records.stage_names import plain_rule, run_of_wildcards, stage_of_run, without_run
 from hv15.runs import lock
 from hv15.runs.failures import failure_beside, failure_of
 from hv15.runs.foreign_messages import concerns_people, failure_by_exit
@@ -58,7 +59,7 @@ def record_events(workflow: SnakemakeWorkflow) -> EventRecorder | None:
     return recorder
 
 
-Why = Callable[[str, Mapping[str, str]], str]
+Why = Callable[[str], str]
 
 
 class EventRecorder(logging.Handler):
@@ -67,8 +68,8 @@ class EventRecorder(logging.Handler):
     def __init__(self, workflow: SnakemakeWorkflow, root: Path) -> None:
         super().__init__()
         self._workflow, self._root = workflow, root
-        self.why: Why = lambda rule, wildcards: ""
-        """Returns why a job runs, in words; "" keeps Snakemake's own reason."""
+        self.why: Why = lambda stage: ""
+        """Returns why a job runs, in words, by its stage; "" keeps Snakemake's own reason."""
         self._lock_descriptor: int | None = None
         self._planned = False
         self._done = self._total = 0
@@ -187,7 +188,7 @@ class EventRecorder(logging.Handler):
 
     def _explained(self, job: JobDetails) -> JobDetails:
         """The job with its reason in our own words, which its message ends with."""
-        words = self.why(job.rule, job.wildcards)
+        words = self.why(stage_of_run(job.experiment, ".".join([job.rule, *job.wildcards.values()])))
         return replace(job, reason=words, message=job.message.removesuffix(f": {words}")) if words else job
 
     def _job_failed(self, time: float, job: JobDetails) -> JobFailed:
@@ -203,10 +204,12 @@ class EventRecorder(logging.Handler):
 
 def _details(fields: Mapping[str, Any]) -> JobDetails:  # type: ignore[explicit-any]  # Snakemake gives them no types
     """What a person may want to know about a job, from the fields of a log record."""
+    wildcards = {name: str(value) for name, value in (fields.get("wildcards") or {}).items()}
     return JobDetails(
         id=fields["jobid"],
-        rule=fields["rule_name"],
-        wildcards={name: str(value) for name, value in (fields.get("wildcards") or {}).items()},
+        rule=plain_rule(fields["rule_name"]),
+        wildcards=without_run(wildcards),
+        experiment=run_of_wildcards(wildcards),
         reason=fields.get("reason") or "",
         message=fields.get("rule_msg") or "",
         log=tuple(map(str, fields.get("log") or ())),
@@ -226,8 +229,9 @@ def planned_jobs(workflow: SnakemakeWorkflow) -> tuple[JobDetails, ...]:
         return tuple(
             JobDetails(
                 id=job.jobid,
-                rule=job.rule.name,
-                wildcards={name: str(value) for name, value in job.wildcards_dict.items()},
+                rule=plain_rule(job.rule.name),
+                wildcards=without_run(_texts(job)),
+                experiment=run_of_wildcards(_texts(job)),
                 reason=str(dag.reason(job)),
                 message=str(job.message or ""),
                 log=tuple(map(str, job.log)),
@@ -238,6 +242,10 @@ def planned_jobs(workflow: SnakemakeWorkflow) -> tuple[JobDetails, ...]:
         )
     except (AttributeError, TypeError):
         return ()
+
+
+def _texts(job: SnakemakeJob) -> dict[str, str]:
+    return {name: str(value) for name, value in job.wildcards_dict.items()}
 
 
 def _place(job: SnakemakeJob) -> tuple[str, str]:

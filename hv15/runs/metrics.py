@@ -37,11 +37,20 @@ class TrainingProgress:
     """Seconds that are left if steps take as long as the last ones did."""
     time: float
     """When the last step was done, in seconds since 1970."""
+    experiment: str = ""
+    """Whose training it is; "" for that of the base config."""
 
 
-def training_progress(root: Path) -> TrainingProgress | None:
-    """Return how far the project's training is, or was; None if there is none."""
-    path = ProjectPaths(root).metrics
+def trainings_progress(root: Path) -> list[TrainingProgress]:
+    """Return how far each training of the project and its experiments is, or was; the last that took a step first."""
+    paths = ProjectPaths(root)
+    found = [training_progress(each) for each in (paths, *paths.experiments())]
+    return sorted((each for each in found if each is not None), key=lambda each: -each.time)
+
+
+def training_progress(paths: ProjectPaths) -> TrainingProgress | None:
+    """Return how far a training is, or was; None if there is none."""
+    path = paths.metrics
     records = [record for content in last_objects(path) if (record := _record(content)) is not None]
     steps = [record for record in records if isinstance(record, StepRecord)]
     if not steps:
@@ -52,7 +61,7 @@ def training_progress(root: Path) -> TrainingProgress | None:
     seconds = [record.step_s for record in steps if math.isfinite(record.step_s)]
     left = median(seconds) * (total - last.step) if seconds and total >= last.step else None
     loss = last.loss if last.loss is not None and math.isfinite(last.loss) else None
-    return TrainingProgress(last.step, total, loss, left, last.time)
+    return TrainingProgress(last.step, total, loss, left, last.time, paths.run)
 
 
 def last_start(path: Path) -> StartRecord | None:

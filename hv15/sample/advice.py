@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from hv15.config.sample import SampleSettings
+from hv15.models.super_resolution import SUPER_RESOLUTIONS
 from hv15.models.variants import Variant, size_class
+from hv15.sample.prompts import Enlarged
+from hv15.sample.resolutions import enlarged_size, is_official_size
 
 _WITH_GRAPHS_OF_THEIR_OWN = ("reduce-overhead", "max-autotune")
 
@@ -26,6 +29,18 @@ def about_sample(variant: Variant, *, height: int, width: int, steps: int, guida
     return sentences
 
 
+def about_enlarging(enlarges: Enlarged, *, height: int, width: int) -> list[str]:
+    """Return advice about sizes that the official program would refuse; height and width are those of the large one."""
+    chosen = SUPER_RESOLUTIONS[enlarges.resolution]
+    official = is_official_size(enlarges.height, enlarges.width, chosen.low)
+    if official and (height, width) == enlarged_size(enlarges.height, enlarges.width, chosen.resolution):
+        return []
+    return [
+        f"{enlarges.width}x{enlarges.height} to {width}x{height} is not an official pair of sizes for {chosen.name}: "
+        "the models were not made for it, and the official program refuses it"
+    ]
+
+
 def about_graphs(settings: SampleSettings) -> list[str]:
     """Return advice about CUDA graphs beside the other settings of `sample:`."""
     if not settings.cuda_graphs or (obstacle := obstacle_to_graphs(settings)) is None:
@@ -45,4 +60,6 @@ def obstacle_to_graphs(settings: SampleSettings) -> str | None:
         return f"quantize: {settings.quantize}"
     if settings.compile and settings.compile_mode in _WITH_GRAPHS_OF_THEIR_OWN:
         return f"compile_mode: {settings.compile_mode}"
+    if settings.compile and "cudagraphs" in settings.compile_backend:
+        return f"compile_backend: {settings.compile_backend}"
     return None

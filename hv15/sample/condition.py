@@ -108,7 +108,7 @@ def write_condition(
         UserError: the image or a model cannot be used, or the image has changed since the sample was planned.
     """
     images = first_images(spec, root)
-    encoder = FirstFrameEncoder(vae_path, image_encoder_path, spec.dtype, device=device, patch_conv=patch_conv)
+    encoder = FirstFrameEncoder(vae_path, image_encoder_path, spec, device=device, patch_conv=patch_conv)
     (tensors,) = encoder.encode([images])
     write_tensors(output, tensors, provenance(spec, made_from, ()))
 
@@ -117,16 +117,23 @@ class FirstFrameEncoder:
     """Encodes first frames, any number with one load of each model.
 
     Args:
-        dtype: as in a `SampleSpec`.
+        spec: a sample with the number formats of all of them.
         patch_conv: less memory for the same latents, see `VAE.patch_conv`.
     """
 
     def __init__(
-        self, vae_path: Path, image_encoder_path: Path, dtype: str, *, device: str = "auto", patch_conv: bool = False
+        self,
+        vae_path: Path,
+        image_encoder_path: Path,
+        spec: SampleSpec,
+        *,
+        device: str = "auto",
+        patch_conv: bool = False,
     ) -> None:
         self._vae_path, self._image_encoder_path, self._patch_conv = vae_path, image_encoder_path, patch_conv
         self._device = pick_device(device)
-        self._dtype = pick_encoder_dtype(dtype, self._device)
+        self._dtype = pick_encoder_dtype(spec.dtype, self._device)
+        self._vae_dtype = pick_encoder_dtype(spec.dtype_of_vae, self._device)
 
     def encode(self, images: Sequence[FirstImages]) -> list[dict[str, Tensor]]:
         """Encode first images, each of its own size, with one model in memory at a time.
@@ -137,7 +144,7 @@ class FirstFrameEncoder:
         Raises:
             UserError: a model cannot be loaded.
         """
-        vae = load_vae(self._vae_path, dtype=self._dtype, device=self._device, patch_conv=self._patch_conv)
+        vae = load_vae(self._vae_path, dtype=self._vae_dtype, device=self._device, patch_conv=self._patch_conv)
         latents = [encode_frame(vae, each.frame) for each in images]
         del vae
         encoder = load_image_encoder(self._image_encoder_path, dtype=self._dtype, device=self._device)

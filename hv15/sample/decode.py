@@ -53,14 +53,14 @@ def decode_latents(
         UserError: the file cannot be used or has another size than `spec` says, or the model cannot decode it.
     """
     latents = _read(latents_path, spec, made_from)
-    SampleDecoder(vae_path, latents.spec.dtype, device=device, patch_conv=patch_conv).write(latents, output)
+    SampleDecoder(vae_path, latents.spec.dtype_of_vae, device=device, patch_conv=patch_conv).write(latents, output)
 
 
 class SampleDecoder:
     """A VAE in memory that decodes samples one after the other.
 
     Args:
-        dtype: as in a `SampleSpec`.
+        dtype: `SampleSpec.dtype_of_vae`.
 
     Raises:
         UserError: the VAE cannot be loaded.
@@ -174,7 +174,7 @@ def decoded_frames(vae: VAE, latents: Tensor, tiling: Tiling, folder: Path) -> G
         if not bool(torch.isfinite(pixels).all()):
             raise UserError(
                 "the VAE returned NaN or infinity",
-                hint="set sample.dtype to float32; if that does not help, download models.vae again",
+                hint="set sample.vae_dtype to float32; if that does not help, download models.vae again",
             )
         frames = to_frames(pixels)
         del pixels

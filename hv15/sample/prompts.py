@@ -24,10 +24,13 @@ WHOLE = (0.0, 1.0)
 """All noise levels."""
 _NOT_DENOISED = (
     *("fps", "output_type", "vae_sample_size", "vae_tile_overlap", "vae_seamless_tiles"),  # used only by decoding
+    "vae_dtype",  # of latents only where the VAE encodes an image or a video
     *("name", "variant"),  # the sample's name, and the source of the defaults
     *("image", "loras", "models"),  # SampleSpec.denoising adds what identifies their content
 )
 """Fields on which the latents do not depend, or not as they are."""
+LOW = "low"
+"""The entry of `SampleSpec.denoising` for the sample that is enlarged."""
 _MADE_AGAIN = "remove the file and start the run again, which writes it again"
 
 
@@ -62,14 +65,14 @@ class StepCaching:
 
 @dataclass(frozen=True)
 class Enlarged:
-    """What a sample of super resolution enlarges: a smaller video, in a file."""
+    """What a sample of super resolution enlarges: a smaller video."""
 
     resolution: EnlargedResolution
     height: int
     width: int
     """Height and width of the small video in pixels."""
-    file: str
-    """The file's fingerprint."""
+    file: str = ""
+    """The fingerprint of its file; "" if it is a sample, of which it is known what it is made from."""
 
 
 @dataclass(frozen=True)
@@ -120,18 +123,32 @@ class SampleSpec:
     """Whether both branches of guidance are one batch, which changes rounding. Files say what was done."""
     enlarges: Enlarged | None = None
     """For a sample of super resolution; the size, steps and models are then its own."""
+    vae_dtype: str | None = None
+    """Number format of the VAE; None: as `dtype`."""
 
     @property
     def latent_size(self) -> tuple[int, int, int]:
         """Number of latent frames, rows and columns."""
         return latent_size(self.frames, self.height, self.width)
 
-    def denoising(self, trained: str | None, text: str) -> JsonObject:
+    @property
+    def dtype_of_vae(self) -> str:
+        """The number format of the VAE, as `hv15.precision.pick_encoder_dtype` takes it."""
+        return self.vae_dtype or self.dtype
+
+    @property
+    def _own_vae_dtype(self) -> JsonObject:
+        """An entry for the VAE's number format, if it is not the transformer's."""
+        return {} if self.dtype_of_vae == self.dtype else {"vae_dtype": self.vae_dtype}
+
+    def denoising(self, trained: str | None, text: str, low: JsonObject | None = None) -> JsonObject:
         """Return everything on which the latents depend, without names and paths.
 
         Args:
             trained: digest of what the trained LoRA is made from; included only if the sample uses that LoRA.
             text: digest of the models and settings that encode the prompts.
+            low: what the latents of the sample depend on that this one enlarges; None if there is none, or if
+                `enlarges` names a file.
         """
         settings = {name: value for name, value in self.to_json().items() if name not in _NOT_DENOISED}
         for name, default in _LATER.items():  # so that what was sampled before they were there stays valid
@@ -150,16 +167,18 @@ class SampleSpec:
             "format": formats.DENOISING,
             "condition_format": formats.CONDITION if i2v else None,
             **settings,
+            **(self._own_vae_dtype if "vae" in roles else {}),
             "image": self.image.fingerprint if self.image else None,
             "loras": loras,
             "models": models,
             "text": text,
             "trained": trained if self.lora_multiplier is not None else None,
+            **({} if low is None else {LOW: low}),
         }
 
-    def decoding(self, trained: str | None, text: str) -> JsonObject:
+    def decoding(self, trained: str | None, text: str, low: JsonObject | None = None) -> JsonObject:
         """Return everything on which the pixels depend: the latents, and how they are decoded."""
-        return self.decoding_of(self.denoising(trained, text))
+        return self.decoding_of(self.denoising(trained, text, low))
 
     def decoding_of(self, latents: JsonObject) -> JsonObject:
         """Return everything on which the pixels depend that are decoded from latents, given what those depend on."""
@@ -172,6 +191,7 @@ class SampleSpec:
             "vae_sample_size": self.vae_sample_size,
             "vae_tile_overlap": self.vae_tile_overlap if self.vae_sample_size and not seamless else None,
             **({"vae_seamless_tiles": True} if seamless else {}),
+            **self._own_vae_dtype,
         }
 
     def conditioning(self) -> JsonObject:
@@ -182,6 +202,7 @@ class SampleSpec:
             "size": [self.height, self.width],
             **({"enlarged_to": self.enlarges.resolution} if self.enlarges else {}),
             "dtype": self.dtype,
+            **self._own_vae_dtype,
             "vae": self.models["vae"],
             "image_encoder": self.models.get("image_encoder"),
         }
@@ -193,7 +214,9 @@ class SampleSpec:
 
     def to_json(self) -> JsonObject:
         """Return the spec as plain JSON values, which `from_json` reads."""
-        return parse_object(json.dumps(dataclasses.asdict(self)))
+        # `dataclasses.asdict` of the whole takes ten times as long, and a plan asks for thousands.
+        shallow = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return parse_object(json.dumps(shallow | {"models": dict(self.models)}, default=dataclasses.asdict))
 
     def to_text(self) -> str:
         """Return the spec as one line of JSON, for metadata; equal specs give equal bytes."""
@@ -218,6 +241,14 @@ class SampleSpec:
         except ValidationError as error:
             wrong = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
             raise UserError.at(source, f"not a sample: wrong values: {', '.join(wrong)}", hint=_MADE_AGAIN) from error
+
+    def at_strength(self, factor: float) -> SampleSpec:
+        """Return the same sample with all LoRAs at a factor of their strengths; at 0 it has none."""
+        if factor == 1.0:
+            return self
+        loras = (dataclasses.replace(each, multiplier=each.multiplier * factor) for each in self.loras if factor)
+        trained = None if self.lora_multiplier is None or not factor else self.lora_multiplier * factor
+        return dataclasses.replace(self, loras=tuple(loras), lora_multiplier=trained)
 
     def without_trained_lora(self, name: str) -> SampleSpec:
         """Return the same sample, from the same noise, under another name and without the trained LoRA."""

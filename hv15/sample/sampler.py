@@ -134,19 +134,20 @@ class Sampler:
         vision: Tensor | None,
         metadata: Mapping[str, str],
         *,
+        low: Tensor | None = None,
         watcher: SampleWatcher | None = None,
     ) -> None:
         """Make a sample and write its latents, unscaled float32 [C, F', h, w], unless another rank does.
 
         Args:
-            text, negative, first, vision, watcher: see `latents`.
+            text, negative, first, vision, low, watcher: see `latents`.
             metadata: what the file says about how it was made; what `settled` returns is added.
 
         Raises:
             UserError: as `latents`, or the file cannot be written.
         """
         spec = self.settled(spec, loras, text, negative)
-        latents = self.latents(spec, loras, text, negative, first, vision, watcher=watcher)
+        latents = self.latents(spec, loras, text, negative, first, vision, low, watcher=watcher)
         if self.writes:
             write_tensors(output, {"latents": unscale(latents)[0]}, {**metadata, SAMPLE: spec.to_text()})
 

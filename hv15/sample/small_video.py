@@ -140,6 +140,6 @@ def small_latents(
     if video.latents is not None:
         return video.latents[None].float()
     where = pick_device(device)
-    vae = load_vae(vae_path, dtype=pick_encoder_dtype(spec.dtype, where), device=where, patch_conv=patch_conv)
+    vae = load_vae(vae_path, dtype=pick_encoder_dtype(spec.dtype_of_vae, where), device=where, patch_conv=patch_conv)
     frames = torch.from_numpy(read_frames(video))[None].to(where)  # (1, F, H, W, 3)
     return encode_clips(vae, frames, spec.vae_sample_size, spec.vae_tile_overlap).float().cpu()

@@ -16,11 +16,14 @@ from einops import rearrange
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.models.latents import low_resolution_channels
+from hv15.grid import video_size
+from hv15.models.latents import low_resolution_channels, scale
 from hv15.models.super_resolution import NOISE
 from hv15.models.upsampler_files import load_upsampler
 from hv15.noise.levels import TIMESTEPS
+from hv15.sample.files import read_latents
 from hv15.sample.noise import low_resolution_noise
+from hv15.sample.prompts import SampleSpec
 
 
 @dataclass(frozen=True)
@@ -58,21 +61,62 @@ def with_noise(latents: Tensor, noise: Tensor) -> Tensor:
     return (1 - NOISE) * latents.bfloat16().float() + NOISE * noise.float()
 
 
-@torch.no_grad()
-def upsampled(latents: Tensor, rows: int, columns: int, path: Path, device: torch.device) -> Tensor:
-    """Enlarge latents [B, C, F', h, w] with the latent upsampler of a file: float32 [B, C, F', rows, columns], on CPU.
+def small_sample(spec: SampleSpec, path: Path | None) -> tuple[Tensor, SampleSpec]:
+    """Read what a sample of super resolution enlarges.
+
+    Returns:
+        Its latents in the transformer's scale, float32 [1, C, F', h, w], and its spec.
 
     Raises:
-        UserError: the file cannot be loaded or is for latents of another model, or the result is not finite.
+        UserError: there is no such file, or it is of another size.
     """
-    upsampler = load_upsampler(path, device=device)
-    if upsampler.channels != latents.shape[1]:
-        raise UserError.at(
-            path,
-            f"corrects latents of {upsampler.channels} channels, but these have {latents.shape[1]}",
-            hint="set models.upsampler to a model that belongs to the VAE",
-        )
-    found = upsampler(resized(latents.to(device), rows, columns)).cpu()
-    if not bool(torch.isfinite(found).all()):
-        raise UserError.at(path, "returned NaN or infinity", hint="download it again")
-    return found
+    if path is None or spec.enlarges is None:
+        raise UserError(f"{spec.name}: nothing is enlarged", hint="name the latents of the small sample with --low")
+    latents, small, _ = read_latents(path)
+    found, wanted = video_size(*latents.shape[1:]), (spec.frames, spec.enlarges.height, spec.enlarges.width)
+    if found != wanted:
+        sizes = ", but {} enlarges {} frames of {} x {}".format(spec.name, *wanted)
+        raise UserError.at(path, "{} frames of {} x {}".format(*found) + sizes, hint="start the run again")
+    return scale(latents[None].float()), small
+
+
+class LatentEnlarger:
+    """A latent upsampler in memory, which enlarges latents one after the other.
+
+    Raises:
+        UserError: its file cannot be loaded.
+    """
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self._path, self._device = path, device
+        self._upsampler = load_upsampler(path, device=device)
+
+    @torch.no_grad()
+    def __call__(self, latents: Tensor, rows: int, columns: int) -> Tensor:
+        """Enlarge latents [B, C, F', h, w] to float32 [B, C, F', rows, columns], on the CPU.
+
+        Raises:
+            UserError: the upsampler is for latents of another model, or the result is not finite.
+        """
+        if self._upsampler.channels != latents.shape[1]:
+            raise UserError.at(
+                self._path,
+                f"corrects latents of {self._upsampler.channels} channels, but these have {latents.shape[1]}",
+                hint="set models.upsampler to a model that belongs to the VAE",
+            )
+        found = self._upsampler(resized(latents.to(self._device), rows, columns)).cpu()
+        if not bool(torch.isfinite(found).all()):
+            raise UserError.at(self._path, "returned NaN or infinity", hint="download it again")
+        return found
+
+
+def upsampled(latents: Tensor, rows: int, columns: int, path: Path, device: torch.device) -> Tensor:
+    """Enlarge latents [B, C, F', h, w] with the latent upsampler of a file, as `LatentEnlarger` does.
+
+    Returns:
+        float32 [B, C, F', rows, columns], on the CPU.
+
+    Raises:
+        UserError: as `LatentEnlarger`.
+    """
+    return LatentEnlarger(path, device)(latents, rows, columns)

@@ -1,4 +1,4 @@
-"""Pictures of a training's records, by matplotlib: loss, validation, both by noise level, learning rate."""
+"""Pictures of a training's records, by matplotlib: loss, validation, learning rate, gradients, memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from hv15.records.metrics import (
     read_records,
 )
 from hv15.train.smoothed import SmoothedLoss
+from hv15.units import GIB
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_POINTS = 1000
 """Of a line; more steps are averaged in groups of equal size."""
@@ -32,6 +34,37 @@ class Line(NamedTuple):
     values: Sequence[float]
 
 
+class TrainingCurve(NamedTuple):
+    """A chart of a training."""
+
+    title: str
+    draw: Callable[[Axes], None]
+
+
+def curves_of(metrics: Path) -> dict[str, TrainingCurve]:
+    """Return the charts of what a metrics file has, by name; none if it has no steps.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    records = list(read_records(metrics))
+    steps = [record for record in records if isinstance(record, StepRecord)]
+    validations = [record for record in records if isinstance(record, ValidationRecord)]
+    if not steps:
+        return {}
+    curves = {"loss": TrainingCurve("Loss", lambda axes: _draw_loss(axes, steps, validations))}
+    if any(record.loss_by_quantile for record in validations):
+        curves["validation_by_sigma"] = TrainingCurve(
+            "Validation by noise level", lambda axes: _draw_validation_by_sigma(axes, validations)
+        )
+    return curves | {
+        "loss_by_sigma": TrainingCurve("Loss by noise level", lambda axes: _draw_loss_by_sigma(axes, steps)),
+        "learning_rate": TrainingCurve("Learning rate", lambda axes: _draw_learning_rate(axes, steps)),
+        "gradient_norm": TrainingCurve("Gradient norm", lambda axes: _draw_gradient_norm(axes, steps)),
+        "memory": TrainingCurve("Memory", lambda axes: _draw_memory(axes, steps)),
+    }
+
+
 def draw_curves(metrics: Path, folder: Path) -> list[Path]:
     """Draw what a metrics file has, each chart as a PNG and an SVG in a folder; return the files.
 
@@ -41,19 +74,27 @@ def draw_curves(metrics: Path, folder: Path) -> list[Path]:
         OSError: the file cannot be read.
         UserError: a picture cannot be written.
     """
-    records = list(read_records(metrics))
-    steps = [record for record in records if isinstance(record, StepRecord)]
-    validations = [record for record in records if isinstance(record, ValidationRecord)]
-    if not steps:
-        return []
-    charts: dict[str, Callable[[Axes], None]] = {
-        "loss": lambda axes: _draw_loss(axes, steps, validations),
-        "loss_by_sigma": lambda axes: _draw_loss_by_sigma(axes, steps),
-        "learning_rate": lambda axes: _draw_learning_rate(axes, steps),
-    }
-    if any(record.loss_by_quantile for record in validations):
-        charts["validation_by_sigma"] = lambda axes: _draw_validation_by_sigma(axes, validations)
-    return [path for name, draw in charts.items() for path in _save(draw, folder / name)]
+    return [path for name, curve in curves_of(metrics).items() for path in _save(curve, folder / name)]
+
+
+def draw_figure(curve: TrainingCurve, size: tuple[float, float]) -> Figure:
+    """Draw a chart of this width and height in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    curve.draw(axes)
+    axes.set_xlabel("step")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def level_colours(count: int) -> list[str]:
+    """Return the colours of so many noise levels, from the least noise to the most, as #rrggbb."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps["viridis"](0.95 * number / (count - 1))) for number in range(count)]
 
 
 def thinned(line: Line, most: int = MOST_POINTS) -> Line:
@@ -85,18 +126,14 @@ def _draw_loss(axes: Axes, steps: Sequence[StepRecord], validations: Sequence[Va
 
 
 def _draw_loss_by_sigma(axes: Axes, steps: Sequence[StepRecord]) -> None:
-    from matplotlib import colormaps
-
-    colours = colormaps["viridis"]
+    colours = level_colours(SIGMA_BINS)
     for number in range(SIGMA_BINS):
         found = [(record.step, loss) for record in steps if (loss := record.loss_by_sigma[number]) is not None]
         if found:
             smooth, (at, losses) = SmoothedLoss(), zip(*found, strict=True)
             line = thinned(Line(at, [smooth.update(loss) for loss in losses]))
-            share = number / (SIGMA_BINS - 1)
-            axes.plot(
-                *line, color=colours(0.95 * share), label=f"{number / SIGMA_BINS:g} to {(number + 1) / SIGMA_BINS:g}"
-            )
+            label = f"{number / SIGMA_BINS:g} to {(number + 1) / SIGMA_BINS:g}"
+            axes.plot(*line, marker="o" if len(found) == 1 else "", color=colours[number], label=label)
     axes.set_ylabel(f"loss, running mean ({SMOOTHING:g})")
     figure = axes.get_figure()
     assert figure is not None
@@ -105,14 +142,11 @@ def _draw_loss_by_sigma(axes: Axes, steps: Sequence[StepRecord]) -> None:
 
 def _draw_validation_by_sigma(axes: Axes, validations: Sequence[ValidationRecord]) -> None:
     """Draw a line for each noise level, and a dotted one of the clips that are trained on."""
-    from matplotlib import colormaps
-
-    colours = colormaps["viridis"]
+    colours = level_colours(QUANTILE_COUNT)
     for level in range(QUANTILE_COUNT):
         label = f"{(level + 1) / (QUANTILE_COUNT + 1):g}"
         if level < len(validations[-1].sigmas):
             label += f" ({validations[-1].sigmas[level]:.2f})"
-        colour = colours(0.95 * level / (QUANTILE_COUNT - 1))
         for style, name, values in (
             ("o-", label, [record.loss_by_quantile for record in validations]),
             ("o:", None, [record.trained_loss_by_quantile for record in validations]),
@@ -124,7 +158,7 @@ def _draw_validation_by_sigma(axes: Axes, validations: Sequence[ValidationRecord
                 if level < len(losses) and (loss := losses[level]) is not None
             ]
             if points:
-                axes.plot(*zip(*points, strict=True), style, color=colour, markersize=4, label=name)
+                axes.plot(*zip(*points, strict=True), style, color=colours[level], markersize=4, label=name)
     axes.set_ylabel("validation loss; dotted: trained clips")
     figure = axes.get_figure()
     assert figure is not None
@@ -138,14 +172,27 @@ def _draw_learning_rate(axes: Axes, steps: Sequence[StepRecord]) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _save(draw: Callable[[Axes], None], stem: Path) -> list[Path]:
-    from matplotlib.figure import Figure
+def _draw_gradient_norm(axes: Axes, steps: Sequence[StepRecord]) -> None:
+    good = [(record.step, record.grad_norm) for record in steps if record.grad_norm is not None]
+    axes.plot(*thinned(Line([step for step, _ in good], [norm for _, norm in good])), color="tab:blue", linewidth=0.8)
+    axes.set_ylabel("gradient norm before clipping")
+    axes.set_ylim(bottom=0)
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    draw(axes)
-    axes.set_xlabel("step")
-    axes.spines[["top", "right"]].set_visible(False)
+
+def _draw_memory(axes: Axes, steps: Sequence[StepRecord]) -> None:
+    numbers = [record.step for record in steps]
+    for label, colour, values in (
+        ("peak", "tab:orange", [record.memory_peak / GIB for record in steps]),
+        ("after the step", "tab:blue", [record.memory / GIB for record in steps]),
+    ):
+        axes.plot(*thinned(Line(numbers, values)), color=colour, label=label)
+    axes.set_ylabel("memory in GiB")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+
+
+def _save(curve: TrainingCurve, stem: Path) -> list[Path]:
+    figure = draw_figure(curve, (8, 4.5))
     paths = [stem.with_suffix(suffix) for suffix in FORMATS]
     for path in paths:
         save_figure(figure, path)

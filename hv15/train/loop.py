@@ -141,6 +141,8 @@ class Trainer:
     """What also runs when a file asks for it, and takes long: the state is saved before it."""
     stopping: Stopping = field(default_factory=Stopping)
     """Ends the training early."""
+    until: int | None = None
+    """The step after which it stops as if it were asked to; None: none."""
     begin: Callable[[], SavedState] | None = None
     """Returns what the training starts from; None: from the network as it is, at step 0."""
 
@@ -220,6 +222,7 @@ class Trainer:
             self._since = perf_counter()
             for step in range(start, total):
                 unread.append(self._queue(step, examples, requests))
+                stop = stop or step + 1 == self.until
                 due = self._is_due(step + 1)
                 while len(unread) > (0 if due or stop or save or sample or trouble else self.read_behind):
                     record, warnings, asked = self._read_back(unread.pop(0))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 
@@ -13,11 +11,11 @@ import hv15
 from hv15.cache.batches import TrainingItem
 from hv15.config import Settings, TrainSettings
 from hv15.grid import video_size
-from hv15.home import clone
+from hv15.home import git_commit
 from hv15.lora import kohya_metadata
 from hv15.models import DiTConfig
 from hv15.records.json_values import Json, JsonObject, as_object
-from hv15.records.metadata import CONFIG, EPOCHS, MADE_FROM, SEGMENTS, SHIFT, STEPS, TASK, VERSIONS
+from hv15.records.metadata import CONFIG, DEVICE, EPOCHS, MADE_FROM, SEGMENTS, SHIFT, STEPS, TASK, VERSIONS
 from hv15.train.told_config import told_config
 
 
@@ -29,6 +27,7 @@ def lora_metadata(
     step: int,
     epochs: float,
     base: DiTConfig,
+    device: str,
     base_name: str | None = None,
     segments: Sequence[JsonObject] = (),
 ) -> dict[str, str]:
@@ -39,6 +38,7 @@ def lora_metadata(
     strings are JSON.
 
     Args:
+        device: as `device_name` returns it.
         segments: of a LoRA that several trainings made, this one included (`hv15.train.segments`); empty for one.
     """
     train = settings.train
@@ -60,7 +60,7 @@ def lora_metadata(
         num_train_items=len(items),
     )
     chain = {SEGMENTS: _json([*segments])} if segments else {}
-    return {**known, **_own_metadata(settings, spec, items, step, epochs), **chain}
+    return {**known, **_own_metadata(settings, spec, items, step, epochs), DEVICE: device, **chain}
 
 
 def _network_args(train: TrainSettings) -> dict[str, Json]:
@@ -99,22 +99,14 @@ def _own_metadata(
     }
 
 
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, such as "NVIDIA H200"; "cpu" for any processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the programs on which the numbers depend."""
     return {"hv15": hv15.__version__, "torch": torch.__version__}
-
-
-@cache
-def git_commit() -> str | None:
-    """Return the commit of the clone that this package runs from; None for an installed wheel."""
-    root = clone()
-    if root is None or not (root / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 def _json(value: object) -> str:

@@ -6,14 +6,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from hv15.atomic import write_json
 from hv15.cache.batches import Readable, Stores, TrainingItem
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
@@ -36,7 +34,7 @@ from hv15.train.gradient_sum import GradientSum
 from hv15.train.loop import BetweenSteps, LoopSettings, Trainer
 from hv15.train.lora_writer import LoRAWriter
 from hv15.train.losses import LossFunction
-from hv15.train.metadata import lora_metadata
+from hv15.train.metadata import device_name, lora_metadata
 from hv15.train.moving_average import MovingAverage
 from hv15.train.networks import make_network
 from hv15.train.optimizer_step import OptimizerStep
@@ -72,6 +70,7 @@ def train(
     dit_path: Path,
     held_out: Sequence[TrainingItem] = (),
     previews: PreviewPlan | None = None,
+    until: int | None = None,
 ) -> None:
     """Train a LoRA, or resume the training of an earlier call with the same spec, and write it to `output`.
 
@@ -83,10 +82,11 @@ def train(
         dit_path: the base model's file or folder.
         held_out: what is not trained on but measured; none without validation.
         previews: what can be sampled while it trains.
+        until: the step after which it stops as if it were asked to; None: it trains to its end.
 
     Raises:
         UserError: any problem that a user can fix; saved states are kept.
-        SystemExit: code 3 after SIGTERM or Ctrl-C; the state is saved, and the same call resumes it.
+        SystemExit: code 3 after SIGTERM, Ctrl-C or the step `until`; the state is saved, and the same call resumes it.
     """
     check_items(settings.train, [*items, *held_out], stores)
     accelerator = make_accelerator(settings.runtime.device)
@@ -107,6 +107,7 @@ def train(
         base_name=dit_path.name,
         held_out=held_out,
         previews=previews,
+        until=until,
     )
 
 
@@ -122,6 +123,7 @@ def train_dit(
     base_name: str | None = None,
     held_out: Sequence[TrainingItem] = (),
     previews: PreviewPlan | None = None,
+    until: int | None = None,
 ) -> None:
     """Do the same as `train` with a base model in memory, on the accelerator's device; the model is not changed.
 
@@ -133,7 +135,7 @@ def train_dit(
     folder = output.parent / paths.training.name
     check_processes(options, accelerator.num_processes)
     record, origin = TrainingRecord(past_of(options, spec), settings.dump()), Origin.of_spec(spec)
-    batches = make_batches(options, items, origin)
+    device, batches = device_name(accelerator.device), make_batches(options, items, origin)
     total = batches.total_steps(options.max_train_steps, options.max_train_epochs)
     if origin is not None:
         refuse_finished(origin, total)
@@ -153,6 +155,7 @@ def train_dit(
                 step=step,
                 epochs=batches.epochs(step),
                 base=dit.config,
+                device=device,
                 base_name=base_name,
                 segments=() if origin is None else (*TrainingRecord.load(folder).segments, segment(origin)),
             )
@@ -201,6 +204,7 @@ def train_dit(
             observers=observers,
             on_request=on_request,
             stopping=stopping,
+            until=until,
             begin=None
             if origin is None
             else partial(
@@ -222,7 +226,7 @@ def train_dit(
             accelerator.wait_for_everyone()
             writer.write(output, trainer.resume())
             summary = summarise(folder / paths.metrics.name, accelerator.device)
-            write_json(folder / paths.summary.name, asdict(summary))
+            summary.write(folder / paths.summary.name)
     losses = f"loss {summary.loss_first:.4f} at the start, {summary.loss_last:.4f} at the end"
     print(f"{losses} (each the mean over a tenth of the steps)", file=sys.stderr)
     if (lowest := stopping.standing).best_loss is not None:

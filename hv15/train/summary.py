@@ -1,43 +1,20 @@
-"""summary.json: the results of a whole training."""
+"""Sums up a whole training from its metrics (`hv15.records.summary`)."""
 
 from __future__ import annotations
 
 import platform
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from hv15.records.metrics import StepRecord, read_steps
+from hv15.records.summary import TrainingSummary
 from hv15.train.metadata import versions
 
 SHARE = 0.1
 """The fraction of the steps, at the start and at the end, over which losses are averaged."""
-
-
-@dataclass(frozen=True)
-class TrainingSummary:
-    """The only result of a training that contains times, so that all others are equal for equal trainings."""
-
-    steps: int
-    skipped_steps: int
-    """How many of the steps changed nothing, because their numbers were not finite."""
-    epochs: float
-    loss_first: float
-    """Mean over the first tenth of the steps; if all clips were regularisation, of the difference to the prediction
-    without the LoRA."""
-    loss_last: float
-    """Mean over the last tenth of the steps."""
-    train_seconds: float
-    data_wait_seconds: float
-    memory_peak: float
-    """Bytes."""
-    finished: float
-    """Seconds since 1970."""
-    device: str
-    versions: dict[str, str]
 
 
 def summarise(metrics: Path, device: torch.device) -> TrainingSummary:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from hv15.config.cache import CacheSettings
 from hv15.config.fields import affects
 from hv15.config.runtime import RuntimeSettings
 from hv15.config.section import Affects, Section
@@ -30,6 +31,8 @@ def told_config(config: Mapping[str, Json], made_from: Mapping[str, Json], end: 
     told = dict(config)
     if "runtime" in config:
         told["runtime"] = _without(config["runtime"], RuntimeSettings, _UNTOLD)
+    if "cache" in config:
+        told["cache"] = _without(config["cache"], CacheSettings, _UNTOLD)
     train = _without(config.get("train"), TrainSettings, _UNTOLD)
     if not isinstance(train, dict):
         return told

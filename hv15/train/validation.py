@@ -1,8 +1,9 @@
 """The loss on clips that are not trained on, and beside it on as many that are: the gap shows what is only memorised.
 
-- It measures pairs of a clip and a noise level. The levels are the quantiles 0.1 to 0.9 of those of the training. Each
-  pair has its own noise, the same at every step and in every training, so the losses of different steps and trainings
-  can be compared. Clips are used as they are: a batch of one, with their captions and masks, without any dropout.
+- It measures pairs of a clip and a noise level. The levels are the quantiles 0.1 to 0.9 of those of the training, or
+  0.1 to 0.9 themselves (`train.validation.noise_levels`). Each pair has its own noise, the same at every step and in
+  every training, so the losses of different steps can be compared, and those of trainings with the same levels. Clips
+  are used as they are: a batch of one, with their captions and masks, without any dropout.
 - Regularisation clips are left out.
 - If both image-to-video and text-to-video are trained, each pair is measured as both.
 - Nothing here draws from a random state or changes a weight: a training with validations gives the same LoRA.
@@ -28,9 +29,11 @@ from torch import Tensor
 from hv15.background import Background
 from hv15.cache.batches import Stores, TrainingItem, read_batch, read_masks
 from hv15.config import Settings
+from hv15.config.training.validation import OF_TRAINING
 from hv15.lora import LoRANetwork
 from hv15.models import DiT
 from hv15.models.latents import scale
+from hv15.noise.distributions import Uniform
 from hv15.records.metadata import VALIDATION_LOSS
 from hv15.records.metrics import QUANTILE_COUNT, ValidationRecord
 from hv15.train.examples import Example
@@ -261,7 +264,8 @@ def make_validation(
         best: the file of the LoRA with the lowest loss.
     """
     options = settings.train
-    asked, distribution = options.validation, options.distribution()
+    asked = options.validation
+    distribution = options.distribution() if asked.noise_levels == OF_TRAINING else Uniform()
     over_processes = step.over_processes
     every_n_steps = asked.interval(
         batches.stream.samples_per_batch * batches.batches_per_step,

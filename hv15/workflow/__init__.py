@@ -1,48 +1,63 @@
 """What the Snakefile asks for: files, inputs and messages. The rules themselves only name files.
 
-- stages: every job, with what its product has to be made from
+- stages, stage: every job, with what its product has to be made from
 - made_from: what the products record about how they were made
 - planner: what has to run, and how Snakemake is made to agree
 - shards: jobs that make several samples
 - why: the reasons, in words
 - outcome: what becomes of the training that is there, in words
+- twins: what several experiments have in common is made once
+- former: what was made before an experiment was renamed
+- rule_names: the file names and messages of the rules
+- comparing: the comparison of the experiments
+- command_line: what Snakemake's own command line changes
 - job_environment: where the jobs find this hv15
+- refusals: how Snakemake ends where a person has to put something right
+- job_resources: what the jobs ask an executor for
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shlex
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.register import register
-from hv15.choices import Role, TransformerSection, roles_of
+from hv15.choices import PlannedJob, TransformerSection
 from hv15.collection import paused_collection
-from hv15.config.yaml_file import read_yaml
 from hv15.environment import RUN_VARIABLE, SAFE_PATH
 from hv15.errors import UserError, of_the_system
 from hv15.gpus import gpu_jobs
 from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
-from hv15.project.products import lora_files, sample_files, sheet_samples
-from hv15.records.json_values import Json
-from hv15.records.paths import EncodedKind, ProjectPaths, manifest_name
+from hv15.project.remote import fetch_missing
+from hv15.records.json_values import Json, RecordError
+from hv15.records.paths import ProjectPaths
+from hv15.records.rules import Rule
+from hv15.records.spec import Spec
+from hv15.records.stage_names import rule_of, run_of, run_of_folder, run_of_wildcards, stage_of_run, within_run
+from hv15.records.twins import TWIN, twin_files
 from hv15.runs.control import note_on_lock, refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
+from hv15.workflow.command_line import FROM, changed_settings, without_reproduction
+from hv15.workflow.comparing import asks_for_comparison, comparison_stage, is_compared
+from hv15.workflow.former import former_stages
 from hv15.workflow.job_environment import find_command, name_source
+from hv15.workflow.job_resources import JobResources, Resource
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.parallel_jobs import sampling_jobs
-from hv15.workflow.planner import Planner, refuse_folders
+from hv15.workflow.planner import ALL, EXPERIMENTS, Planner, refuse_folders
+from hv15.workflow.refusals import end_with
+from hv15.workflow.rule_names import Formatter, RuleNames, relative, run_of_target, stage_of_wildcards
 from hv15.workflow.shards import SHARDS
-from hv15.workflow.stages import Stage, StageBuilder
+from hv15.workflow.stage import Stage
+from hv15.workflow.stages import StageBuilder
 from hv15.workflow.why import Reasons
 
 if TYPE_CHECKING:
@@ -60,23 +75,23 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         config: what the command line gave: `--config` values, merged over the config file if one was named.
 
     Raises:
-        snakemake.exceptions.WorkflowError: anything a user can put right, in one message.
+        SystemExit: anything a user can put right was said, in one message (`hv15.workflow.refusals`).
     """
-    from snakemake.exceptions import WorkflowError
-
     recorder = record_events(workflow)
+    config, asked = without_reproduction(config)
     files = [Path(file) for file in workflow.overwrite_configfiles]
     try:
-        file = _relative(files[0]) if files else ProjectPaths().config
-        project = Project(file, _changes(file, config) if files else config)
-        opened = WorkflowProject(project, workflow)
+        file = relative(files[0]) if files else ProjectPaths().config
+        project = Project(file, changed_settings(file, config) if files else config)
+        opened = WorkflowProject(project, workflow, asked)
         if recorder is not None:
-            recorder.why = opened.reason
+            recorder.why, opened.refused = opened.reason, recorder.refused
         os.environ.update(project.environment)  # through it, the jobs' commands find the same project
         os.environ[SAFE_PATH] = "1"
         name_source(workflow)
         find_command()
         if workflow.is_main_process:
+            fetch_missing(project)
             with paused_collection():
                 opened.check()
     except (UserError, OSError) as error:
@@ -84,9 +99,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
             if error.filename is None:
                 raise
             error = of_the_system(error)
-        if recorder is not None:
-            recorder.refused(error)
-        raise WorkflowError(str(error)) from None
+        end_with(workflow, error, recorder.refused if recorder is not None else None)
     return opened
 
 
@@ -97,9 +110,25 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
         UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
     """
     with paused_collection():
-        refuse_beforehand(project, missing=False)
-        stages = _stages(project, of_checkpoints=_are_of_checkpoints(targets))
-        return Planner(project.paths, stages, targets=targets, dry_run=dry_run, devices=devices)
+        runs, compares = asked_runs(project, targets), _compares(project, targets)
+        stages = _stages(runs, of_checkpoints=_are_of_checkpoints(targets), compares=compares)
+        return Planner(ProjectPaths(project.root), stages, targets=targets, dry_run=dry_run, devices=devices)
+
+
+def asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
+    """The base config, and the experiments that targets belong to.
+
+    Raises:
+        ConfigError: the settings of one of them are wrong.
+    """
+    names = project.experiments
+    asked = {run_of_target(target, names) for target in targets}
+    if EXPERIMENTS in targets or asks_for_comparison(targets):
+        if not names:
+            raise UserError("the config has no experiments", hint="name some in `experiments:`, or set a `sweep:`")
+        asked |= {*names}
+        project.check_experiments()
+    return [project.experiment(name) for name in ("", *names) if not name or name in asked]
 
 
 def _are_of_checkpoints(targets: Collection[str]) -> bool:
@@ -107,34 +136,65 @@ def _are_of_checkpoints(targets: Collection[str]) -> bool:
     return any("checkpoint" in target for target in targets)
 
 
-def _stages(project: Project, *, of_checkpoints: bool = False) -> list[Stage]:
-    refuse_folders(project.paths)
-    reader = MadeFromReader(project.paths.recorded_products)
-    complete = CompleteEncodings(project.paths.complete_encodings)
-    stages = list(StageBuilder(project, reader, complete).stages(of_checkpoints=of_checkpoints))
+def _compares(project: Project, targets: Collection[str]) -> bool:
+    """Whether the experiments are compared: if all of them are asked for, or the comparison itself."""
+    return is_compared(project.experiments) and (EXPERIMENTS in targets or asks_for_comparison(targets))
+
+
+def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False, compares: bool = False) -> list[Stage]:
+    """The stages of several runs of a project, of which the first is the base config.
+
+    Args:
+        of_checkpoints: also the samples of single steps.
+        compares: also the comparison of the others with one another.
+
+    Raises:
+        UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
+    """
+    base = runs[0]
+    reader = MadeFromReader(base.paths.recorded_products)
+    complete = CompleteEncodings(base.paths.complete_encodings)
+    stages = list[Stage]()
+    for run in runs:
+        with said_of(run.run):
+            refuse_folders(run.paths)
+            refuse_beforehand(run, missing=False)
+            stages += StageBuilder(run, reader, complete).stages(of_checkpoints=of_checkpoints)
+    former = former_stages(base.root, base.experiments, stages, reader) if base.experiments else ()
+    stages = [*former, *stages]
+    if compares:
+        stages.append(comparison_stage(base, runs[1:], reader))
     reader.save()
     complete.save()
-    project.save_caches()
+    base.save_caches()
     return stages
 
 
-class ReasonFormatter:
-    """Gives the reasons of the stage that is named as the format specification: `{WHY:train}`."""
+@contextmanager
+def said_of(experiment: str) -> Iterator[None]:
+    """Name the experiment in errors about it.
 
-    def __init__(self, sentence: Callable[[str], str]) -> None:
-        self._sentence = sentence
+    Raises:
+        UserError: one was raised inside.
+    """
+    try:
+        yield
+    except UserError as error:
+        if not experiment or experiment in error.message:
+            raise
+        first, *lines = f"experiment {experiment}: {error.message}".split("\n")
+        raise UserError(first, lines=lines, hint=error.hint) from error
 
-    def __format__(self, stage: str) -> str:
-        return self._sentence(stage)
 
+class WorkflowProject(RuleNames):
+    """A project as the rules see it."""
 
-class WorkflowProject:
-    """A project as the rules see it; paths are relative to its folder, as Snakemake wants."""
-
-    def __init__(self, project: Project, workflow: Workflow) -> None:
-        self.project = project
-        self.paths = ProjectPaths(run=project.paths.run)
+    def __init__(self, project: Project, workflow: Workflow, reproduced: str = "") -> None:
+        super().__init__(project)
+        self._reproduced = reproduced
         self._workflow = workflow
+        self.refused: Callable[[UserError], None] | None = None
+        """Notes for the record of the run why nothing could be planned."""
 
     def check(self) -> None:
         """Check everything that can be checked before the jobs are planned. Only the main process does this.
@@ -149,6 +209,7 @@ class WorkflowProject:
         checks: tuple[Callable[[], object], ...] = (
             lambda: project.dataset.sources,
             lambda: project.samples,
+            lambda: project.enlarged,
             lambda: project.training_spec if project.settings.datasets else None,
             lambda: refuse_beforehand(project, missing=False),  # missing files are reported by the others
         )
@@ -162,11 +223,12 @@ class WorkflowProject:
             first, *others = "\n".join(said).split("\n")
             raise UserError(first, lines=others)
         register(project.cache, project.root)
-        _ = self._stages
+        if not self.has_experiments:
+            _ = self._stages
 
     @cached_property
     def _stages(self) -> list[Stage]:
-        return _stages(self.project)
+        return _stages([self.project])
 
     @cached_property
     def _planner(self) -> Planner:
@@ -186,14 +248,28 @@ class WorkflowProject:
         if not workflow.non_local_exec and "gpu" not in workflow.global_resources:
             workflow.register_resource("gpu", gpu_jobs(self.project.settings.runtime.device))
         targets = tuple(map(str, settings.targets)) if settings is not None else ()
-        stages = self._stages
-        if _are_of_checkpoints(targets) or not workflow.is_main_process:  # a job's own process has other targets
-            stages = _stages(self.project, of_checkpoints=True)
+        targets = targets or (ALL,)
+        of_checkpoints = _are_of_checkpoints(targets) or not workflow.is_main_process  # a job has other targets
+        if of_checkpoints or self.has_experiments:
+            with paused_collection():
+                runs = asked_runs(self.project, targets) if workflow.is_main_process else self._runs_of_jobs
+                compares = _compares(self.project, targets)
+                stages = _stages(runs, of_checkpoints=of_checkpoints, compares=compares)
+        else:
+            stages = self._stages
         devices = sampling_jobs(workflow, self.project.settings) if workflow.is_main_process else 0
-        planner = Planner(self.project.paths, stages, targets=targets, dry_run=bool(workflow.dryrun), devices=devices)
+        planner = Planner(self.shared, stages, targets=targets, dry_run=bool(workflow.dryrun), devices=devices)
         if workflow.is_main_process:
             planner.prepare()
         return planner
+
+    @property
+    def _runs_of_jobs(self) -> list[Project]:
+        """The base config, and the experiment that this process's job is for; Snakemake names it no targets."""
+        settings = self._workflow.dag_settings
+        jobs = settings.target_jobs if settings is not None else ()
+        asked = {run_of_wildcards(job.wildcards_dict) for job in jobs}
+        return [self.project.experiment(name) for name in ("", *self.project.experiments) if not name or name in asked]
 
     # -- inputs and words -------------------------------------------------------------------------------------------
 
@@ -201,16 +277,15 @@ class WorkflowProject:
         """The input function of a rule; `name` is its stage, with the wildcard in braces: `sample_video.{name}`."""
 
         def input_files(wildcards: Wildcards) -> dict[str, list[str]]:
-            from snakemake.exceptions import WorkflowError
             from snakemake.io import ancient
 
-            stage = name.format(**dict(wildcards.items()))
-            if not self._workflow.is_main_process and stage.partition(".")[0] in SHARDS:
-                return {"spec": [str(self.paths.spec(stage))]}  # it says all that the job has to know
+            stage = stage_of_wildcards(name, dict(wildcards.items()))
+            if not self._workflow.is_main_process and (known := self._known_inputs(stage)):
+                return known
             try:
                 named, plain = self._planner.inputs(stage)
             except UserError as error:
-                raise WorkflowError(str(error)) from None
+                end_with(self._workflow, error, self.refused)
             # A process that Snakemake starts for one job reads the Snakefile too, but decides nothing.
             if plain or not self._workflow.is_main_process:
                 return named
@@ -218,39 +293,54 @@ class WorkflowProject:
 
         return input_files
 
-    def reason(self, rule: str, wildcards: Mapping[str, str]) -> str:
+    @property
+    def lora_to_reproduce(self) -> str:
+        """The LoRA that `--config from=FILE` names.
+
+        Raises:
+            snakemake.exceptions.WorkflowError: it names none.
+        """
+        from snakemake.exceptions import WorkflowError
+
+        if not self._reproduced:
+            error = UserError("reproduce: which LoRA?", hint=f"snakemake reproduce --config {FROM}=FILE")
+            raise WorkflowError(str(error))
+        return self._reproduced
+
+    def _known_inputs(self, stage: str) -> dict[str, list[str]]:
+        """The inputs of a job whose spec says all that it has to know; none if it does not."""
+        path = ProjectPaths(run=run_of(stage)).spec(within_run(stage))
+        named = {"spec": [str(path)]}
+        if rule_of(stage) in SHARDS:
+            return named
+        try:
+            twin = twin_files(Spec.load(path).details)
+        except RecordError:
+            return {}
+        return named | {TWIN: [*map(str, twin)]} if twin else {}
+
+    def reason(self, stage: str) -> str:
         """Why a job runs, in words; "" if it is not a stage."""
-        name = ".".join([rule, *wildcards.values()])
-        return self._reasons.sentence(name)
+        if stage == Rule.REPRODUCE:
+            return "it was asked for"
+        return self._reasons.sentence(stage)
 
     @cached_property
-    def why(self) -> ReasonFormatter:
+    def why(self) -> Formatter:
         """The reasons of each stage, for its message. (In a param, a change of them would be a reason to run.)"""
 
-        def sentence(name: str) -> str:
+        def sentence(words: str) -> str:
+            folder, _, stage = words.rpartition(":")
+            name = stage_of_run(run_of_folder(folder), stage)
             return self._reasons.sentence(name) or "Snakemake's options ask for it"
 
-        return ReasonFormatter(sentence if self._workflow.is_main_process else lambda name: "")
+        return Formatter(sentence if self._workflow.is_main_process else lambda name: "")
 
     @cached_property
     def _reasons(self) -> Reasons:
         return Reasons(self.project, self._planner)
 
-    @property
-    def everything(self) -> list[str]:
-        """What is made unless something else is asked for: the LoRA, with all that belongs to it, or the samples."""
-        return [str(self.paths.lora)] if self.project.settings.datasets else self.samples
-
-    @property
-    def samples(self) -> list[str]:
-        """The files of all samples that people look at."""
-        project = self.project
-        files = [file for spec in project.samples.values() for file in sample_files(spec, self.paths)]
-        if sheet_samples(project.samples, self.paths):
-            files.append(self.paths.contact_sheet)
-        return [str(file) for file in files]
-
-    # -- names for the rules ----------------------------------------------------------------------------------------
+    # -- resources --------------------------------------------------------------------------------------------------
 
     @property
     def gpu(self) -> int:
@@ -262,65 +352,42 @@ class WorkflowProject:
         return lambda wildcards: 0 if self._only_takes(stage, wildcards) else self.gpu
 
     def _only_takes(self, stage: str, wildcards: Wildcards) -> bool:
-        """Whether a job here takes what was made for it. Another machine is asked for a GPU, in case that is lost."""
+        """Whether a job here takes or copies what is made. Another machine is asked for a GPU, in case that is lost."""
         here = self._workflow.is_main_process and not self._workflow.non_local_exec
-        return here and stage.format(**dict(wildcards.items())) in self._planner.shard_of
+        name = stage_of_wildcards(stage, dict(wildcards.items()))
+        return here and (name in self._planner.shard_of or self._planner.is_copied(name))
 
     def gpus(self, section: TransformerSection, stage: str = "") -> Callable[[Wildcards], int]:
-        """The GPUs of a job on a machine, where it may use several (`num_processes`, `context_parallel`).
+        """The GPUs of a job that may use several (`num_processes`, `context_parallel`), on all machines together.
 
         Never more than this machine has if the job runs here, so that it starts and says what it lacks.
         """
-        settings = self.project.settings
-        ranks = settings.train.gpus_per_machine if section == "train" else settings.sample.context_parallel
 
         def resource(wildcards: Wildcards) -> int:
             if stage and self._only_takes(stage, wildcards):
                 return 0
+            settings = self.project.experiment(run_of_wildcards(dict(wildcards.items()))).settings
+            ranks = settings.train.gpus if section == "train" else settings.sample.context_parallel
             here = not self._workflow.non_local_exec
             return self.gpu * (min(ranks, gpu_jobs(settings.runtime.device)) if here else ranks)
 
         return resource
 
-    def with_average(self, lora: Path) -> dict[str, str]:
-        """The file of a LoRA, and that of its moving average if the training makes one, by the outputs' names."""
-        return dict(zip(("lora", "average"), map(str, lora_files(self.project.settings.train, lora)), strict=False))
+    def resources(self, job: PlannedJob, stage: str = "") -> dict[str, Resource]:
+        """Memory and time of a rule's jobs, for executors that ask for them (`hv15.workflow.job_resources`)."""
+        return self._job_resources.resources(job, stage)
 
-    @property
-    def output_name(self) -> str:
-        """Beginning of the names of the LoRA's copies for other programs."""
-        return self.project.settings.convert.output_name
+    def threads(self, job: PlannedJob) -> Callable[[Wildcards], int]:
+        """The threads of a rule's jobs."""
+        return self._job_resources.threads(job)
 
-    @property
-    def source(self) -> str:
-        """Where the models come from: files, demo, hub."""
-        return self.project.settings.models.source
+    @cached_property
+    def _job_resources(self) -> JobResources:
+        def samples(stage: str) -> int:
+            shard = self._planner.shards.get(stage)
+            return 1 if shard is None else len(shard.samples)
 
-    def model_files(self, *roles: Role) -> list[str]:
-        """The model files that the workflow itself makes or downloads."""
-        return [str(_relative(path)) for role in roles for path in self.project.models.made(role)]
-
-    @property
-    def demo_files(self) -> list[str]:
-        """The files of the demo's models."""
-        return self.model_files(*roles_of("i2v"))
-
-    @property
-    def downloads(self) -> dict[Role, list[str]]:
-        """Role -> the files that are fetched from the Hub."""
-        roles = roles_of(self.project.settings.task) if self.source == "hub" else ()
-        return {role: self.model_files(role) for role in roles}
-
-    def manifest(self, kind: EncodedKind) -> str:
-        """The manifest of a shard, with the wildcard `shard`."""
-        encoding = next(each for each in self.project.encodings if each.kind == kind)
-        return str(_relative(encoding.folder / manifest_name("{shard}", encoding.shards)))
-
-    @property
-    def sample_pattern(self) -> str:
-        """Matches the names of this project's samples and previews, and nothing else."""
-        names = [*self.project.samples, *(each.name for each in self.project.previews)]
-        return "|".join(map(re.escape, dict.fromkeys(names))) or "(?!)"
+        return JobResources(self.project, self._workflow, samples)
 
 
 def refuse_living_run(root: Path) -> None:
@@ -350,28 +417,3 @@ def make_demo_clips(project: Project) -> None:
         for name, write in DEMO_FOLDERS.items():
             if project.root / name in missing:
                 write(project.root / name)
-
-
-def _changes(file: Path, config: Mapping[str, Json]) -> dict[str, Json]:
-    """The part of Snakemake's merged config that is not in the config file: what came from the command line."""
-    read_yaml(file)  # raises if something is wrong with it
-    base = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return _difference(base if isinstance(base, dict) else {}, config)
-
-
-def _difference(base: Mapping[str, Json], merged: Mapping[str, Json]) -> dict[str, Json]:
-    result: dict[str, Json] = {}
-    for key, value in merged.items():
-        below = base.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
-            if inner := _difference(below, value):
-                result[key] = inner
-        elif key not in base or below != value:
-            result[key] = value
-    return result
-
-
-def _relative(path: Path) -> Path:
-    """A path as the rules name it: from the working directory where that is possible."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else Path(relative)

@@ -32,7 +32,7 @@ class MadeFromReader:
         self._memory = Memory(memory, VERSION, "products are read again")
 
     def made_from(self, product: Path) -> JsonObject | None:
-        """Return what a .safetensors, .mp4 or .png file, or a folder of images was made from.
+        """Return what a .safetensors, .mp4, .png, .html or .md file, or a folder of images was made from.
 
         None when it is missing or torn, or holds no such record.
         """

@@ -7,7 +7,8 @@ sample is due, or Snakemake was told to make one that is not due, or memory was 
 targets are those of single samples, a stopped or failed job of a shard loses nothing that it has finished, and a sample
 that fails stops no other one.
 
-First images are shards of their own, because previews of the training need them.
+First images are shards of their own, because previews of the training need them, and so is super resolution, which has
+models of its own.
 """
 
 from __future__ import annotations
@@ -23,14 +24,22 @@ from hv15.records.outputs import LATENTS, OUTPUTS
 from hv15.records.paths import ProjectPaths
 from hv15.records.rules import Rule
 from hv15.records.shard import PARTS, ShardPart
-from hv15.workflow.stages import Found, Stage
+from hv15.records.stage_names import stage_of_run
+from hv15.records.twins import TWIN
+from hv15.workflow.stage import Found, Stage
 
 IMAGES: frozenset[str] = frozenset({Rule.SAMPLE_CONDITION})
 """The rules whose stages are made in shards of first images."""
-_DENOISING = {LATENTS.rule_of(None), LATENTS.rule_of("step")}
+_DENOISING = {LATENTS.rule_of(None), LATENTS.rule_of("step"), LATENTS.enlarging_rule}
 SAMPLES: frozenset[str] = frozenset(output.rule_of(step) for output in OUTPUTS for step in (None, "step"))
 """The rules whose stages are made in shards of samples: latents, and what is decoded from them."""
-SHARDS: dict[Rule, frozenset[str]] = {Rule.CONDITION_SHARD: IMAGES, Rule.SAMPLE_SHARD: SAMPLES}
+ENLARGED: frozenset[str] = frozenset(output.enlarging_rule for output in OUTPUTS)
+"""The same of samples that super resolution makes larger."""
+SHARDS: dict[Rule, frozenset[str]] = {
+    Rule.CONDITION_SHARD: IMAGES,
+    Rule.SAMPLE_SHARD: SAMPLES,
+    Rule.UPSAMPLE_SHARD: ENLARGED,
+}
 """For each rule of shards, the rules of the stages that it makes."""
 _SHOWN = 3
 """The most samples that are named."""
@@ -55,19 +64,19 @@ class Shard:
         return f"{', '.join(names[:-1])} and {names[-1]} are due"
 
 
-def make_shards(running: Iterable[Stage], devices: int, paths: ProjectPaths) -> list[Shard]:
+def make_shards(running: Iterable[Stage], devices: int, run: str = "") -> list[Shard]:
     """Divide the samples that are due among the devices. A device that would make only one needs no shard.
 
     Args:
         running: the stages that have to run, each after those that it reads from.
         devices: how many jobs compute at the same time; 0 means no shards.
-        paths: of the project.
+        run: the experiment that all of them are of; "" for the base config.
     """
-    found, stages = list[Shard](), list(running)
+    found, stages = list[Shard](), [stage for stage in running if TWIN not in stage.inputs]
     for rule, makers in SHARDS.items():
         due = _due([stage for stage in stages if stage.rule in makers])
         shares = [share for share in _divided(due, devices) if len(share) > 1]
-        found += [_shard(f"{rule}.{number}", share, paths) for number, share in enumerate(shares)]
+        found += [_shard(f"{rule}.{number}", share, run) for number, share in enumerate(shares)]
     return found
 
 
@@ -133,7 +142,7 @@ def _divided(samples: Sequence[_Sample], devices: int) -> list[list[_Sample]]:
     return [[samples[place] for place in sorted(share)] for share in shares]
 
 
-def _shard(name: str, samples: Sequence[_Sample], paths: ProjectPaths) -> Shard:
+def _shard(name: str, samples: Sequence[_Sample], run: str) -> Shard:
     stages = [stage for sample in samples for stage in sample.stages]
     own = {product for stage in stages for product in stage.products}
     inputs: dict[str, dict[Path, None]] = {}
@@ -141,9 +150,9 @@ def _shard(name: str, samples: Sequence[_Sample], paths: ProjectPaths) -> Shard:
         for key, files in stage.inputs.items():
             inputs.setdefault(key, {}).update(dict.fromkeys(file for file in files if file not in own))
     wanted: JsonObject = {stage.name: digest(stage.wanted) for stage in stages}
-    product = ProjectPaths(run=paths.run).made(name)
+    product = ProjectPaths(run=run).made(name)
     made = Stage(
-        name,
+        stage_of_run(run, name),
         (product,),
         {PARTS: wanted},
         Found.MISSING,

@@ -1,4 +1,4 @@
-"""The stages of a project: each job, with what it makes, what that has to be made from, and what it reads.
+"""The stages of a project, each with what it makes, what that has to be made from, and what it reads.
 
 A stage is right when its product records exactly what is wanted (hv15.workflow.made_from). Everything else follows from
 that: what has to run (hv15.workflow.planner), and why, in words (hv15.workflow.why).
@@ -7,82 +7,43 @@ that: what has to run (hv15.workflow.planner), and why, in words (hv15.workflow.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.encoding import Encoding
-from hv15.choices import ENLARGING_ROLES, Role, roles_of
-from hv15.demo.layout import DEMO_VERSION, demo_is_copied
+from hv15.choices import ENLARGING_ROLES, Role
 from hv15.digest import digest
 from hv15.lora.about import About
 from hv15.project import Project
 from hv15.project.checkpoints import earlier_step, is_gone, lora_after, not_kept, promised_steps, will_be_kept
-from hv15.project.grids import GridRow, grid_rows
-from hv15.project.products import lora_files, products, sheet_samples
+from hv15.project.grids import GridRow, grid_rows, sample_rows
+from hv15.project.products import gallery_files, lora_files, products, sheet_samples, shown_samples
 from hv15.records import formats
 from hv15.records.fields import to_json
-from hv15.records.json_values import JsonObject, RecordError
-from hv15.records.outputs import LATENTS, decoded_outputs, subject
+from hv15.records.json_values import JsonObject, as_object
+from hv15.records.outputs import LATENTS, SampleOutput, decoded_outputs, subject
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import ENCODING_RULES, Rule
-from hv15.records.spec import Spec
-from hv15.sample.plan import BASE_SUFFIX
-from hv15.sample.prompts import SampleSpec
+from hv15.records.stage_names import stage_of_run
+from hv15.sample.prompts import LOW, SampleSpec
 from hv15.train.origin import ENTRY
 from hv15.workflow.made_from import MadeFromReader, conversion_spec
-
-
-class Found(Enum):
-    """The state in which a stage's product was found."""
-
-    RIGHT = "right"
-    MISSING = "missing"
-    """Not there, or unreadable: torn, or of another version. It is made again when something needs it."""
-    WRONG = "wrong"
-    """There, but made from something else."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One job of the workflow."""
-
-    name: str
-    """Rule and wildcard: `train`, `sample_video.NAME`. Its spec and its log have the same name."""
-    products: tuple[Path, ...]
-    """Relative to the project folder, as Snakemake names them."""
-    wanted: JsonObject
-    """What the products have to be made from."""
-    found: Found
-    recorded: JsonObject | None = None
-    """What the product was made from, as it records itself."""
-    inputs: Mapping[str, Sequence[Path]] = field(default_factory=dict)
-    """Products of other stages that it reads, by the name that the rule knows them by."""
-    details: JsonObject = field(default_factory=dict)
-    """What else the job has to know."""
-    is_always_made: bool = False
-    """Whether a missing product is made even if no stage that runs reads it."""
-    is_untaken: bool = False
-    """Whether the job of a shard has made the product, and the stage's own job has not taken it yet."""
-
-    @property
-    def rule(self) -> str:
-        return self.name.partition(".")[0]
-
-    @property
-    def subject(self) -> str:
-        """The wildcard: a sample's name, a shard, a layout."""
-        return self.name.partition(".")[2]
+from hv15.workflow.model_stages import ModelStages
+from hv15.workflow.stage import Found, Stage, compare, in_project
+from hv15.workflow.twins import KEPT
 
 
 class StageBuilder:
-    """Makes the stages of one project, each after those that it reads from."""
+    """Makes the stages of one run, each after those that it reads from. An experiment reads some of the base config's,
+    or of an earlier experiment's."""
 
     def __init__(self, project: Project, reader: MadeFromReader, complete: CompleteEncodings) -> None:
         self._project, self._reader, self._complete = project, reader, complete
         self._paths = ProjectPaths(run=project.paths.run)
         self._root = project.root
+        self._models = ModelStages(project)
 
     @property
     def _trains(self) -> bool:
@@ -98,7 +59,11 @@ class StageBuilder:
         Raises:
             UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
         """
-        yield from self._models()
+        for stage in self._stages(of_checkpoints):
+            yield replace(stage, name=stage_of_run(self._project.run, stage.name)) if self._project.run else stage
+
+    def _stages(self, of_checkpoints: bool) -> Iterator[Stage]:
+        yield from self._models.stages()
         if self._trains:
             yield from self._encoding("latents", self._project.latents)
         yield from self._encoding("text", self._project.texts)
@@ -112,6 +77,8 @@ class StageBuilder:
                 yield self._keeping(step)
         for spec in self._project.samples.values():
             yield from self._sample(spec)
+        for name, spec in self._project.enlarged.items():
+            yield from self._enlarging(self._project.samples[name], spec)
         yield from self._sheet()
         if self._trains:
             for layout in self._project.settings.convert.formats:
@@ -119,42 +86,12 @@ class StageBuilder:
             yield self._publishing()
             if of_checkpoints:
                 yield from self._checkpoints()
+        yield self._report()
+        if self._trains:
+            yield self._card()
         # A plan of memory and time holds for this machine at this moment, so it is made whenever it is asked for.
         found = Found.WRONG if (self._root / self._paths.plan).exists() else Found.MISSING
         yield Stage(Rule.PLAN, (self._paths.plan,), {}, found)
-
-    # -- models -----------------------------------------------------------------------------------------------------
-
-    def _models(self) -> Iterator[Stage]:
-        models, settings = self._project.models, self._project.settings
-        if settings.models.source == "demo":
-            files = tuple(path for role in (*roles_of("i2v"), *ENLARGING_ROLES) for path in self._made(role))
-            directory = settings.resolve(settings.models.directory)
-            there = all((self._root / file).exists() for file in files)
-            found = Found.RIGHT if demo_is_copied(directory) else Found.WRONG if there else Found.MISSING
-            yield Stage(Rule.DEMO_MODELS, files, {"version": DEMO_VERSION}, found)
-            return
-        if settings.models.source == "hub":
-            for role in roles_of(settings.task):
-                yield self._download(role)
-        identities: JsonObject = {role: models.identity(role) for role in roles_of(settings.task)}
-        inputs = {"models": [path for role in roles_of(settings.task) for path in self._made(role)]}
-        yield self._checking_stage(Rule.CHECK_MODELS, self._paths.checked_models, {"models": identities}, inputs)
-
-    def _download(self, role: Role) -> Stage:
-        files = self._made(role)
-        wanted: JsonObject = {"identity": self._project.models.identity(role)}
-        identity = self._project.models.downloaded(role)
-        recorded: JsonObject | None = None if identity is None else {"identity": identity}
-        return Stage(f"download_{role}", files, wanted, self._compare(files, recorded, wanted), recorded)
-
-    def _made(self, *roles: Role) -> tuple[Path, ...]:
-        """The model files that the workflow itself makes or downloads; files that a person gave need no job."""
-        made = [path for role in roles for path in self._project.models.made(role)]
-        return tuple(_relative(path, self._root) for path in made)
-
-    def _checked(self) -> list[Path]:
-        return [] if self._project.settings.models.source == "demo" else [self._paths.checked_models]
 
     # -- encoding ---------------------------------------------------------------------------------------------------
 
@@ -163,14 +100,18 @@ class StageBuilder:
             "latents": ("vae", "image_encoder"),
             "text": ("text_encoder", "tokenizer", "glyph_encoder"),
         }
+        if encoding.manifests_root != self._project.paths.manifests(kind):
+            return  # they are another run's
         inputs: dict[str, Sequence[Path]] = {}
         if kind in roles:
-            inputs = {"models": self._made(*roles[kind]), "checked": self._checked()}
+            inputs = {"models": self._models.made(*roles[kind]), "checked": self._models.checked}
         for shard, state in enumerate(self._complete.shards(encoding)):
-            path = _relative(encoding.manifest_path(shard), self._root)
+            path = in_project(encoding.manifest_path(shard), self._root)
             found = Found.MISSING
-            if state.recorded is not None:
-                found = Found.RIGHT if state.is_complete else Found.WRONG
+            if state.is_complete and state.recorded is not None:
+                found = Found.RIGHT
+            elif state.recorded not in (None, {"settings": encoding.settings, "needs": state.needs}):
+                found = Found.WRONG  # else items were lost from the store, which matters when something reads them
             yield Stage(
                 f"{ENCODING_RULES[kind]}.{shard}",
                 (path,),
@@ -191,7 +132,7 @@ class StageBuilder:
         return self._manifests(self._project.masks) if self._project.masks.needed else []
 
     def _manifests(self, encoding: Encoding[object]) -> list[Path]:
-        return [_relative(encoding.manifest_path(shard), self._root) for shard in range(encoding.shards)]
+        return [in_project(encoding.manifest_path(shard), self._root) for shard in range(encoding.shards)]
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -202,11 +143,14 @@ class StageBuilder:
                 *self._manifests(self._project.texts),
                 *self._masks,
             ],
-            "models": self._made("dit"),
+            "models": self._models.made("dit"),
             "conditions": [self._paths.condition(each.name) for each in self._project.previews if each.image],
         }
         start = self._project.settings.train.continue_from
         details: JsonObject = {} if start is None else {ENTRY: start}
+        kept = earlier_step(self._project.settings.train, self._project.settings.train.publish_step)
+        if kept is not None:
+            details[KEPT] = kept
         files = lora_files(self._project.settings.train, self._paths.trained)
         return self._recording_stage(Rule.TRAIN, files, self._project.training_spec, inputs, details)
 
@@ -221,7 +165,7 @@ class StageBuilder:
         inputs = {} if step in project.kept else {"trained": lora_files(train, self._paths.trained)}
         name, wanted = f"{Rule.KEEP_CHECKPOINT}.{step}", project.spec_after(step)
         stage = self._recording_stage(name, lora_files(train, lora), wanted, inputs)
-        if stage.found is not Found.RIGHT and is_gone(train, project.training_spec, self._paths, project.kept, step):
+        if stage.found is not Found.RIGHT and is_gone(train, project.training_spec, project.paths, project.kept, step):
             raise not_kept(step, project.kept, "train.publish_step")
         return stage
 
@@ -239,9 +183,9 @@ class StageBuilder:
         return self._project.texts.settings_digest
 
     def _conditions(self) -> Iterator[Stage]:
-        """The first images of samples and previews."""
-        models = {"models": self._made("vae", "image_encoder"), "checked": self._checked()}
-        specs = [*self._project.samples.values(), *self._project.previews]
+        """The first images of samples and previews, and once more at the size to which super resolution enlarges."""
+        models = {"models": self._models.made("vae", "image_encoder"), "checked": self._models.checked}
+        specs = [*self._project.samples.values(), *self._project.previews, *self._project.enlarged.values()]
         for name, spec in {spec.name: spec for spec in reversed(specs) if spec.image}.items():
             product, details = self._paths.condition(name), JsonObject({"sample": spec.to_json()})
             stage = f"{Rule.SAMPLE_CONDITION}.{name}"
@@ -258,26 +202,56 @@ class StageBuilder:
             if same := self._same(name, step):
                 details["same"] = str(same)
         condition = [self._paths.condition(name)] if spec.image else []
+        denoised = spec.denoising(trained, self._text)
         latents, where = LATENTS.path(self._paths, name, step), subject(name, step)
         yield self._sample_stage(
             f"{LATENTS.rule_of(step)}.{where}",
             latents,
-            spec.denoising(trained, self._text),
+            denoised,
             {
                 "lora": lora,
                 "condition": condition,
                 "manifests": self._manifests(self._project.texts),
-                "models": self._made("dit"),
+                "models": self._models.made("dit"),
             },
             details,
         )
         for output in decoded_outputs(spec.output_type):
-            product = output.path(self._paths, name, step)
-            inputs = {"latents": [latents], "models": self._made("vae")}
-            wanted = spec.decoding(trained, self._text)
-            stage = self._sample_stage(f"{output.rule_of(step)}.{where}", product, wanted, inputs, details)
-            whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == spec.frames
-            yield stage if whole else replace(stage, found=Found.MISSING)
+            product, wanted = output.path(self._paths, name, step), spec.decoding_of(denoised)
+            yield self._decoding(f"{output.rule_of(step)}.{where}", output, product, latents, wanted, details)
+
+    def _enlarging(self, small: SampleSpec, spec: SampleSpec) -> Iterator[Stage]:
+        """What super resolution makes of a sample with the published LoRA, from its latents."""
+        trained, details = self._project.trained_digest, JsonObject({"sample": spec.to_json()})
+        low, latents = small.denoising(trained, self._text), LATENTS.path(self._paths, spec.name)
+        yield self._sample_stage(
+            f"{LATENTS.enlarging_rule}.{small.name}",
+            latents,
+            spec.denoising(trained, self._text, low),
+            {
+                LOW: [LATENTS.path(self._paths, small.name)],
+                "lora": [self._published] if spec.lora_multiplier is not None else [],
+                "condition": [self._paths.condition(spec.name)] if spec.image else [],
+                "manifests": self._manifests(self._project.texts),
+                "models": self._models.made(*ENLARGING_ROLES),
+                "checked": self._models.checked,
+            },
+            details,
+        )
+        for output in decoded_outputs(spec.output_type):
+            product, wanted = output.path(self._paths, spec.name), spec.decoding(trained, self._text, low)
+            name = f"{output.enlarging_rule}.{small.name}"
+            yield self._decoding(name, output, product, latents, wanted, details)
+
+    def _decoding(
+        self, name: str, output: SampleOutput, product: Path, latents: Path, wanted: JsonObject, details: JsonObject
+    ) -> Stage:
+        """The decoding of a sample's latents to one of its outputs."""
+        inputs = {"latents": [latents], "models": self._models.made("vae")}
+        stage = self._sample_stage(name, product, wanted, inputs, details)
+        frames = as_object(details["sample"])["frames"]
+        whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == frames
+        return stage if whole else replace(stage, found=Found.MISSING)
 
     def _same(self, name: str, step: int | None) -> Path | None:
         """The latents that may be the same, and are copied then: those of the published LoRA, those of its step."""
@@ -299,33 +273,49 @@ class StageBuilder:
             for sample in project.samples.values():
                 if sample.lora_multiplier is not None:
                     yield from self._sample(sample, step)
-        rows = grid_rows(project.samples, self._paths, [*project.kept] or promised)
-        if rows:
-            files = [cell.file for row in rows for cell in row.cells]
-            made_from: JsonObject = {row.name: self._cells(row) for row in rows}
-            drawn = [self._paths.checkpoint_sheet, self._paths.checkpoint_film]
-            wanted: JsonObject = {"format": formats.GRID, "samples": made_from}
-            details: JsonObject = {"rows": [to_json(row) for row in rows]}
-            yield self._recording_stage(Rule.CHECKPOINT_GRID, drawn, wanted, {"samples": files}, details)
+        if (grid := self._checkpoint_grid([*project.kept] or promised)) is not None:
+            yield grid
+
+    def _checkpoint_grid(self, steps: Sequence[int]) -> Stage | None:
+        """The sheet of all checkpoints; None if there is nothing to show."""
+        rows = grid_rows(self._project.samples, self._paths, steps)
+        if not rows:
+            return None
+        made_from: JsonObject = {row.name: self._cells(row) for row in rows}
+        drawn = [self._paths.checkpoint_sheet, self._paths.checkpoint_film]
+        return self._grid(Rule.CHECKPOINT_GRID, drawn, rows, made_from)
+
+    def _grid(self, rule: Rule, drawn: Sequence[Path], rows: Sequence[GridRow], made_from: JsonObject) -> Stage:
+        """A picture and a video of samples side by side."""
+        files = [cell.file for row in rows for cell in row.cells]
+        wanted: JsonObject = {"format": formats.GRID, "samples": made_from}
+        details: JsonObject = {"rows": [to_json(row) for row in rows]}
+        return self._recording_stage(rule, drawn, wanted, {"samples": files}, details)
 
     def _cells(self, row: GridRow) -> JsonObject:
         """What the cells of a row are made from, by step; "" for the sample without the LoRA."""
         found: JsonObject = {}
         for cell in row.cells:
-            spec = self._project.samples[row.name if cell.step is not None else row.name + BASE_SUFFIX]
             trained = None if cell.step is None else digest(self._project.spec_after(cell.step))
+            spec = self._project.samples[cell.sample]
             found[str(cell.step or "")] = digest(spec.decoding(trained, self._text))
         return found
 
     def _sheet(self) -> Iterator[Stage]:
-        compared = sheet_samples(self._project.samples, self._paths)
+        trained, small, large = self._project.trained_digest, self._project.samples, self._project.enlarged
+        if rows := sample_rows(self._project.settings, small, self._paths):
+            made_from: JsonObject = {
+                row.name: {cell.label: digest(small[cell.sample].decoding(trained, self._text)) for cell in row.cells}
+                for row in rows
+            }
+            drawn = [self._paths.sample_grid, self._paths.sample_film]
+            yield self._grid(Rule.SAMPLE_GRID, drawn, rows, made_from)
+            return
+        compared = sheet_samples(small, large, self._paths)
         if not compared:
             return
-        names = [file for pair in compared.values() for file in pair if file is not None]
-        trained = self._project.trained_digest
-        samples: JsonObject = {
-            name: digest(spec.decoding(trained, self._text)) for name, spec in self._project.samples.items()
-        }
+        names = [file for row in compared.values() for file in row.files]
+        samples = self._decoded(small) | self._decoded_large()
         product = self._paths.contact_sheet
         yield self._recording_stage(Rule.CONTACT_SHEET, [product], {"samples": samples}, {"samples": names})
 
@@ -340,12 +330,77 @@ class StageBuilder:
         return self._recording_stage(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._published]})
 
     def _publishing(self) -> Stage:
-        others = products(self._project.settings, self._project.samples, self._paths)
+        others = products(self._project.settings, self._project.samples, self._project.enlarged, self._paths)
         chosen, published = (
             lora_files(self._project.settings.train, lora) for lora in (self._published, self._paths.lora)
         )
         inputs = {"lora": chosen, "others": others}
-        return self._recording_stage(Rule.PUBLISH, published, self._project.published_spec, inputs)
+        stage = self._recording_stage(Rule.PUBLISH, published, self._project.published_spec, inputs)
+        return replace(stage, follows=("others",))
+
+    # -- what is told of the results --------------------------------------------------------------------------------
+
+    def _report(self) -> Stage:
+        project, paths = self._project, self._paths
+        shown = [*shown_samples(project.samples, paths).values(), *shown_samples(project.enlarged, paths).values()]
+        inputs: dict[str, Sequence[Path]] = {"samples": shown}
+        if self._trains:
+            inputs["lora"] = lora_files(project.settings.train, paths.lora)
+        grid = self._finished_grid()
+        wanted: JsonObject = {
+            "format": formats.REPORT,
+            "trained": project.trained_digest,
+            "samples": self._decoded(project.samples) | self._decoded_large(),
+            "about": About.from_settings(project.settings.convert, project.root).digest(),
+            "grid": None if grid is None else digest(grid),
+        }
+        stage = self._recording_stage(Rule.REPORT, [paths.report], wanted, inputs)
+        return replace(stage, follows=(*inputs,))
+
+    def _card(self) -> Stage:
+        """The model card: it tells of the published LoRA and its copies, and shows the samples of the gallery."""
+        project, paths = self._project, self._paths
+        settings = project.settings
+        shown = gallery_files(settings, project.samples, paths)
+        copies = [paths.converted(layout, settings.convert.output_name) for layout in settings.convert.formats]
+        inputs: dict[str, Sequence[Path]] = {
+            "lora": lora_files(settings.train, paths.lora),
+            "copies": copies,
+            "samples": [*shown.values()],
+        }
+        wanted: JsonObject = {
+            "format": formats.CARD,
+            "trained": project.trained_digest,
+            "copies": [*settings.convert.formats],
+            "samples": self._decoded({name: project.samples[name] for name in shown}),
+            "about": About.from_settings(settings.convert, project.root).digest(),
+        }
+        return replace(self._recording_stage(Rule.CARD, [paths.card], wanted, inputs), follows=(*inputs,))
+
+    def _finished_grid(self) -> JsonObject | None:
+        """What the sheet of all checkpoints was made from; None if there is none, or it is not of these samples."""
+        if not self._trains or not (self._root / self._paths.checkpoint_sheet).exists():
+            return None
+        grid = self._checkpoint_grid([*self._project.kept])
+        return grid.wanted if grid is not None and grid.found is Found.RIGHT else None
+
+    def _decoded(self, samples: Mapping[str, SampleSpec]) -> JsonObject:
+        """What samples are made from, by name."""
+        return {name: self._digests[name] for name in samples}
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        """Of what all samples are made from, by name."""
+        trained = self._project.trained_digest
+        return {name: digest(spec.decoding(trained, self._text)) for name, spec in self._project.samples.items()}
+
+    def _decoded_large(self) -> JsonObject:
+        """What the samples are made from that super resolution has made, by name."""
+        small, trained, text = self._project.samples, self._project.trained_digest, self._text
+        return {
+            spec.name: digest(spec.decoding(trained, text, small[name].denoising(trained, text)))
+            for name, spec in self._project.enlarged.items()
+        }
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
@@ -360,7 +415,7 @@ class StageBuilder:
         """A stage whose products record what they were made from."""
         records = [self._reader.made_from(self._root / product) for product in products]
         recorded = next((each for each in records if each != wanted), records[0])
-        found = self._compare(products, recorded, wanted)
+        found = compare(self._root, products, recorded, wanted)
         return Stage(name, tuple(products), wanted, found, recorded, inputs, details or {})
 
     def _sample_stage(
@@ -377,23 +432,3 @@ class StageBuilder:
             return stage
         made = self._reader.made_from(self._root / self._paths.before_taken(product))
         return replace(stage, is_untaken=made == wanted)
-
-    def _checking_stage(
-        self, name: str, product: Path, wanted: JsonObject, inputs: Mapping[str, Sequence[Path]]
-    ) -> Stage:
-        """A stage whose product is a spec itself, which only records what was found good."""
-        try:
-            recorded: JsonObject | None = Spec.load(self._root / product).wanted
-        except RecordError:
-            recorded = None
-        return Stage(name, (product,), wanted, self._compare([product], recorded, wanted), recorded, inputs)
-
-    def _compare(self, products: Sequence[Path], recorded: JsonObject | None, wanted: JsonObject) -> Found:
-        if recorded is None or not all((self._root / product).exists() for product in products):
-            return Found.MISSING
-        return Found.RIGHT if recorded == wanted else Found.WRONG
-
-
-def _relative(path: Path, root: Path) -> Path:
-    """A path as the rules name it: relative to the project folder if it is inside."""
-    return path.relative_to(root) if path.is_relative_to(root) else path

@@ -12,24 +12,30 @@ from hv15.project import Project
 from hv15.project.checkpoints import STEP
 from hv15.records.json_values import Json, JsonObject, RecordError, as_object, text_of
 from hv15.records.manifest import Manifest
-from hv15.records.outputs import DECODED
+from hv15.records.outputs import DECODED, LATENTS
 from hv15.records.paths import MANIFESTS, EncodedKind
 from hv15.records.reasons import DueStage, DueStages
 from hv15.records.rules import ENCODING_RULES, Rule, rule_words
+from hv15.records.stage_names import rule_of, run_of, stage_of_run, subject_of
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
+from hv15.records.twins import twin_files
+from hv15.sample.prompts import LOW
 from hv15.terminal_text import one_line
 from hv15.train.origin import ENTRY
 from hv15.workflow.differences import change_of_settings, differences
 from hv15.workflow.outcome import Outcome, outcome
 from hv15.workflow.planner import Planner
-from hv15.workflow.stages import Found, Stage
+from hv15.workflow.stage import Found, Stage
 
 MOST_NAMED = 5
 """The most clips or captions of a stage that are named."""
 
-_DECODING = tuple(output.rule for output in DECODED)
+_DECODING = tuple(rule for output in DECODED for rule in (output.rule, output.enlarging_rule))
+_DECODED_LARGE = tuple(output.enlarging_rule for output in DECODED)
+_DENOISING = (LATENTS.rule, LATENTS.enlarging_rule)
+_DRAWN = (Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
 
-_TRAINING = {
+TRAINING_NAMES = {
     "format": "hv15 trains in a new way.",
     "dit": "another transformer (models.dit).",
     "train.network_weights": "another file for train.network_weights.",
@@ -49,6 +55,8 @@ _SAMPLE = {
     "models.dit": "another transformer (models.dit).",
     "models.vae": "another VAE (models.vae).",
     "models.image_encoder": "another image encoder (models.image_encoder).",
+    "models.sr_dit": "another transformer of super resolution (models.sr_dit).",
+    "models.upsampler": "another latent upsampler (models.upsampler).",
     "image": "another first image.",
     "loras": "other LoRAs besides the trained one.",
     "height": "video_size, height",
@@ -56,10 +64,14 @@ _SAMPLE = {
     "frames": "video_length",
     "steps": "infer_steps",
     "latents": "",
+    LOW: "",
     "vae": "another VAE (models.vae).",
     "image_encoder": "another image encoder (models.image_encoder).",
     "size": "",
+    "enlarged_to": "",
+    "enlarges": "super resolution to another size.",
 }
+_ENLARGING = _SAMPLE | {"steps": "sr_steps", "flow_shift": "sr_flow_shift"}
 
 _CONVERSION = {
     "format": "hv15 converts in a new way.",
@@ -68,12 +80,29 @@ _CONVERSION = {
     "layout": "",
 }
 
+_REPORT = {
+    "format": "hv15 writes reports in a new way.",
+    "about": "convert: says something else about it.",
+    "grid": "the samples of the checkpoints are new.",
+    "trained": "",
+    "samples": "",
+}
+
+_CARD = {
+    "format": "hv15 writes model cards in a new way.",
+    "about": "convert: says something else about it.",
+    "copies": "convert.formats",
+    "trained": "",
+    "samples": "",
+}
+
 
 class Reasons:
     """Puts the reasons of one plan into words."""
 
     def __init__(self, project: Project, planner: Planner) -> None:
         self._project, self._planner = project, planner
+        self._runs: dict[str, _ReasonsOfRun] = {}
 
     def due(self) -> DueStages:
         """Everything that has to run, and why."""
@@ -81,24 +110,40 @@ class Reasons:
 
     def stage(self, name: str) -> DueStage:
         """One stage that has to run."""
+        run = run_of(name)
+        if run not in self._runs:
+            self._runs[run] = _ReasonsOfRun(self._project.experiment(run), self._planner)
+        return self._runs[run].stage(name)
+
+    def sentence(self, name: str) -> str:
+        """The reasons of a stage in one line; "" for one that does not have to run. Of a shard, what it makes."""
+        if name in self._planner.shards:
+            return self._planner.shards[name].words
+        return "; ".join(self.stage(name).reasons) if name in self._planner.due else ""
+
+
+class _ReasonsOfRun:
+    """The reasons of the stages of the base config, or of an experiment."""
+
+    def __init__(self, project: Project, planner: Planner) -> None:
+        self._project, self._planner = project, planner
+
+    def stage(self, name: str) -> DueStage:
+        """One stage that has to run."""
         stage = self._planner.stages[name]
         title = rule_words(stage.rule)
         found = [_printable(words) for words in dict.fromkeys(self._reasons_of(stage))]
         found = found or [self._fallback(stage)]
-        if stage.rule == Rule.TRAIN:
+        if stage.rule == Rule.TRAIN and not twin_files(stage.details):
             found = _with_outcome(found, outcome(self._project, stage.wanted))
         products = tuple(str(product) for product in stage.products)
         if stage.rule in ENCODING_RULES.values():
             title += f", shard {stage.wanted['shard']}"
         elif stage.subject:
             title += f" {stage.subject}"
+        if stage.run:
+            title = f"{stage.run}: {title}"
         return DueStage(name, title, tuple(found), products)
-
-    def sentence(self, name: str) -> str:
-        """The reasons of a stage in one line; "" for one that does not have to run. Of a shard, what it makes."""
-        if name in self._planner.shards:
-            return self._planner.shards[name].words
-        return "; ".join(self.stage(name).reasons) if name in self._planner.running else ""
 
     def _fallback(self, stage: Stage) -> str:
         if stage.found is not Found.MISSING:
@@ -107,6 +152,9 @@ class Reasons:
         return f"{stage.products[0].name} cannot be read" if there else "not made yet"
 
     def _reasons_of(self, stage: Stage) -> Iterator[str]:
+        if twin := twin_files(stage.details):
+            yield f"it is the same as {twin[0]}, which is copied"
+            return
         match stage.rule:
             case Rule.ENCODE_LATENTS:
                 yield from self._encoding(stage, self._project.latents, "latents")
@@ -116,52 +164,76 @@ class Reasons:
                 yield from self._encoding(stage, self._project.texts, "text")
             case Rule.TRAIN if self._last_training:
                 yield from self._training(self._last_training, stage.wanted)
-            case rule if stage.recorded and rule in (Rule.SAMPLE_LATENTS, Rule.SAMPLE_CONDITION, *_DECODING):
-                yield from differences(stage.recorded, stage.wanted, _SAMPLE)
+            case rule if stage.recorded and rule in (*_DENOISING, Rule.SAMPLE_CONDITION, *_DECODING):
+                names = _ENLARGING if rule == LATENTS.enlarging_rule else _SAMPLE
+                yield from differences(stage.recorded, stage.wanted, names)
                 yield from self._encoded_otherwise(stage.recorded, stage.wanted)
                 yield from self._made_with(stage)
-            case Rule.KEEP_CHECKPOINT if Rule.TRAIN in self._planner.running:
+            case Rule.KEEP_CHECKPOINT if self._named(Rule.TRAIN) in self._planner.due:
                 yield "the training comes to it"
             case Rule.CONVERT if stage.recorded:
                 yield from differences(stage.recorded, stage.wanted, _CONVERSION)
                 yield from self._made_with(stage)
-            case Rule.CONTACT_SHEET | Rule.PUBLISH if stage.recorded:
+            case Rule.CONTACT_SHEET | Rule.SAMPLE_GRID | Rule.PUBLISH if stage.recorded:
                 yield from self._made_with(stage)
+            case Rule.COMPARISON if stage.recorded:
+                yield from comparison_changes(stage.recorded, stage.wanted)
+            case Rule.REPORT if stage.recorded:
+                yield from differences(stage.recorded, stage.wanted, _REPORT)
+                yield from self._new_results(stage)
+            case Rule.CARD if stage.recorded:
+                yield from differences(stage.recorded, stage.wanted, _CARD)
+                if as_object(stage.recorded.get("samples", {})).keys() != as_object(stage.wanted["samples"]).keys():
+                    yield "other samples are shown (convert.gallery)"
+                yield from self._new_results(stage)
             case Rule.CHECK_MODELS | Rule.DEMO_MODELS if stage.found is Found.WRONG:
                 yield "the model files changed"
             case _ if stage.rule.startswith("download") and stage.found is Found.WRONG:
                 yield "another revision is wanted"
 
+    def _named(self, rule: str) -> str:
+        """The stage of a rule without wildcards, of this run."""
+        return stage_of_run(self._project.run, rule)
+
     def _made_with(self, stage: Stage) -> Iterator[str]:
         """What it reads that is made again."""
-        above = [name for name in self._planner.above(stage.name) if name in self._planner.running]
-        is_sampled = stage.rule in _DECODING and any(name.startswith(f"{Rule.SAMPLE_LATENTS}.") for name in above)
+        above = [name for name in self._planner.above(stage.name) if name in self._planner.due]
+        denoised = [name for name in above if rule_of(name) in _DENOISING]
+        is_sampled = bool(denoised) and stage.rule in (*_DECODING, LATENTS.enlarging_rule)
         if self._trains_again(above):
             yield "the LoRA is trained again"
         elif is_sampled:
-            yield "it is sampled again"
-        elif stage.name == Rule.PUBLISH and self._other_step:
+            yield "it is enlarged again" if stage.rule in _DECODED_LARGE else "it is sampled again"
+        elif stage.rule == Rule.PUBLISH and self._other_step:
             yield self._other_step
         elif stage.recorded and _lora_of(stage.recorded) != _lora_of(stage.wanted):
             yield self._other_step or "it was made with another LoRA"
-        if stage.recorded and stage.rule in _DECODING and not is_sampled:  # the latents are already the new ones
-            before, now = stage.recorded.get("latents"), stage.wanted.get("latents")
+        below = LOW if stage.rule == LATENTS.enlarging_rule else "latents"
+        if stage.recorded and below in stage.wanted and not is_sampled:  # what it reads is already the new one
+            before, now = stage.recorded.get(below), stage.wanted.get(below)
             if isinstance(before, dict) and isinstance(now, dict):
                 yield from differences(before, now, _SAMPLE)
-        new = [name for name in above if name.partition(".")[0] in (*_DECODING, Rule.CONVERT, Rule.CONTACT_SHEET)]
-        if new and stage.name in (Rule.PUBLISH, Rule.CONTACT_SHEET):
-            yield from _first_few([name.partition(".")[2] or "contact sheet" for name in new], "{} is new")
+        if stage.rule in (Rule.PUBLISH, *_DRAWN):
+            yield from self._new_results(stage)
+
+    def _new_results(self, stage: Stage) -> Iterator[str]:
+        """What it shows, or is published with, that is made again."""
+        above = [name for name in self._planner.above(stage.name) if name in self._planner.due]
+        if any(rule_of(name) == Rule.PUBLISH for name in above):
+            yield "the LoRA is new"
+        new = [name for name in above if rule_of(name) in (*_DECODING, Rule.CONVERT, *_DRAWN)]
+        yield from _first_few([subject_of(name) or rule_of(name).replace("_", " ") for name in new], "{} is new")
 
     def _trains_again(self, above: Collection[str]) -> bool:
         """Whether, of these stages, one that makes the LoRA runs because it is trained."""
-        makers = [name for name in above if name.partition(".")[0] in (Rule.TRAIN, Rule.KEEP_CHECKPOINT)]
+        makers = [name for name in above if rule_of(name) in (Rule.TRAIN, Rule.KEEP_CHECKPOINT)]
         reached = {*makers, *(each for name in makers for each in self._planner.above(name))}
-        return Rule.TRAIN in reached & {*self._planner.running}
+        return self._named(Rule.TRAIN) in reached & self._planner.due
 
     @property
     def _other_step(self) -> str:
         """That the LoRA is to be published after another step than it was, in words; "" if it is not."""
-        published = self._planner.stages.get(Rule.PUBLISH)
+        published = self._planner.stages.get(self._named(Rule.PUBLISH))
         if published is None or published.recorded is None:
             return ""
         old, new = ({STEP: spec.get(STEP)} for spec in (published.recorded, published.wanted))
@@ -170,14 +242,14 @@ class Reasons:
     @property
     def _last_training(self) -> JsonObject | None:
         """What the trained LoRA was made from; while it is missing, what the published one was."""
-        stages = (self._planner.stages.get(rule) for rule in (Rule.TRAIN, Rule.PUBLISH))
+        stages = (self._planner.stages.get(self._named(rule)) for rule in (Rule.TRAIN, Rule.PUBLISH))
         recorded = (stage.recorded for stage in stages if stage is not None)
         return next((each for each in recorded if each and STEP not in each), None)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
     def _training(self, recorded: JsonObject, wanted: JsonObject) -> Iterator[str]:
-        yield from differences(*_with_patience(recorded, wanted), _TRAINING)
+        yield from differences(*_with_patience(recorded, wanted), TRAINING_NAMES)
         yield from self._encoded_otherwise(recorded, wanted)
         if recorded.get("dataset") != wanted.get("dataset"):
             yield from self._dataset(recorded)
@@ -187,7 +259,7 @@ class Reasons:
         for kind, encoding in self._encodings:
             both = isinstance(wanted.get(kind), str) and isinstance(recorded.get(kind), str)
             if both and recorded[kind] != wanted[kind]:
-                former = _settings_of(encoding, str(recorded.get(kind)))
+                former = settings_of(encoding, str(recorded.get(kind)))
                 words = change_of_settings(former, encoding.settings, _plural(kind)) if former else []
                 yield from words or [f"{_plural(kind)} are encoded with other settings"]
 
@@ -228,7 +300,7 @@ class Reasons:
             former = self._former_settings(encoding, kind)
             words = change_of_settings(former, encoding.settings, _plural(kind)) if former else []
             yield from words or [f"{len(new)} {_plural(kind)} are not encoded yet"]
-        elif stage.found is Found.WRONG:
+        elif stage.recorded is not None:
             yield f"encoded {_plural(kind)} were lost from {encoding.store.folder}"
         else:
             yield f"cache.shards is {encoding.shards} now"
@@ -236,7 +308,7 @@ class Reasons:
     def _former_settings(self, encoding: Encoding[object], kind: EncodedKind) -> JsonObject | None:
         """The settings with which the last training's items were encoded."""
         recorded = self._last_training or {}
-        return _settings_of(encoding, str(recorded.get(kind)))
+        return settings_of(encoding, str(recorded.get(kind)))
 
     def _new_clips(self, keys: list[str]) -> Iterator[str]:
         latents = self._project.latents
@@ -286,6 +358,26 @@ class Reasons:
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._project.root)) if path.is_relative_to(self._project.root) else str(path)
+
+
+def comparison_changes(old: JsonObject, new: JsonObject) -> Iterator[str]:
+    """How two comparisons of experiments differ: in which of them, and in what of these."""
+    before, now = _by_experiment(old), _by_experiment(new)
+    yield from _first_few([name for name in now if name not in before], "{} is new")
+    yield from _first_few([name for name in before if name not in now], "{} is no longer an experiment")
+    both = [name for name in now if name in before]
+    trained = [name for name in both if now[name][:1] != before[name][:1]]
+    yield from _first_few(trained, "{} has another LoRA")
+    yield from _first_few([name for name in both if name not in trained and now[name] != before[name]], "samples of {}")
+    if before.keys() == now.keys() and [*before] != [*now]:
+        yield "the experiments are in another order"
+
+
+def _by_experiment(made_from: JsonObject) -> dict[str, list[Json]]:
+    """What a comparison was made from, by experiment: LoRA and samples."""
+    listed = made_from.get("experiments")
+    entries = [each for each in listed if isinstance(each, list) and each] if isinstance(listed, list) else []
+    return {str(name): rest for name, *rest in entries}
 
 
 def _with_outcome(reasons: list[str], found: Outcome) -> list[str]:
@@ -363,9 +455,13 @@ def _plural(kind: EncodedKind) -> str:
     return {"latents": "clips", "text": "captions", "masks": "masks"}[kind]
 
 
-def _settings_of(encoding: Encoding[object], settings_digest: str) -> JsonObject | None:
-    """The settings of another encoding of the project, by its digest, as its manifests record them."""
-    for path in sorted((encoding.manifests_root / settings_digest).glob(MANIFESTS)):
+def settings_of(encoding: Encoding[object], settings_digest: str, manifests: Path | None = None) -> JsonObject | None:
+    """The settings of another encoding of the project, by its digest, as its manifests record them.
+
+    Args:
+        manifests: the folder of the manifests, if it is not the encoding's own.
+    """
+    for path in sorted(((manifests or encoding.manifests_root) / settings_digest).glob(MANIFESTS)):
         try:
             return as_object(Manifest.load(path).settings)
         except RecordError:

@@ -59,6 +59,16 @@ def test_what_any_project_needs_is_kept(tmp_path: Path) -> None:
     assert names(store) == {key("c")}
 
 
+def test_what_a_lora_needs_that_is_made_again_is_kept(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    one = User(tmp_path / "one", store, "a")
+    one.encode()
+    kept = one.paths.manifests("text").rename(tmp_path / "kept")
+    assert names(store) == {key("a")}
+    shutil.copytree(kept, one.paths.reproduction("ab12").manifests("text"))
+    assert names(store) == set()
+
+
 def test_unused_items_of_one_project_are_kept_for_another(tmp_path: Path) -> None:
     store = tmp_path / "store"
     User(tmp_path / "one", store, "a", "b").encode()

@@ -148,6 +148,18 @@ def test_merge(done: Workbench) -> None:
     torch.testing.assert_close(merged.get_parameter(f"{name}.weight").data, expected)
 
 
+def test_merge_into_a_named_transformer(done: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a project, and the bytes are those that a project gives."""
+    wanted, words = tmp_path / "wanted.safetensors", ("merge", "--lora", done.root / LORA)
+    done.does(*words, "--out", wanted)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    said = hv15(*words, "--dit", done.config["models"]["dit"], "--out", "merged.safetensors")
+    assert said.code == 0, said.err
+    assert Path("merged.safetensors").read_bytes() == wanted.read_bytes()
+    is_a_refusal(hv15(*words, "--out", "other.safetensors"), ("config.yaml",))
+
+
 def test_merge_only_some_layers(done: Workbench) -> None:
     target, lora = done.root / "merged.safetensors", done.root / LORA
     words = ("--include", "img_attn_q", "txt_mlp", "--exclude_patterns", "fc2", "--lora-blocks", "1-9:0")

@@ -102,6 +102,17 @@ def test_each_preset_fits_the_card_it_is_named_after(tmp_path: Path, preset: str
     assert [stage.name for stage in map(planner.stage, planner.names) if not stage.fits] == []
 
 
+def test_decoding_in_a_number_format_of_its_own(project: Workbench) -> None:
+    planned = []
+    for dtype in ("float16", "float32"):
+        project.set(sample={"vae_dtype": dtype, "video_size": [272, 272], "dtype": "bfloat16"})
+        planned.append(StagePlanner(project.project, device_of_size("16GiB")).stage("decode"))
+    half, whole = planned
+    assert whole.parts["weights"] == 2 * half.parts["weights"]
+    assert whole.disk == 2 * half.disk > 0
+    assert (half.settings["dtype"], half.settings["vae_dtype"]) == ("bfloat16", "float16")
+
+
 @pytest.mark.parametrize("stage", ["train", "encode latents"])
 def test_out_of_memory_is_one_message_with_what_helps(
     done: Workbench, monkeypatch: pytest.MonkeyPatch, stage: str

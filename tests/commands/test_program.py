@@ -38,6 +38,14 @@ def test_a_users_mistake_is_code_2_on_stderr(tmp_path: Path) -> None:
     assert "hint: " in done.stderr
 
 
+def test_python_runs_it_as_a_module(tmp_path: Path) -> None:
+    """With -P without the Python files of the folder in which it is started."""
+    (tmp_path / "argparse.py").write_text("raise SystemExit('a trap')")
+    words = [sys.executable, "-P", "-m", "hv15", "gc", "--config", "config.yaml"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.partition(":")[0]) == (2, "error")
+
+
 def test_names_that_are_not_utf8_can_be_told(project: Workbench) -> None:
     name = os.fsdecode(b"caf\xe9")
     (project.clips / f"{name}.mp4").touch()

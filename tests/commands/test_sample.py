@@ -374,6 +374,12 @@ def refusals(done: Workbench, tmp_path: Path) -> Iterator[None]:
         (("--compare", "nothing.safetensors"), "nothing.safetensors: no such file"),
         (("--steps", "2", "--set", "sample.zero_init_steps=2"), "zero_init_steps is 2 of 2 steps"),
         (("--checkpoint", "12345"), "--checkpoint 12345: the LoRA after that step is not kept"),
+        (("--set", "sample.sage_blocks=[0, 1]"), "sage_blocks: sage runs only on GPUs, not on cpu"),
+        (("--set", "sample.attn_mode=xformers"), "attn_mode: xformers runs only on GPUs, not on cpu"),
+        (
+            ("--set", "sample.compile=true", "sample.compile_backend=x"),
+            "compile_backend: torch knows no 'x' here",
+        ),
     ],
 )
 def test_bad_words_are_refused(
@@ -392,6 +398,9 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
     for folder in (tmp_path / "out", tmp_path / "out" / "below"):
         said = done.hv15("sample", "a red circle", *SMALL, "-o", folder)
         is_a_refusal(said, (str(folder),))
+    is_a_refusal(done.hv15("sample", "-i", "-o", tmp_path / "out"), (str(tmp_path / "out"),))
+    kept = ("--latents", LATENTS.path(done.paths, "one"))
+    is_a_refusal(done.hv15("sample", *kept, "-o", tmp_path / "out"), (str(tmp_path / "out"),))
     assert not any(loads.values())
 
 
@@ -426,7 +435,23 @@ def test_kept_latents_without_a_project(done: Workbench, tmp_path: Path, monkeyp
     (file,) = made(hv15("sample", "--latents", kept, "--vae", vae))
     assert file.read_bytes() == VIDEO.path(done.paths, "one").read_bytes()
     is_a_refusal(hv15("sample", "--latents", kept), ("config.yaml: does not exist", "--vae"))
-    is_a_refusal(hv15("sample", "--latents", kept, "--vae", vae, "--set", "runtime.device=cpu"), ("--set",))
+    words = ("--set", "runtime.device=cpu", "sample.vae_sample_size=128", "sample.vae_seamless_tiles=true")
+    (other,) = made(hv15("sample", "--latents", kept, "--vae", vae, *words, "-o", "other"))
+    assert (spec_of(other).vae_sample_size, spec_of(other).vae_seamless_tiles) == (128, True)
+    is_a_refusal(hv15("sample", "--latents", kept, "--vae", "gone.safetensors"), ("gone.safetensors",))
+
+
+def test_kept_latents_are_decoded_in_the_number_format_that_is_asked_for(done: Workbench, tmp_path: Path) -> None:
+    """And in no other: what is not asked for is as the latents say, whatever the project's settings are."""
+    done.set(sample={"vae_sample_size": 128})
+    words = ("sample", "--latents", LATENTS.path(done.paths, "one"), "--output-type", "images", "-o", tmp_path)
+    (plain,) = made(done.hv15(*words))
+    before = read_sample(plain)
+    (chosen,) = made(done.hv15(*words, "--set", "sample.vae_dtype=bfloat16"))
+    assert (spec_of(chosen).vae_dtype, spec_of(chosen).vae_sample_size) == ("bfloat16", 256)
+    found = read_sample(chosen)
+    assert not np.array_equal(found, before)
+    assert abs(found.astype(int) - before.astype(int)).mean() < 2
 
 
 def test_images_and_their_latents(done: Workbench, tmp_path: Path) -> None:

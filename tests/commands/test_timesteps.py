@@ -64,7 +64,7 @@ def test_a_picture_is_drawn_the_same_each_time(project: Path) -> None:
 
 
 def test_a_picture_that_cannot_be_drawn(project: Path) -> None:
-    is_a_refusal(hv15("timesteps", project, "--out", project / "a.jpg"), ("a.jpg", ".png or .svg"))
+    is_a_refusal(hv15("timesteps", project, "--out", project / "a.jpg"), ("a.jpg", ".png, .svg or .pdf"))
     assert [path.name for path in project.iterdir()] == ["config.yaml"]
     assert hv15("timesteps", project).code == 0
 

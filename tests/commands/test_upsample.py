@@ -296,4 +296,6 @@ def test_what_cannot_be_used_is_refused(
 
 
 def test_a_project_without_such_models_says_which(done: Workbench) -> None:
-    done.refuses("upsample", latents_of(done), naming=("models.upsampler", "is not set"))
+    said = done.hv15("upsample", latents_of(done))
+    assert said.code == 2
+    assert [words in said.err for words in ("models.sr_dit: is missing", "models.upsampler: is missing")] == [True] * 2

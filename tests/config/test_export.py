@@ -13,9 +13,12 @@ import pytest
 from hv15.config import Settings, fields, load_config
 from hv15.config.after_edit import AFTER_EDIT
 from hv15.config.export import REPOSITORY, exports
+from hv15.config.load import ConfigSource
 from hv15.config.yaml_file import read_yaml
 
-CONFIGS = [path for path in exports() if path.name == "config.yaml"]
+PAPER = Path("examples/paper-shift/config.yaml")
+"""An example that is written by hand."""
+CONFIGS = [PAPER, *(path for path in exports() if path.name == "config.yaml")]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,17 @@ def test_the_made_files_are_current(path: Path) -> None:
 
 def test_nothing_else_stands_among_the_examples() -> None:
     found = {path.relative_to(REPOSITORY) for path in (REPOSITORY / "examples").rglob("config.yaml")}
-    assert found == {path for path in exports() if path.parts[0] == "examples"}
+    assert found == {PAPER, *(path for path in exports() if path.parts[0] == "examples")}
+
+
+def test_the_ablation_of_the_shift_is_comparable() -> None:
+    """Five shifts with three seeds each, measured at the same noise levels and sampled in the same way."""
+    source = ConfigSource(REPOSITORY / PAPER)
+    settings = [source.settings(name) for name in source.experiments]
+    found = {(each.train.discrete_flow_shift, each.train.seed) for each in settings}
+    assert found == {(shift, seed) for shift in (1, 2, 3, 5, 7) for seed in (1, 2, 3)}
+    assert {each.train.validation.noise_levels for each in settings} == {"even"}
+    assert len({each.sample.model_dump_json() for each in settings}) == 1
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)

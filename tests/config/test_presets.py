@@ -41,7 +41,7 @@ def test_a_new_project_has_a_valid_config(tmp_path: Path, preset: str) -> None:
     assert settings.task == preset[:3]
     assert settings.models.variant.endswith(settings.task)
     assert settings.sample.prompts
-    assert settings.models.missing_files(settings.task) == []
+    assert settings.models.missing_files(settings.roles) == []
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -68,6 +68,7 @@ def test_entries_have_everything_that_the_config_has(load: Load) -> None:
         "loras": [{"path": "style.safetensors", "multiplier": 0.5}],
         "lora_multiplier": 0.7,
         "with_base": True,
+        "sr": "off",
     }
     assert not PromptSettings.model_fields.keys() - entry.keys() - {"image_path", "seed"}
     written("a.jsonl", json.dumps(entry))

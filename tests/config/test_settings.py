@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from hv15.choices import roles_of
 from hv15.config import DatasetSettings, PromptSettings, SampleSettings, Settings, TrainSettings, digest_view, fields
 from hv15.config.sample import automatic_name
 from hv15.config.section import check_frames, check_size
@@ -307,7 +308,7 @@ def test_two_prompts_of_one_name_are_refused_also_by_case(problems: Problems) ->
 def test_every_setting_of_a_prompt_takes_the_values_of_the_section() -> None:
     listed = {field.path: field for field in fields(SampleSettings)}
     shared = set(PromptSettings.model_fields) & set(SampleSettings.model_fields)
-    assert len(shared) == 13
+    assert len(shared) == 14
     for name in shared:
         assert listed[f"prompts[].{name}"].type == listed[name].type
         assert listed[f"prompts[].{name}"].default is None
@@ -325,6 +326,29 @@ def test_each_task_needs_its_images_and_files(problems: Problems) -> None:
     assert line.endswith("is set, but task is t2v: remove it, or set task: i2v")
 
 
+def test_super_resolution_needs_its_models_only_where_it_is_on(problems: Problems, load: Load) -> None:
+    models = "models: {dit: d, vae: v, text_encoder: t, glyph_encoder: g}\n"
+
+    def found(sample: str) -> list[str]:
+        return problems(f"{models}sample: {{{sample}}}", base=False)
+
+    (transformer, upsampler) = found("sr: auto, prompts: [{prompt: a cat}]")
+    assert transformer.endswith(
+        "models.sr_dit: is missing: sample.sr is auto, which needs its path (or models.source hub)"
+    )
+    assert "models.upsampler: is missing" in upsampler
+    assert len(found("prompts: [{prompt: a cat, sr: 720p}]")) == 2
+    small = load(f"{models}sample: {{sr: 720p, prompts: [{{prompt: a cat, sr: off}}]}}", base=False)
+    assert small.roles == roles_of("t2v")
+
+
+def test_all_samples_are_enlarged_by_the_same_models(problems: Problems) -> None:
+    prompts = "[{prompt: a, sr: 720p}, {prompt: b, sr: 1080p}, {prompt: c, sr: auto}, {prompt: d, sr: 'off'}]"
+    models = "models: {source: hub, variant: 480p_t2v}\n"
+    (line,) = problems(f"{models}datasets: [{{video_directory: clips}}]\nsample: {{prompts: {prompts}}}", base=False)
+    assert "sample.prompts[0].sr: found 720p, but others become 1080p" in line
+
+
 def test_a_download_needs_a_variant_and_takes_no_paths(problems: Problems, load: Load) -> None:
     text = "datasets: [{video_directory: clips}]\nmodels: "
     assert problems(text + "{source: hub}", base=False) == [
@@ -332,7 +356,7 @@ def test_a_download_needs_a_variant_and_takes_no_paths(problems: Problems, load:
     ]
     (line,) = problems(text + "{source: hub, variant: 720p_t2v, vae: my.safetensors}", base=False)
     assert line.startswith("config.yaml:2:47 models.vae: is not used with models.source hub")
-    assert load(text + "{source: hub, variant: 720p_t2v}", base=False).models.missing_files("t2v") == []
+    assert load(text + "{source: hub, variant: 720p_t2v}", base=False).models.missing_files(roles_of("t2v")) == []
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:3"])
@@ -365,6 +389,7 @@ def test_several_gpus_do_not_draw_dropout_masks_together(problems: Problems) -> 
         ({"fraction": 0.1, "every_n_steps": 5, "every_n_epochs": 1}, "every_n_epochs", "every_n_steps is also set"),
         ({"every_n_steps": 5}, "every_n_steps", "has no effect without fraction or datasets"),
         ({"keep_best": True}, "keep_best", "has no effect without fraction or datasets"),
+        ({"noise_levels": "even"}, "noise_levels", "has no effect without fraction or datasets"),
         ({"fraction": 0.1, "patience": 2}, "patience", "needs every_n_steps or every_n_epochs"),
         ({"fraction": 0.6}, "fraction", "less than or equal to 0.5"),
     ],

@@ -232,3 +232,13 @@ def test_checkpoints_are_compared(tmp_path: Path) -> None:
     assert load_dit(tmp_path / "a.safetensors").config == dit.config
     with pytest.raises(UserError, match="is a LoRA"):
         compare(tmp_path / "a.safetensors", saved(tmp_path / "c.safetensors"))
+
+
+def test_a_number_that_is_too_large_for_a_format_is_named(tmp_path: Path) -> None:
+    key = f"{kohya(LAYER)}.lora_up.weight"
+    source = saved(tmp_path / "a.safetensors", **{key: torch.full((12, 3), 1e6)})
+    target = tmp_path / "half.safetensors"
+    with pytest.raises(UserError, match=rf"half\.safetensors: {key} holds 1e\+06, which is too large for float16"):
+        cast_lora(source, Written(target, None, torch.float16))
+    assert not target.exists()
+    cast_lora(source, Written(target, None, torch.bfloat16))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from hv15.compiler_errors import of_the_compiler
 from hv15.config.sample import SampleSettings
 from hv15.lora import LoRANetwork
 from hv15.models import DiT
@@ -64,6 +65,38 @@ def test_training_steps_share_what_was_compiled_for_one_block():
     network.set_step_seed(6)
     step(dit, network)
     assert tracer.graphs == before
+
+
+def test_another_backend_and_the_demand_for_whole_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    really = torch.compile
+
+    def recorded(*words: Any, **named: Any) -> Any:
+        asked.append(named)
+        return really(*words, **named)
+
+    monkeypatch.setattr(torch, "compile", recorded)
+    dit = model()
+    dit.double_blocks = dit.double_blocks[:1]
+    with torch.no_grad():
+        plain = dit(*inputs(dit))
+        settings = SampleSettings(compile=True, compile_backend="eager", compile_fullgraph=True, compile_dynamic=False)
+        set_up(dit, settings, "cpu")
+        assert_close(dit(*inputs(dit)), plain, atol=1e-6, rtol=1e-5)
+    assert [(each["backend"], each["fullgraph"]) for each in asked] == [("eager", True)] * len(COMPILED)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(COMPILED)
+
+
+def test_a_compilation_that_fails_is_one_sentence() -> None:
+    def broken(graph: object, _inputs: object) -> None:
+        raise RuntimeError("no working C++ compiler\nand much more")
+
+    with pytest.raises(Exception, match="much more") as raised:
+        torch.compile(lambda x: x + 1, backend=broken)(torch.ones(1))
+    error = of_the_compiler(raised.value)
+    assert error is not None
+    assert error.message == "torch.compile failed: RuntimeError: no working C++ compiler"
+    assert of_the_compiler(RuntimeError("another")) is None
 
 
 @pytest.mark.slow

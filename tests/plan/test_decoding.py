@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +12,15 @@ import torch
 from hv15.memory import WEIGHTS
 from hv15.models import vae as vae_module
 from hv15.models import vae_decoding
+from hv15.models.spool import Spool
 from hv15.models.vae import VAE, VAEConfig
 from hv15.models.vae_decoding import Tiling, decoded_parts
 from hv15.models.vae_pixels import to_bytes
-from hv15.plan.decoding import decoding
+from hv15.plan.decoding import decoding, waiting_bytes
 from hv15.plan.encoders import make_vae
 from hv15.plan.meter import Meter
 
+SEAMLESS = Tiling(64, seamless=True)
 SIZES = VAEConfig(block_out_channels=(8, 16, 32, 64, 64), layers_per_block=1)
 
 
@@ -57,6 +61,27 @@ def test_the_plan_is_what_decoding_takes(
     done = really(latent, tiling, patch_conv, tmp_path)
     assert planned.peak == pytest.approx(done.peak, rel=0.01)
     assert planned.flops == pytest.approx(done.flops, rel=0.1 if tiling.size else 0.001)
+
+
+@pytest.mark.parametrize(
+    ("latent", "tiling"),
+    [((3, 5, 7), Tiling()), ((3, 5, 7), Tiling(64, 0.5)), ((3, 5, 7), Tiling(64, 0.25)), ((3, 5, 7), SEAMLESS)],
+)
+def test_the_tiles_that_wait_are_as_large_as_planned(
+    latent: tuple[int, int, int], tiling: Tiling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [0]
+
+    class Measured(Spool):
+        def __exit__(self, *error: Any) -> None:
+            sizes.append(self._file.seek(0, os.SEEK_END))
+            super().__exit__(*error)
+
+    monkeypatch.setattr(vae_decoding, "Spool", Measured)
+    really(latent, tiling, False, tmp_path)
+    planned = waiting_bytes(make_vae(SIZES, torch.float32, patch_conv=False), latent, tiling)
+    assert planned == max(sizes)
+    assert bool(planned) == bool(tiling.size)
 
 
 @pytest.mark.parametrize("tiling", [Tiling(256, 0.25), Tiling(256, seamless=True)])

@@ -106,6 +106,29 @@ def test_how_many_states_and_copies_there_are_at_once(
     assert needs[0]["LoRA files"] == (2 + copies) * needs[1]["LoRA files"] / 2
 
 
+def test_tiles_wait_for_each_other_while_a_sample_is_decoded(project: Path) -> None:
+    """As many bytes as the tiles of the largest sample have pixels that is not there: in float32, on a CPU."""
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    prompts = [
+        {"name": "sea", "prompt": "the sea", "video_size": [720, 1280], "video_length": 121},
+        {"name": "cat", "prompt": "a cat", "video_size": [480, 848], "video_length": 121, "output_type": "images"},
+        {"name": "dog", "prompt": "a dog", "video_size": [720, 1280], "video_length": 161, "output_type": "latent"},
+    ]
+    settings = {"models": {"source": "hub", "variant": "720p_t2v"}, "runtime": {"device": "cpu"}}
+    write(project, {**config, **settings, "sample": {"vae_tile_overlap": 0.25, "prompts": prompts}})
+    name, sea, cat = (
+        "tiles while a sample is decoded",
+        (3 * 256 + 144) * (6 * 256 + 128),
+        (2 * 256 + 96) * (4 * 256 + 80),
+    )
+    assert only_use(project).needs[name] == sea * 3 * 121 * 4
+    (project / "results/samples").mkdir(parents=True)
+    (project / "results/samples/sea.mp4").touch()
+    assert only_use(project).needs[name] == cat * 3 * 121 * 4
+    write(project, {**config, **settings, "sample": {"vae_sample_size": 0, "prompts": prompts}})
+    assert name not in only_use(project).needs
+
+
 def test_what_stands_on_one_disk_is_added_up(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use = only_use(project)
     assert use.folders == [project / "cache", project / "results"]

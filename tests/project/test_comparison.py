@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from hv15.config.sample_columns import NO_LORA
 from hv15.errors import UserError
 from hv15.project import Project
 from hv15.project.comparison import Compared, make_table
-from hv15.project.grids import NO_LORA
 from hv15.project.request import SampleRequest, open_project
 from hv15.records.paths import copy_of_step
 from tests.project.conftest import MakeProject

@@ -21,6 +21,7 @@ KINDS = get_args(EncodedKind)
 
 OTHER: dict[str, Any] = {
     "directory": "elsewhere",
+    "scratch": "$TMPDIR",
     "shards": 3,
     "vae_sample_size": 128,
     "vae_tile_overlap": 0.5,
@@ -75,7 +76,7 @@ def test_the_marks_are_these() -> None:
     """Whoever marks another setting says here that it changes no encoded value."""
     marked = {name for name in CacheSettings.model_fields if affects(CacheSettings, name) != Affects.PAST}
     speed = {"shards", "vae_enable_patch_conv", "latent_batch", "text_batch", "workers", "bad_clips"}
-    assert marked == {"directory", *speed}
+    assert marked == {"directory", "scratch", *speed}
 
 
 def test_the_overlap_of_tiles_counts_only_with_tiles(open_project: MakeProject) -> None:

@@ -159,6 +159,7 @@ HALF: dict[str, Any] = {"validation": {"fraction": 0.4, "every_n_steps": 2, "pat
         ("train.max_train_steps", {"lr_warmup_steps": 0.25}, {"max_train_steps": 9}, False),
         ("train.validation.every_n_steps", HALF, {"validation": {"every_n_steps": 4}}, False),
         ("train.validation.samples", HALF, {"validation": {"samples": 18}}, False),
+        ("train.validation.noise_levels", HALF, {"validation": {"noise_levels": "even"}}, False),
         ("train.validation.at_first", HALF, {"validation": {"at_first": True}}, False),
         ("train.validation.keep_best", HALF, {"validation": {"keep_best": True}}, True),
         (

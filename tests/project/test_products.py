@@ -8,7 +8,7 @@ import pytest
 
 from hv15.errors import UserError
 from hv15.project import Project
-from hv15.project.products import products, sample_files, sheet_samples, shown_samples
+from hv15.project.products import SheetFiles, products, sample_files, sheet_samples, shown_samples
 from hv15.records.paths import ProjectPaths
 from tests.project.conftest import MakeProject
 
@@ -21,7 +21,11 @@ def prompts(*types: str) -> list[dict[str, object]]:
 
 
 def made(project: Project) -> list[str]:
-    return [str(file) for file in products(project.settings, project.samples, PATHS)]
+    return [str(file) for file in products(project.settings, project.samples, project.enlarged, PATHS)]
+
+
+def sheet(project: Project) -> dict[str, SheetFiles]:
+    return sheet_samples(project.samples, project.enlarged, PATHS)
 
 
 @pytest.mark.parametrize(
@@ -43,20 +47,33 @@ def test_what_each_output_type_asks_for(output_type: str, names: list[str], open
 
 def test_the_sheet_compares_what_can_be_looked_at(open_project: MakeProject) -> None:
     project = open_project(sample={"prompts": prompts("video", "latent", "images")})
-    assert sheet_samples(project.samples, PATHS) == {"0": (FOLDER / "0.mp4", None), "2": (FOLDER / "2.frames", None)}
+    assert sheet(project) == {"0": SheetFiles(FOLDER / "0.mp4"), "2": SheetFiles(FOLDER / "2.frames")}
     assert "results/samples/contact_sheet.png" in made(project)
 
 
 @pytest.mark.parametrize("types", [(), ("video",), ("video", "latent")])
 def test_there_is_no_sheet_without_two(types: tuple[str, ...], open_project: MakeProject) -> None:
     project = open_project(sample={"prompts": prompts(*types)})
-    assert sheet_samples(project.samples, PATHS) == {}
+    assert sheet(project) == {}
     assert "results/samples/contact_sheet.png" not in made(project)
 
 
 def test_each_sample_stands_beside_the_one_without_the_lora(open_project: MakeProject) -> None:
     project = open_project(sample={"prompts": prompts("video"), "with_base": True})
-    assert sheet_samples(project.samples, PATHS) == {"0": (FOLDER / "0.mp4", FOLDER / "0.base.mp4")}
+    assert sheet(project) == {"0": SheetFiles(FOLDER / "0.mp4", FOLDER / "0.base.mp4")}
+
+
+def test_each_sample_stands_beside_its_larger_version(open_project: MakeProject, root: Path) -> None:
+    """Not the one without the LoRA, which stays small. One sample is enough to compare."""
+    models = {"source": "hub", "variant": "480p_t2v"}
+    sample = {"prompts": prompts("both"), "sr": "auto", "with_base": True}
+    project = open_project(models=models, sample=sample, convert={"formats": []})
+    assert sheet(project) == {"0": SheetFiles(FOLDER / "0.mp4", FOLDER / "0.base.mp4", FOLDER / "0.sr.mp4")}
+    names = ("0.mp4", "0.latents.safetensors", "0.base.mp4", "0.base.latents.safetensors")
+    large = ("0.sr.mp4", "0.sr.latents.safetensors", "contact_sheet.png")
+    assert made(project) == [str(FOLDER / name) for name in (*names, *large)]
+    alone = open_project(models=models, sample={"prompts": prompts("video"), "sr": "auto"})
+    assert sheet(alone) == {"0": SheetFiles(FOLDER / "0.mp4", None, FOLDER / "0.sr.mp4")}
 
 
 def test_everything_that_belongs_to_a_lora(open_project: MakeProject) -> None:

@@ -8,20 +8,33 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from hv15.records.paths import MANIFESTS, CachePaths, ProjectPaths, config_file, manifest_name
+from hv15.records.paths import (
+    MANIFESTS,
+    CachePaths,
+    ComparisonPaths,
+    ProjectPaths,
+    config_file,
+    manifest_name,
+    project_of,
+)
 
 NAMED = {
     "config": "config.yaml",
+    "project_lock": "hv15.lock",
     "results": "results",
     "lora": "results/lora.safetensors",
     "samples": "results/samples",
     "contact_sheet": "results/samples/contact_sheet.png",
+    "sample_grid": "results/samples/grid.png",
+    "sample_film": "results/samples/grid.mp4",
     "all_checkpoints": "results/checkpoints",
     "checkpoint_sheet": "results/checkpoints/grid.png",
     "checkpoint_film": "results/checkpoints/grid.mp4",
     "again": "results/again",
     "untaken": "results/samples/.untaken",
     "plan": "results/plan.txt",
+    "report": "results/report.html",
+    "card": "results/README.md",
     "checked_models": "results/models.json",
     "trained": "results/train.safetensors",
     "training": "results/train",
@@ -38,7 +51,11 @@ NAMED = {
     "tensorboard": "results/train/tensorboard",
     "wandb": "results/train/wandb",
     "trained_dataset": "results/train/dataset.json",
+    "reproduced_config": "results/config.yaml",
+    "reproduced_dataset": "results/dataset.json",
+    "reproduction_record": "results/reproduction.json",
     "specs": "results/specs",
+    "all_manifests": "results/manifests",
     "logs": "results/logs",
     "benchmarks": "results/benchmarks",
     "hidden": ".hv15",
@@ -47,10 +64,16 @@ NAMED = {
     "recorded_products": ".hv15/told.json",
     "complete_encodings": ".hv15/complete.json",
     "passed_checks": ".hv15/looks.json",
+    "trials": ".hv15/dry-run",
+    "no_spec": ".hv15/dry-run/none.json",
+    "job_requests": ".hv15/requests.json",
 }
 """Names that people, scripts and other programs know; the README lists those of a finished project."""
 
-OF_THE_PROJECT = {"config", "hidden", "lock", "runs", "recorded_products", "complete_encodings", "passed_checks"}
+OF_THE_PROJECT = {
+    *("config", "project_lock", "hidden", "lock", "runs", "recorded_products", "complete_encodings", "passed_checks"),
+    *("job_requests", "trials", "no_spec"),
+}
 """What the experiments of a project share."""
 
 
@@ -70,6 +93,14 @@ def test_an_experiment_has_files_of_its_own(name: str) -> None:
     assert str(getattr(ProjectPaths(Path("/p"), "rank-8"), name)) == f"/p/{expected}"
 
 
+def test_experiments_are_compared_in_the_projects_own_folder() -> None:
+    found = ProjectPaths(Path("/p"), "rank-8").comparison()
+    assert found == ComparisonPaths(Path("/p/results"))
+    names = [getattr(found, name).name for name, value in vars(ComparisonPaths).items() if isinstance(value, property)]
+    assert all(name.startswith("comparison.") for name in names), "no experiment has such a name"
+    assert len({*names}) == 7
+
+
 def test_a_cache_has_the_names_that_it_had() -> None:
     """Another name would be another, empty cache."""
     cache = CachePaths(Path("cache"))
@@ -79,6 +110,17 @@ def test_a_cache_has_the_names_that_it_had() -> None:
     assert list(map(str, found)) == [f"cache/{name}" for name in names]
     assert manifest_name(3, 8) == "3-of-8.json"
     assert PurePath(manifest_name(3, 8)).match(MANIFESTS)
+
+
+def test_the_config_of_a_reproduction_is_one_of_its_project(tmp_path: Path) -> None:
+    """So relative paths in it mean the same, and all that it makes is in a folder of its own."""
+    work = ProjectPaths(tmp_path).reproduction("ab12")
+    assert work.trained == tmp_path / "results/reproduced/ab12/train.safetensors"
+    assert project_of(work.reproduced_config) == work
+    assert project_of(tmp_path / "config.yaml") == project_of(tmp_path / "other.yaml") == ProjectPaths(tmp_path)
+    work.training.mkdir(parents=True)
+    assert [*ProjectPaths(tmp_path).reproductions()] == [work]
+    assert [*ProjectPaths(tmp_path).experiments()] == []
 
 
 def test_names_with_a_wildcard() -> None:

@@ -26,7 +26,7 @@ from hv15.records.manifest import EncodedClip, Entry, Manifest, item_keys, read_
 from hv15.records.metrics import read_metrics
 from hv15.records.spec import Spec
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
-from hv15.runs.metrics import training_progress
+from hv15.runs.metrics import trainings_progress
 from hv15.runs.record import history
 from hv15.runs.state import current
 from hv15.workflow.made_from import MadeFromReader
@@ -114,7 +114,7 @@ def test_a_run_is_looked_at_whatever_its_files_hold(data: st.DataObject, tmp_pat
                 data.draw(damaged(path.read_bytes() if path.exists() else b'{"time": 1.0, "now": true}\n'))
             )
     assert current(root) is not None
-    training_progress(root)
+    trainings_progress(root)
     with redirect_stdout(io.StringIO()) as said, redirect_stderr(io.StringIO()):
         assert cli.main(["status", str(root)]) in (0, 2)
         assert cli.main(["status", str(root), "--json"]) in (0, 2)

@@ -10,6 +10,7 @@ import pytest
 
 from hv15.environment import RUN_VARIABLE
 from hv15.records.metrics import CheckpointRecord
+from hv15.records.paths import ProjectPaths
 from hv15.records.training import TrainingRecord
 from hv15.runs import metrics
 from hv15.runs.events import EventRecorder
@@ -84,24 +85,24 @@ def test_a_run_that_is_started_by_hand_keeps_those_of_one_that_died(
 
 def test_how_far_the_training_is(tmp_path: Path) -> None:
     path = tmp_path / "results/train/metrics.jsonl"
-    assert training_progress(tmp_path) is None
+    assert training_progress(ProjectPaths(tmp_path)) is None
     path.parent.mkdir(parents=True)
     path.write_text(lines(start_record(5000), *(step_record(n) for n in range(1, 4001))) + '{"kind": "st')
     assert path.stat().st_size > 2 * 64 * 1024  # the first line is not among the last ones that are read
-    found = training_progress(tmp_path)
+    found = training_progress(ProjectPaths(tmp_path))
     assert found is not None
     assert (found.step, found.total, found.loss, found.eta_s, found.time) == (4000, 5000, 1 / 4000, 2000.0, 1e9 + 4000)
     longer = [start_record(8000, 4000), *(step_record(n) for n in range(4001, 8001))]
     path.write_text(lines(start_record(4000), *(step_record(n) for n in range(1, 4001)), *longer[:2000]))
-    found = training_progress(tmp_path)
+    found = training_progress(ProjectPaths(tmp_path))
     assert found is not None
     assert (found.step, found.total) == (5999, 8000), "it was continued, and is longer now"
     path.write_text('[1]\n{"kind": "step", "step": "x", "loss": null, "step_s": true}\n')
-    assert training_progress(tmp_path) is None
+    assert training_progress(ProjectPaths(tmp_path)) is None
     odd = json.loads(lines(step_record(7)))
     del odd["loss"], odd["step_s"]  # as an older version wrote it
     path.write_text(json.dumps(odd) + "\n")
-    found = training_progress(tmp_path)
+    found = training_progress(ProjectPaths(tmp_path))
     assert found is not None
     assert (found.step, found.total, found.loss, found.eta_s) == (7, 0, None, None)
 

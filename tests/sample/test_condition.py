@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from hv15.errors import UserError
 from hv15.models import load_image_encoder, load_vae
+from hv15.models.vae_pixels import from_bytes
 from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.sample import sampler
 from hv15.sample.condition import cover_crop, first_images, write_condition
@@ -58,6 +59,19 @@ def test_the_file_holds_the_unscaled_mode_and_the_states_of_the_crop(i2v, models
     assert found["latents"].shape == (4, 1, HEIGHT // 16, WIDTH // 16)
     assert_close(found["latents"], expected, atol=1e-5, rtol=1e-5)
     assert_close(found["vision"], load_image_encoder(models["image_encoder"]).encode([frame])[0], atol=1e-5, rtol=1e-5)
+
+
+def test_the_vae_may_have_a_number_format_of_its_own(i2v, models, condition, tmp_path):
+    path, chosen = tmp_path / "other.condition.safetensors", replace(i2v, vae_dtype="bfloat16")
+    write_condition(chosen, tmp_path, models["vae"], models["image_encoder"], path, made_from=chosen.conditioning())
+    frame = torch.from_numpy(first_images(i2v, tmp_path).frame)[None, None]
+    with torch.no_grad():
+        vae = load_vae(models["vae"], dtype=torch.bfloat16)
+        expected = vae.encode(from_bytes(frame, torch.bfloat16))[0].float()
+    found, usual = load_file(path), load_file(condition)
+    assert torch.equal(found["latents"], expected)
+    assert not torch.equal(found["latents"], usual["latents"])
+    assert torch.equal(found["vision"], usual["vision"])
 
 
 def test_the_file_tells_what_it_was_made_from(i2v, condition):

@@ -9,7 +9,7 @@ import pytest
 
 from hv15.data.encode import write_images, write_video
 from hv15.errors import UserError
-from hv15.sample.contact_sheet import SheetRow, draw_sheet, few_frames, mean_change, read_sample
+from hv15.sample.contact_sheet import DETAIL, SheetRow, draw_sheet, few_frames, mean_change, read_few, read_sample
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 160, 0), (0, 0, 180)
 
@@ -36,6 +36,27 @@ def test_a_prompt_is_a_row_and_the_lora_is_right_of_the_base() -> None:
     assert 4 * 96 <= with_x.stop - with_x.start <= 4 * 96 + 10
     titles = sheet[: with_y.start]
     assert (titles < 128).any(), "the prompt is written above"
+
+
+def test_super_resolution_is_shown_by_details_at_full_size() -> None:
+    """Of the same frames: what was small, only resized, beside what was made of it."""
+    small, large = plain(RED, 9, 64, 128), plain(BLUE, 9, 200, 400)
+    row = SheetRow("one", small, enlarged=large)
+    (before, detail), (after, made) = row.details
+    assert (before, after) == ("128x64, enlarged without a model", "super resolution, 400x200")
+    assert detail.shape == made.shape == (4, DETAIL, DETAIL, 3)
+    sheet = draw_sheet([row, SheetRow("two", plain(GREEN))])
+    y, x = places(sheet, BLUE)
+    assert (y.stop - y.start, x.stop - x.start) == (DETAIL, 4 * DETAIL + 3 * 2)
+    assert places(sheet, GREEN)[0].start > y.stop
+
+
+def test_few_frames_are_read_as_they_would_be_chosen(tmp_path: Path) -> None:
+    clip = np.stack([np.full((16, 16, 3), 20 * number, np.uint8) for number in range(12)])
+    write_images(tmp_path / "one.frames", clip)
+    assert (read_few(tmp_path / "one.frames") == few_frames(clip)).all()
+    write_video(tmp_path / "one.mp4", clip)
+    assert np.abs(read_few(tmp_path / "one.mp4").astype(int) - few_frames(clip)).max() <= 2
 
 
 def test_wide_clips_and_long_prompts_have_room() -> None:

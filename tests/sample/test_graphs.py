@@ -202,6 +202,7 @@ def test_too_little_memory_stays_what_it_is():
         ({"quantize": "nf4"}, "quantize: nf4"),
         ({"quantize": "int8"}, "quantize: int8"),
         ({"compile": True, "compile_mode": "reduce-overhead"}, "compile_mode: reduce-overhead"),
+        ({"compile": True, "compile_backend": "cudagraphs"}, "compile_backend: cudagraphs"),
     ],
 )
 def test_where_it_has_no_effect_it_is_said(options, obstacle):

@@ -16,7 +16,7 @@ from hv15.sample.latent_colors import LatentColors, fit_colors, read_colors, wri
 
 @pytest.fixture(scope="module")
 def vae() -> VAE:
-    return load_vae(BASE / "vae.safetensors")
+    return load_vae(BASE / "vae.safetensors", dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")

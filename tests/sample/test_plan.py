@@ -231,7 +231,9 @@ def test_planning_loads_no_torch():
 
 def test_latents_depend_on_no_setting_of_the_decoding(spec: SampleSpec) -> None:
     other_vae = {"models": {**spec.models, "vae": "other"}}
-    decoded_otherwise = dataclasses.replace(spec, fps=12.0, output_type="images", vae_sample_size=128, **other_vae)
+    decoded_otherwise = dataclasses.replace(
+        spec, fps=12.0, output_type="images", vae_sample_size=128, vae_dtype="float16", **other_vae
+    )
     assert made_from(decoded_otherwise) == made_from(spec)
     assert made_from(dataclasses.replace(spec, seed=7)) != made_from(spec)
     i2v = dataclasses.replace(spec, task="i2v")
@@ -247,6 +249,8 @@ def test_latents_depend_on_no_setting_of_the_decoding(spec: SampleSpec) -> None:
         ({"vae_sample_size": 128, "vae_tile_overlap": 0.5}, True),
         ({"vae_seamless_tiles": True}, False),
         ({"vae_sample_size": 128, "vae_seamless_tiles": True}, True),
+        ({"vae_dtype": "float32"}, True),
+        ({"vae_dtype": "auto"}, False),  # that of the transformer, as it is anyway
         ({"seed": 7}, True),
         ({"models": {"dit": "the dit", "vae": "other"}}, True),
         ({"models": {"dit": "other", "vae": "the vae"}}, True),
@@ -277,6 +281,7 @@ def test_every_field_of_a_sample_counts_or_is_named_as_one_that_does_not(spec: S
         "sage_blocks": (0, 3),
         "guidance_batch": "batched",
         "enlarges": Enlarged("720p", 64, 64, "f3"),
+        "vae_dtype": "float16",
     }
     silent = {"fps", "output_type", "vae_sample_size", "vae_tile_overlap", "vae_seamless_tiles", "name", "variant"}
     for field in dataclasses.fields(SampleSpec):
@@ -288,7 +293,7 @@ def test_every_field_of_a_sample_counts_or_is_named_as_one_that_does_not(spec: S
 
 def test_settings_that_came_later_leave_former_samples_as_they_are(spec: SampleSpec) -> None:
     later = {"step_cache", "guidance_interval", "cfg_zero_star", "zero_init_steps", "enlarges"}
-    later |= {"sage_blocks", "guidance_batch", "vae_seamless_tiles"}
+    later |= {"sage_blocks", "guidance_batch", "vae_seamless_tiles", "vae_dtype"}
     assert not later & spec.denoising(TRAINED, TEXT).keys()
     former = {name: value for name, value in spec.to_json().items() if name not in later}
     assert SampleSpec.from_json(former) == spec
@@ -303,7 +308,7 @@ def test_the_first_image_depends_on_no_setting_of_the_denoising(spec: SampleSpec
     i2v = dataclasses.replace(spec, task="i2v", image=ImageFile("a.png", "f1"))
     others = {"seed": 7, "prompt": "b", "steps": 9, "image": ImageFile("b.png", "f1")}
     assert dataclasses.replace(i2v, **others).conditioning() == i2v.conditioning()
-    for change in ({"image": ImageFile("a.png", "f2")}, {"height": 64}, {"dtype": "float32"}):
+    for change in ({"image": ImageFile("a.png", "f2")}, {"height": 64}, {"dtype": "float32"}, {"vae_dtype": "float32"}):
         assert dataclasses.replace(i2v, **change).conditioning() != i2v.conditioning()
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 from hv15.records.metrics import QUANTILE_COUNT, SIGMA_BINS, MetricsRecord, StepRecord, ValidationRecord, metrics_line
 from hv15.train.curves import Line, draw_curves, thinned
 
-NAMES = ["learning_rate.png", "learning_rate.svg", "loss.png", "loss.svg", "loss_by_sigma.png", "loss_by_sigma.svg"]
+CHARTS = ["gradient_norm", "learning_rate", "loss", "loss_by_sigma", "memory"]
+NAMES = [f"{name}.{suffix}" for name in CHARTS for suffix in ("png", "svg")]
 
 
 def step(number: int) -> StepRecord:

@@ -25,6 +25,7 @@ ELSEWHERE = {
     "network_weights", "dim_from_weights", "base_weights[].path", "base_weights[].multiplier",  # need files
     "continue_from", "reset_optimizer", "quantize", "dtype",
     "num_processes", "num_machines", "context_parallel", "shard_base", "compile", "compile_mode", "compile_dynamic",
+    "compile_backend", "compile_fullgraph",
     "gradient_accumulation_steps",  # of the steps, not of the past: the product counts
     "ema_decay",  # its average is of the past, and in a file of its own
     "blocks_to_swap", "gradient_checkpointing_cpu_offload",  # tests/train/test_memory_options.py

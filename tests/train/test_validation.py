@@ -149,6 +149,18 @@ def test_the_losses_are_those_of_the_clips_at_these_levels(task: str, data: Any)
     assert ours.sigmas == pytest.approx(sorted(ours.sigmas))
 
 
+def test_even_levels_are_the_same_whatever_is_trained(data: Any) -> None:
+    """Only then can the losses of trainings with different noise levels be compared."""
+    own, even = (
+        [validation(data, discrete_flow_shift=shift, **({"validation": levels})) for shift in (1.0, 7.0)]
+        for levels in (VALIDATED["validation"], {**VALIDATED["validation"], "noise_levels": "even"})
+    )
+    assert own[0].sigmas != own[1].sigmas
+    assert own[0].measure() != own[1].measure()
+    assert even[0].sigmas == even[1].sigmas == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    assert even[0].measure() == even[1].measure()
+
+
 def test_without_dropout_and_without_a_trace(data: Any) -> None:
     """Measured twice in a training with much dropout: the same as without, and no random state moves."""
     plain = validation(data).measure()

@@ -12,6 +12,10 @@ from textual.app import ComposeResult
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+from hv15.records.outputs import LATENTS, VIDEO, SampleOutput
+from hv15.records.paths import ProjectPaths
+from hv15.records.shard import PARTS, ShardPart, failure_beside
+from hv15.records.spec import Spec
 from hv15.runs import control
 from hv15.runs.record import RunFolder
 from tests.tui.data.test_sample_matrix import project, sampled
@@ -259,5 +263,47 @@ async def test_a_job_at_work_is_seen_in_its_cells(tmp_path: Path) -> None:
         assert "at work" in text_of(app)
         await settle(pilot, jobs=jobs_view(replace(working, state=JobState.DONE)))
         assert "at work" not in text_of(app)
-        await settle(pilot, jobs=jobs_view(job(2, JobState.RUNNING, "sample_shard", wildcards={"shard": "0"})))
-        assert "at work" in text_of(app), "one job for all that are not there"
+
+
+async def test_of_a_shard_one_sample_is_at_work_and_the_others_wait(tmp_path: Path) -> None:
+    app = dashboard(project(tmp_path))
+    paths, parts = ProjectPaths(tmp_path), list[ShardPart]()
+    for name in ("dog.base", "dog"):
+        for output in (LATENTS, VIDEO):
+            product = output.path(ProjectPaths(), name)
+            parts.append(ShardPart(f"{output.rule}.{name}", product, {}, {}))
+    Spec({}, {PARTS: [part.to_json() for part in parts]}).write(paths.spec("sample_shard.0"))
+
+    def leave(output: SampleOutput, name: str) -> Path:
+        file = tmp_path / ProjectPaths().before_taken(output.path(ProjectPaths(), name))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        return file
+
+    jobs = jobs_view(
+        job(1, JobState.RUNNING, "sample_shard", wildcards={"shard": "0"}),
+        *(job(2 + number, JobState.WAITING, "sample_video", wildcards={"name": name})
+          for number, name in enumerate(("dog.base", "dog"))),
+    )  # fmt: skip
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await opened(pilot, views=1, samples=7)
+        await pilot.press("home")
+        table = screen.query_one(SampleTable)
+        await settle(pilot, run=run_view(root=tmp_path), jobs=jobs)
+
+        async def at_work(name: str) -> None:
+            pilot.app.watcher.refresh("shards")  # type: ignore[attr-defined]
+            await until(pilot, lambda: table.at_work == {name})
+
+        await at_work("dog.base")
+        assert table.waiting == {"dog.base", "dog"}
+        assert text_of(app).count("at work") == text_of(app).count("waiting") == 1
+        leave(LATENTS, "dog.base")
+        await at_work("dog")  # first all are denoised
+        leave(LATENTS, "dog")
+        await at_work("dog.base")
+        leave(VIDEO, "dog.base")
+        await at_work("dog")
+        failure_beside(leave(VIDEO, "dog")).touch()
+        pilot.app.watcher.refresh("shards")  # type: ignore[attr-defined]
+        await until(pilot, lambda: not table.at_work)

@@ -150,6 +150,35 @@ def test_list_player_and_comparison(root: Path) -> None:
     asyncio.run(run())
 
 
+def test_e_shows_a_sample_before_and_after_super_resolution(root: Path) -> None:
+    """From either of the two; once more ends it. A sample that was not made larger says so."""
+    samples = root / "results/samples"
+    shutil.copy(samples / "red-zorpward.mp4", samples / "red-zorpward.sr.mp4")
+
+    async def run() -> None:
+        app = dashboard(root)
+        async with app.run_test(size=(120, 40)) as pilot:
+            screen = await show(pilot, app, "4", "samples")
+            entries, player = screen.query_one(SampleList), screen.query_one(Player)
+            await until(pilot, lambda: any(row.sample.kind == "enlarged" for row in entries.rows))
+            rows = {row.sample.name: row for row in entries.rows}
+            entries.move_to_key(entries.key(rows["red-zorpward.sr"]))
+            await pilot.press("e")
+            pair = [samples / "red-zorpward.mp4", samples / "red-zorpward.sr.mp4"]
+            await until(pilot, lambda: [clip.path for clip in player.clips] == pair)
+            assert player.clips[1].title.startswith("B · red-zorpward · enlarged")
+            assert entries.current is not None
+            assert entries.current.sample.name == "red-zorpward"
+            await pilot.press("e")
+            await until(pilot, lambda: len(player.clips) == 1)
+            entries.move_to_key(entries.key(rows["blue-zorpward"]))
+            await pilot.press("e")
+            await pilot.pause()
+            assert len(player.clips) == 1
+
+    asyncio.run(run())
+
+
 def test_playing_shows_each_frame_of_a_short_clip_and_skips_in_a_long_one() -> None:
     async def run(count: int, at: list[float]) -> list[int]:
         now = [0.0]

@@ -1,4 +1,4 @@
-"""How the eight screens look at 80x24 and 120x40, in the middle of the recorded run, with clock and machine frozen.
+"""How the nine screens look at 80x24 and 120x40, in the middle of the recorded run, with clock and machine frozen.
 
 After a wanted change:  pytest -n 0 tests/tui/test_snapshots.py --snapshot-update   and look at the pictures.
 """

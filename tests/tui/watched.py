@@ -19,6 +19,7 @@ from hv15.runs.state import RunState
 from tui.app import Dashboard
 from tui.data.config_diff import Change
 from tui.data.estimate import Estimate
+from tui.data.experiments import ExperimentsView
 from tui.data.failures import FailureCard
 from tui.data.gpus import Gpu
 from tui.data.history import RunRow
@@ -26,7 +27,7 @@ from tui.data.jobs import Job, JobState, RunProgress
 from tui.data.metrics import TrainingStatus
 from tui.data.rerun import DueStage, Rerun
 from tui.data.system import SystemSample
-from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
+from tui.messages import ExperimentsSeen, JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
 from tui.project_files import JobsView, MetricsView, ProjectFiles, RunView, TailView
 from tui.watcher import WatchedSource
 
@@ -86,7 +87,9 @@ class Watched(ProjectFiles):
         """The targets of the runs that were started."""
         self.asked: list[tuple[str | None, tuple[str, ...]]] = []
         """Texts and targets of which a dry run was asked."""
-        self.real_metrics = False
+        self.real_metrics = self.real_experiments = False
+        self.jobs_of_run: tuple[Job, ...] = ()
+        self.is_alive = False
 
     def sources(self) -> list[WatchedSource]:
         def given(name: str) -> Callable[[], Any]:
@@ -99,7 +102,14 @@ class Watched(ProjectFiles):
             WatchedSource("metrics", metrics, MetricsSeen, always=True),
             WatchedSource("machine", given("machine"), MachineSeen, always=True),
             WatchedSource("tail", self.followed, TailSeen),
+            WatchedSource("experiments", self.read_given_experiments, ExperimentsSeen),
         ]
+
+    def read_given_experiments(self) -> ExperimentsView | None:
+        """They are read from files, but the jobs are given."""
+        if not self.real_experiments:
+            return None
+        return self._experiments.read(self.jobs_of_run, alive=self.is_alive, due=self.due_experiments)
 
     def followed(self) -> TailView | None:
         return self.views.pop("tail", None)
@@ -140,7 +150,7 @@ async def settle(pilot: Pilot[None], **views: Any) -> None:
     assert isinstance(app, Dashboard)
     app.files.views.update(views)  # type: ignore[attr-defined]
     app.watcher.refresh()
-    own = ("source-", "config-", "run-", "charts-", "runs-", "plan", "forecast")
+    own = ("source-", "config-", "run-", "charts-", "runs-", "experiments-", "plan", "forecast")
     for _ in range(3):
         await pilot.pause()
         for worker in [each for each in app.workers if each.group.startswith(own)]:

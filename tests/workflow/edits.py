@@ -230,7 +230,21 @@ EDITS = [
     edit(
         "all LoRAs lost", lambda p: (lose("results/train.safetensors")(p), lose("results/lora.safetensors")(p)), TRAIN
     ),
-    edit("a lost store", lose_store, clips=ALL_CLIPS, texts=TEXTS),
+    edit("a lost store", lose_store),
+    edit(
+        "a lost store and a prompt added",
+        lambda p: (lose_store(p), p.set_prompts(ONE, TWO)),
+        SAMPLE,
+        texts=TEXTS + 1,
+    ),
+    edit(
+        "a lost store and a training",
+        lambda p: (lose_store(p), p.set(train={"learning_rate": 0.3})),
+        TRAIN,
+        SAMPLE,
+        clips=ALL_CLIPS,
+        texts=TEXTS,
+    ),
     edit("lost manifests", lose_manifests),
     edit("lost manifests and a training", lose_manifests_and_train, TRAIN, SAMPLE),
     edit("torn manifests and a training", tear_manifests_and_train, TRAIN, SAMPLE),

@@ -38,7 +38,7 @@ class Outcome:
     @property
     def heavy(self) -> dict[str, int]:
         """The jobs that cost time: no specs and reports, no publishing."""
-        cheap = ("all", "publish", "contact_sheet", "check_models")
+        cheap = ("all", "publish", "contact_sheet", "check_models", "report", "card")
         return {rule: count for rule, count in self.jobs.items() if rule not in cheap}
 
 

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hv15.digest import digest
+
 if TYPE_CHECKING:
     from hv15.project import Project
     from hv15.records.training import TrainingRecord
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 MEET_S = "HV15_TEST_MEET_S"
 """Environment variable: how long jobs on GPUs wait for one another."""
+INSTALLED = "HV15_TEST_GPUS"
+"""Environment variable: the GPUs that NVIDIA's driver is said to know."""
 
 
 def main(words: list[str]) -> None:
@@ -37,11 +41,15 @@ def main(words: list[str]) -> None:
         "train": train,
         "stage lora": keep,
         "stage denoise": write_latents,
+        "stage upsample": write_enlarged,
         "stage decode": write_video,
         "stage shard": write_shard,
         "stage sheet": write_sheet,
         "export": export,
         "stage grid": write_grid,
+        "stage comparison": write_comparison,
+        "stage report": write_page,
+        "stage card": write_card,
         "check": lambda *_: "",
     }
     with on_a_gpu(command):
@@ -57,11 +65,18 @@ def on_a_gpu(command: str) -> Iterator[None]:
     Each job waits a while for another one to be at work as well.
     """
     log = Path("gpus.log")
-    if not log.exists() or command.split()[0] not in ("encode", "train", "stage") or command == "stage sheet":
+    if (
+        not log.exists()
+        or command.split()[0] not in ("encode", "train", "stage")
+        or command in ("stage sheet", "stage report", "stage card")
+    ):
         yield
         return
+    from hv15 import gpus
     from hv15.gpus import VISIBLE, take_gpu
 
+    if names := os.environ.get(INSTALLED):
+        gpus._installed = lambda: names.split(",")
     take_gpu("auto")
     begin, here = time.monotonic(), Path(f"at-work-{os.getpid()}")
     here.touch()
@@ -71,6 +86,20 @@ def on_a_gpu(command: str) -> Iterator[None]:
     here.unlink()
     with log.open("a") as file:
         file.write(f"{os.environ[VISIBLE]} {begin} {time.monotonic()} {command}\n")
+
+
+def opened(options: dict[str, str]) -> Project:
+    from hv15.project import Project
+
+    overrides = json.loads(os.environ["HV15_OVERRIDES"])
+    return Project(Path(os.environ["HV15_CONFIG"]), overrides, experiment=options.get("experiment", ""))
+
+
+def copied(options: dict[str, str]) -> Path | None:
+    """Copy what another run has made and is the same, by the real command's own code."""
+    from hv15.commands.twin_copies import copy_twin
+
+    return copy_twin(Path(options["spec"]), Path(options["out"]))
 
 
 def wanted_of(options: dict[str, str]) -> dict[str, Any]:
@@ -85,10 +114,9 @@ def copy_models(words: list[str], options: dict[str, str]) -> str:
 
 
 def encode(words: list[str], options: dict[str, str]) -> str:
-    from hv15.project import Project
     from hv15.records.manifest import EncodedClip, Entry, item_keys
 
-    project = Project(Path(os.environ["HV15_CONFIG"]), json.loads(os.environ["HV15_OVERRIDES"]))
+    project = opened(options)
     encoding = {"latents": project.latents, "texts": project.texts, "masks": project.masks}[words[1]]
     shard, new = int(options["shard"]), 0
     assert wanted_of(options)["needs"] == encoding.needs_digest(shard)
@@ -108,10 +136,15 @@ def encode(words: list[str], options: dict[str, str]) -> str:
 
 
 def train(words: list[str], options: dict[str, str]) -> str:
-    from hv15.project import Project
     from hv15.project.products import lora_files
+    from hv15.train.past import past_of
+    from hv15.train.shared_folder import share_training
 
-    project = Project(Path(os.environ["HV15_CONFIG"]), json.loads(os.environ["HV15_OVERRIDES"]))
+    project = opened(options)
+    if (twin := copied(options)) is not None:
+        owner = digest(past_of(project.settings.train, wanted_of(options)))
+        share_training(twin.parent / "train", project.paths.training, owner)
+        return "copied"
     assert wanted_of(options) == project.training_spec
     assert not Path("fail").exists(), "the test wants the training to fail"
     if Path("hang").exists():
@@ -150,10 +183,9 @@ def keep_copies(project: Project, told: dict[str, str]) -> None:
 
 def keep(words: list[str], options: dict[str, str]) -> str:
     """The kept copy of a step, told of as the real command does."""
-    from hv15.project import Project
     from hv15.project.checkpoints import told_of_step
 
-    project = Project(Path(os.environ["HV15_CONFIG"]), json.loads(os.environ["HV15_OVERRIDES"]))
+    project = opened(options)
     wanted = wanted_of(options)
     step = wanted["step"]
     assert wanted == project.spec_after(step)
@@ -176,8 +208,6 @@ def continue_training(project: Project) -> None:
 
 def write_state(training: Path, record: TrainingRecord, step: int) -> Path:
     """A state with everything but weights."""
-    from hv15.digest import digest
-
     folder = training / "state" / f"step-{step:06d}"
     folder.mkdir(parents=True, exist_ok=True)
     content = {"step": step, "samples": step, "spec": record.digest, "metrics_offset": 0, "sha256": {}}
@@ -186,6 +216,8 @@ def write_state(training: Path, record: TrainingRecord, step: int) -> Path:
 
 
 def write_latents(words: list[str], options: dict[str, str]) -> str:
+    if copied(options):
+        return "copied"
     spec = json.loads(Path(options["spec"]).read_text())
     wanted = spec["wanted"]
     assert not failing(spec["details"]["sample"]["name"]), "the test wants this sample to fail"
@@ -194,7 +226,17 @@ def write_latents(words: list[str], options: dict[str, str]) -> str:
     return ""
 
 
+def write_enlarged(words: list[str], options: dict[str, str]) -> str:
+    wanted = wanted_of(options)
+    assert metadata_of(Path(options["low"]))["hv15.made_from"] == json.dumps(wanted["low"])
+    assert ("lora" in options) == (wanted["trained"] is not None)
+    write_safetensors(Path(options["out"]), {"hv15.made_from": json.dumps(wanted)})
+    return ""
+
+
 def write_video(words: list[str], options: dict[str, str]) -> str:
+    if copied(options):
+        return "copied"
     make_video(wanted_of(options), Path(options["latents"]), Path(options["out"]))
     return ""
 
@@ -215,7 +257,8 @@ def write_shard(words: list[str], options: dict[str, str]) -> str:
     from hv15.records.spec import Spec
 
     parts = parts_of(Spec.read(Path(options["spec"])))
-    outs = {part.product: ProjectPaths().before_taken(part.product) for part in parts}
+    paths = ProjectPaths(run=options.get("experiment", ""))
+    outs = {part.product: paths.before_taken(part.product) for part in parts}
     first = parts[0].details["sample"]
     for part in parts:
         if Path("stop").exists() and part.details["sample"] != first:
@@ -258,6 +301,36 @@ def write_grid(words: list[str], options: dict[str, str]) -> str:
     return ""
 
 
+def write_page(words: list[str], options: dict[str, str]) -> str:
+    from hv15.pages.html import TEMPLATES, render
+
+    Path(options["out"]).write_text(render(TEMPLATES / "base.html", {}, wanted_of(options)))
+    return ""
+
+
+def write_card(words: list[str], options: dict[str, str]) -> str:
+    from hv15.pages.markdown import with_made_from
+
+    Path(options["out"]).write_text(with_made_from("# A card", wanted_of(options)))
+    return ""
+
+
+def write_comparison(words: list[str], options: dict[str, str]) -> str:
+    """The files that the spec asks for; which of them the real command draws is tested with it."""
+    from hv15.records.comparison import ComparisonDetails
+    from hv15.records.paths import ComparisonPaths
+
+    details = ComparisonDetails.from_json(json.loads(Path(options["spec"]).read_text())["details"])
+    paths = ComparisonPaths(Path(options["out"]).parent)
+    if details.has_samples:
+        write_grid(words, {**options, "out": str(paths.sheet), "video": str(paths.film)})
+    for file in (paths.table, paths.groups, paths.latex):
+        file.write_text("")
+    told = json.dumps(wanted_of(options)).replace('"', "&quot;")
+    paths.page.write_text(f'<html><head><meta name="hv15.made_from" content="{told}"></head></html>')
+    return str(len(details.experiments))
+
+
 def export(words: list[str], options: dict[str, str]) -> str:
     from hv15.config import load_config
     from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
@@ -265,7 +338,8 @@ def export(words: list[str], options: dict[str, str]) -> str:
     from hv15.records import formats
 
     overrides = json.loads(os.environ.get(OVERRIDES_VARIABLE, "{}"))
-    settings = load_config(Path(os.environ.get(CONFIG_VARIABLE, "config.yaml")), overrides)
+    config = Path(os.environ.get(CONFIG_VARIABLE, "config.yaml"))
+    settings = load_config(config, overrides, experiment=options.get("experiment", ""))
     told = {"hv15.convert.to": options["to"], "hv15.convert.format": str(formats.CONVERSION)}
     about = About.from_settings(settings.convert, settings.root)
     write_safetensors(Path(options["out"]), about.metadata(metadata_of(Path(options["lora"])) | told))

@@ -68,7 +68,7 @@ def test_one_after_the_other_if_that_is_asked_for(project: QuickProject, monkeyp
 class Sent:
     """Snakemake's workflow object where an executor sends the jobs to other machines, or keeps them here."""
 
-    is_main_process, dryrun, dag_settings = False, True, None
+    is_main_process, dryrun, dag_settings, remote_exec = False, True, None, False
 
     def __init__(self, *, elsewhere: bool, **limits: int) -> None:
         self.non_local_exec, self.global_resources = elsewhere, limits
@@ -102,7 +102,7 @@ def test_a_job_that_divides_its_videos_asks_for_several_gpus(
     project.set(**{section: {"context_parallel": ranks}})
     workflow = cast("Workflow", Sent(elsewhere=elsewhere))
     opened = WorkflowProject(Project(project.root / "config.yaml"), workflow)
-    assert opened.gpus(section)(cast("Wildcards", None)) == expected
+    assert opened.gpus(section)(cast("Wildcards", {})) == expected
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,21 @@ def test_a_copy_without_hidden_files_is_up_to_date(project: ProjectFolder, tmp_p
     expect(copied.snakemake(), {"sample_video": 1})
 
 
+def test_the_page_and_the_card_tell_of_the_real_training(project: ProjectFolder) -> None:
+    """And nothing else is made for them."""
+    outcome = project.snakemake(target="all")
+    assert outcome.code == 0, outcome.output
+    assert {rule: count for rule, count in outcome.jobs.items() if rule != "all"} == {"report": 1, "card": 1}
+    page = (project.root / "results/report.html").read_text()
+    assert (
+        f"A LoRA of rank 2 for text-to-video with HunyuanVideo 1.5 (480p_t2v), trained for 2 steps on {CLIPS}" in page
+    )
+    assert page.count("<svg ") == 5, "there is no validation"
+    assert page.count("<video ") == 1
+    assert f"| Clips | {CLIPS} clips of {CLIPS} files |" in (project.root / "results/README.md").read_text()
+    assert "Nothing to be done" in project.snakemake("-n", target="all").output
+
+
 def test_a_new_caption_is_encoded_alone(project: ProjectFolder) -> None:
     name = clip_names(project.clips)[0]
     project.caption(name, "something else that moves")
@@ -50,10 +65,14 @@ def test_a_new_caption_is_encoded_alone(project: ProjectFolder) -> None:
     assert f"caption of clips/{name}.mp4 changed" in outcome.output
 
 
-def test_a_lost_store_is_encoded_again_without_training(project: ProjectFolder) -> None:
+def test_of_a_lost_store_only_that_is_encoded_again_which_is_read(project: ProjectFolder) -> None:
     shutil.rmtree(project.root / "cache" / "store")
-    expect(project.snakemake(), {}, clips=CLIPS, texts=TEXTS)
     assert "Nothing to be done" in project.snakemake("-n").output
+    (prompt,) = project.config["sample"]["prompts"]
+    project.set(sample={"prompts": [{**prompt, "seed": 8}]})
+    expect(project.snakemake(), SAMPLE, texts=TEXTS)
+    project.set(train={"learning_rate": 4e-4}, sample={"prompts": []})
+    expect(project.snakemake(), TRAIN, clips=CLIPS)
 
 
 def test_one_damaged_item_is_named_and_encoded_again(project: ProjectFolder) -> None:

@@ -11,7 +11,8 @@ from hv15.environment import RUN_VARIABLE
 from hv15.errors import UserError
 from hv15.records.json_values import Json
 from hv15.runs import lock
-from hv15.workflow import _changes, refuse_living_run
+from hv15.workflow import refuse_living_run
+from hv15.workflow.command_line import changed_settings
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_what_the_command_line_adds_to_the_file(
     """Snakemake merges the two, and hv15 needs them apart: a mistake in the file is named at its line."""
     config = tmp_path / "config.yaml"
     config.write_text("task: t2v\ntrain: {seed: 1, rank: 2}\n")
-    assert _changes(config, merged) == changes
+    assert changed_settings(config, merged) == changes
 
 
 def test_a_second_run_is_refused_and_a_runs_own_snakemake_is_not(

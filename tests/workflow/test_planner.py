@@ -17,14 +17,23 @@ from hv15.records.json_values import JsonObject
 from hv15.records.paths import ProjectPaths, average_of
 from hv15.records.spec import Spec
 from hv15.workflow.planner import Planner, refuse_folders
-from hv15.workflow.stages import Found, Stage
+from hv15.workflow.stage import Found, Stage
 
 PATHS = ProjectPaths()
 MANIFEST, TRAINED, LORA = Path("results/manifests/latents/s/0-of-1.json"), PATHS.trained, PATHS.lora
 LATENTS, VIDEO = outputs.LATENTS.path(PATHS, "a"), outputs.VIDEO.path(PATHS, "a")
 COMFYUI = PATHS.converted("comfyui")
 
-ALL = ["encode_latents.0", "train", "sample_latents.a", "sample_video.a", "convert.comfyui", "publish", "plan"]
+ALL = [
+    "encode_latents.0",
+    "train",
+    "sample_latents.a",
+    "sample_video.a",
+    "convert.comfyui",
+    "publish",
+    "report",
+    "plan",
+]
 
 RIGHT, MISSING, WRONG = Found
 
@@ -35,7 +44,8 @@ def stages(**found: Found) -> list[Stage]:
     def stage(name: str, product: Path, **inputs: Sequence[Path]) -> Stage:
         state = found.get(name.replace(".", "_"), RIGHT)
         recorded: JsonObject | None = {"of": name} if state is RIGHT else None
-        return Stage(name, (product,), {"of": name}, state, recorded, inputs)
+        follows = {"publish": ("others",), "report": ("lora", "samples")}.get(name, ())
+        return Stage(name, (product,), {"of": name}, state, recorded, inputs, follows=follows)
 
     return [
         stage("encode_latents.0", MANIFEST),
@@ -44,6 +54,7 @@ def stages(**found: Found) -> list[Stage]:
         stage("sample_video.a", VIDEO, latents=[LATENTS]),
         stage("convert.comfyui", COMFYUI, lora=[TRAINED]),
         stage("publish", LORA, lora=[TRAINED], others=[VIDEO, COMFYUI]),
+        stage("report", PATHS.report, lora=[LORA], samples=[VIDEO]),
         stage("plan", PATHS.plan),
     ]
 
@@ -59,7 +70,7 @@ def running(*targets: str, **found: Found) -> list[str]:
     ("found", "runs"),
     [
         ({}, []),
-        (dict.fromkeys((name.replace(".", "_") for name in ALL), MISSING), ALL[:-1]),
+        (dict.fromkeys((name.replace(".", "_") for name in ALL), MISSING), ALL[:-2]),
         # what is wrong runs, and all that tells of something else by it is wrong itself
         ({"train": WRONG, "publish": WRONG}, ["train", "publish"]),
         ({"sample_video_a": WRONG}, ["sample_video.a", "publish"]),
@@ -88,14 +99,15 @@ def test_what_has_to_run(found: Mapping[str, Found], runs: list[str]) -> None:
     [
         ((), ["train", "sample_video.a", "publish"]),
         (("results/lora.safetensors",), ["train", "sample_video.a", "publish"]),
-        (("all",), ["train", "sample_video.a", "publish"]),
+        (("all",), ["train", "sample_video.a", "publish", "report"]),
+        (("results/report.html",), ["train", "sample_video.a", "publish", "report"]),
         (("results/train.safetensors",), ["train"]),
         (("train",), ["train"]),
         (("results/samples/a.mp4",), ["train", "sample_video.a"]),
         (("results/samples/a.latents.safetensors",), ["train"]),
         (("results/plan.txt",), ["plan"]),
         (("results/plan.txt", "results/train.safetensors"), ["train", "plan"]),
-        (("all", "results/plan.txt"), ["train", "sample_video.a", "publish", "plan"]),
+        (("all", "results/plan.txt"), ["train", "sample_video.a", "publish", "report", "plan"]),
     ],
 )
 def test_only_what_is_asked_for_runs(targets: tuple[str, ...], runs: list[str]) -> None:
@@ -190,8 +202,7 @@ def test_what_runs_names_everything_above_it_that_runs() -> None:
     assert named["after"] == [str(MANIFEST)], "the video is an input already"
 
 
-def test_all_above_is_near_and_far_in_order() -> None:
-    assert Planner(PATHS, stages()).all_above("publish") == ALL[:5]
+def test_above_is_what_a_stage_reads() -> None:
     assert list(Planner(PATHS, stages()).above("publish")) == ["train", "sample_video.a", "convert.comfyui"]
 
 

@@ -20,7 +20,7 @@ from hv15.records.shard import parts_of
 from hv15.records.spec import Spec
 from hv15.workflow.planner import Planner
 from hv15.workflow.shards import make_shards
-from hv15.workflow.stages import Found, Stage
+from hv15.workflow.stage import Found, Stage
 from tests.workflow.edits import ONE, TWO
 from tests.workflow.quick import Outcome, QuickProject
 
@@ -222,7 +222,7 @@ def sample(name: str, *, steps: int = 10, untaken: tuple[str, ...] = (), rule: s
 
 
 def divided(*samples: list[Stage], devices: int = 1) -> list[tuple[str, ...]]:
-    shards = make_shards([stage for each in samples for stage in each], devices, PATHS)
+    shards = make_shards([stage for each in samples for stage in each], devices)
     return [shard.samples for shard in shards]
 
 

@@ -15,7 +15,7 @@ from hv15.project import Project
 from hv15.records.outputs import DECODED
 from hv15.records.rules import Rule
 from hv15.workflow import make_planner
-from hv15.workflow.stages import Found, Stage
+from hv15.workflow.stage import Found, Stage
 from tests.workflow.quick import QuickProject
 from tests.workflow.stub_hv15 import write_safetensors
 
@@ -49,8 +49,26 @@ def test_a_new_project(project: QuickProject) -> None:
     assert {stage.found for stage in found.values()} == {Found.MISSING}
     assert list(found) == [
         *("encode_latents.0", "encode_latents.1", "encode_texts.0", "encode_texts.1", "train"),
-        *("sample_latents.one", "sample_video.one", "publish", "plan"),
+        *("sample_latents.one", "sample_video.one", "publish", "report", "card", "plan"),
     ]
+
+
+def test_samples_that_are_compared_have_a_sheet_of_their_own(project: QuickProject) -> None:
+    project.add_lora("style.safetensors")
+    project.set(sample={"strengths": [0.5, 1], "compare": [{"path": "style.safetensors"}]})
+    found = stages(project)
+    names = ["one.x0.5", "one.x1", "one.with-style.x0.5", "one.with-style.x1"]
+    assert [name for name in found if name.startswith("sample_video.")] == [f"sample_video.{name}" for name in names]
+    assert "contact_sheet" not in found
+    grid = found["sample_grid"]
+    assert [str(file) for file in grid.inputs["samples"]] == [f"results/samples/{name}.mp4" for name in names]
+    lora = {name: found[f"sample_latents.{name}"].inputs["lora"] for name in names}
+    assert [bool(files) for files in lora.values()] == [True, True, False, False]
+    project.set(sample={"strengths": [0.5, 1], "compare": [{"path": "style.safetensors", "multiplier": 2}]})
+    changed = stages(project)["sample_grid"].wanted["samples"]
+    assert isinstance(changed, dict)
+    (before,), (after,) = ([*each.values()] for each in (grid.wanted["samples"], changed))  # type: ignore[union-attr]
+    assert [label for label in before if before[label] != after[label]] == ["style x 0.5", "style x 1"]
 
 
 def checkpoint_stages(project: QuickProject, *targets: str) -> dict[str, Stage]:

@@ -133,6 +133,26 @@ def test_what_snakemake_calls_incomplete_is_complete(prepared: QuickProject, tmp
     assert "Nothing to be done" in project.snakemake().output
 
 
+def test_a_refusal_is_our_words_alone(prepared: QuickProject, tmp_path: Path) -> None:
+    """Whether it is found when the Snakefile is read or in an input function. Nothing stays locked."""
+    project = prepared.copied(tmp_path / "project", everything=True)
+    said = project.snakemake(target="results/checkpoints/99/one.mp4")
+    assert said.code == 1
+    (words,) = [line for line in said.output.splitlines() if "error" in line.lower()]
+    assert words.startswith("error: the LoRA after step 99 is not kept"), said.output
+    for foreign in ("Traceback", "Wildcards", "Exception", "WorkflowError", "in file", "never retrieved"):
+        assert foreign not in said.output, said.output
+    project.set(train={"learning_rat": 0.3})
+    said = project.snakemake()
+    assert said.code == 1
+    assert "error: " in said.output
+    assert "learning_rat: unknown key" in said.output
+    assert "WorkflowError" not in said.output
+    config = project.root / "config.yaml"
+    config.write_text(config.read_text().replace("learning_rat: 0.3", ""))
+    assert "Nothing to be done" in project.snakemake().output
+
+
 def test_a_terminal_shows_our_reasons_alone(prepared: QuickProject, tmp_path: Path) -> None:
     """Snakemake's are file names, and its notes are about its memory, which decides nothing here."""
     project = prepared.copied(tmp_path / "project", everything=True)

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from hv15.config import SampleSettings
 from hv15.config.problems import explain
+from hv15.config.sample_columns import NO_LORA
 from hv15.errors import UserError
-from hv15.project.grids import NO_LORA
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import ProjectPaths
 from hv15.records.problems import NOWHERE
@@ -124,7 +124,7 @@ class Again:
         size = _size(typed.size)
         _check(typed, seeds, size)
         settings = self.sample.settings
-        words = ["sample", "--project", str(self._config), "--out", str(ProjectPaths().again)]
+        words = ["sample", "--project", str(self._config), "--out", str(ProjectPaths().again), "--sr", "off"]
         words += ["--seed", *seeds] if seeds else []
         words += ["--size", *map(str, size)] if size else []
         options = {

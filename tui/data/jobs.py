@@ -67,11 +67,13 @@ class Job:
     """How long it had run when it was last looked at."""
     failure: Failure | None = None
     """What it recorded itself when it failed."""
+    experiment: str = ""
+    """The experiment that it is for; "" for the base config."""
 
     @property
     def name(self) -> str:
         """What a person calls it."""
-        return job_name(self.rule, self.wildcards.values())
+        return job_name(self.rule, self.wildcards.values(), self.experiment)
 
 
 @dataclass(frozen=True)
@@ -342,6 +344,7 @@ def _job(details: JobDetails) -> Job:
         raw_reason=details.reason,
         log=details.log,
         output=details.output,
+        experiment=details.experiment,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hv15.project.grids import NO_LORA
+from hv15.config.sample_columns import NO_LORA
 from hv15.records.paths import ProjectPaths, average_of
 from tui.data.samples import Sample
 
@@ -28,7 +28,8 @@ class NamedLoRA:
 def name_of_loras(sample: Sample, root: Path) -> str:
     """Return which LoRAs a sample was made with, at which strengths: `this LoRA`, `rank-8 at 0.5 + style`."""
     settings, parts = sample.settings, []
-    if sample.kind not in ("base", "again"):
+    is_known = bool(settings.prompt)
+    if sample.kind not in ("base", "again") and (settings.lora_multiplier is not None or not is_known):
         name = sample.experiment or THIS_LORA
         parts.append(_with_strength(name, 1.0 if settings.lora_multiplier is None else settings.lora_multiplier))
     parts += [_with_strength(name_of_lora(Path(each.path), root), each.multiplier) for each in settings.loras]

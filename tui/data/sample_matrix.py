@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hv15.project.grids import NO_LORA
+from hv15.config.sample_columns import NO_LORA
+from hv15.records.outputs import enlarged
+from hv15.sample.plan import BASE_SUFFIX
 from tui.data.lora_names import THIS_LORA, name_of_loras
 from tui.data.samples import Sample
 
 FINAL = "final"
 """The column of the finished LoRA."""
+ENLARGED = "super resolution"
+"""The column of what super resolution makes of these."""
 BEFORE, BETWEEN, AFTER = -1, 0, 1
 """Where a column stands: before all steps, among them, after them."""
 
@@ -26,8 +30,8 @@ class SampleMatrix:
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     cells: Mapping[Place, tuple[Sample, ...]] = field(default_factory=dict)
-    asked: frozenset[Place] = frozenset()
-    """The cells that the config asks for, whether they are there or not."""
+    asked: Mapping[Place, str] = field(default_factory=dict)
+    """The cells that the config asks for, whether they are there or not -> the names of their samples."""
 
     def place_of(self, path: Path) -> tuple[Place, int] | None:
         """Return the cell of a file, and which of its samples it is; None if it is in none."""
@@ -38,11 +42,14 @@ class SampleMatrix:
         return None
 
 
-def by_step(samples: Iterable[Sample], asked: Mapping[str, bool]) -> SampleMatrix:
-    """Return prompts and steps: without the LoRA, after each step that was sampled, with the finished LoRA.
+def by_step(
+    samples: Iterable[Sample], asked: Mapping[str, bool], made_larger: Collection[str] = frozenset()
+) -> SampleMatrix:
+    """Return prompts and steps: without the LoRA, after each step that was sampled, with the finished LoRA, and larger.
 
     Args:
         asked: the names of the samples that the config asks for -> whether also without the LoRA.
+        made_larger: the names of those that it also asks to be made larger.
     """
 
     def column(sample: Sample) -> tuple[int, int, str] | None:
@@ -50,10 +57,12 @@ def by_step(samples: Iterable[Sample], asked: Mapping[str, bool]) -> SampleMatri
             return None
         if sample.kind == "base":
             return BEFORE, 0, NO_LORA
+        if sample.kind == "enlarged":
+            return larger
         return (AFTER, 0, FINAL) if sample.step is None else (BETWEEN, sample.step, f"step {sample.step:,}")
 
-    last = (AFTER, 0, FINAL)
-    return _grid(samples, asked, _row_with_experiment, column, last)
+    last, larger = (AFTER, 0, FINAL), (AFTER, 1, ENLARGED)
+    return _grid(samples, asked, _row_with_experiment, column, last, larger_ones={larger: made_larger})
 
 
 def by_lora(samples: Iterable[Sample], asked: Mapping[str, bool], root: Path) -> SampleMatrix:
@@ -65,7 +74,7 @@ def by_lora(samples: Iterable[Sample], asked: Mapping[str, bool], root: Path) ->
     """
 
     def column(sample: Sample) -> tuple[int, int, str] | None:
-        if sample.step is not None:
+        if sample.step is not None or sample.kind == "enlarged":  # super resolution has LoRAs of its own
             return None
         name = name_of_loras(sample, root)
         rank = 0 if name == NO_LORA else 1 if name == THIS_LORA else 2 if name.startswith(THIS_LORA) else 3
@@ -86,29 +95,38 @@ def _grid(
     finished: tuple[int, int, str],
     *,
     first: int = BEFORE,
+    larger_ones: Mapping[tuple[int, int, str], Collection[str]] | None = None,
 ) -> SampleMatrix:
     """Sort samples into rows (as in the config, then others by name) and columns (by their first parts).
 
     Args:
         finished: the column of the samples that the config asks for with the LoRA.
         first: where the column of those without a LoRA stands.
+        larger_ones: the column of samples that are made larger -> the rows that have some.
     """
     placed = [(row_of(sample), key, sample) for sample in samples if (key := column_of(sample)) is not None]
     base = (first, 0, NO_LORA)
     keys = {key for _, key, _ in placed}
     keys |= {finished} if asked else set()
     keys |= {base} if any(asked.values()) else set()
+    further = {key: names for key, names in (larger_ones or {}).items() if names}
+    keys |= further.keys()
     columns = sorted(keys)
-    others = sorted({row for row, _, _ in placed} - asked.keys())
-    rows = [*asked, *others]
+    unasked = sorted({row for row, _, _ in placed} - asked.keys())
+    rows = [*asked, *unasked]
     row_numbers, column_numbers = _numbers(rows), _numbers(columns)
     cells: dict[Place, tuple[Sample, ...]] = {}
     for row, key, sample in sorted(placed, key=lambda each: -each[2].mtime):
         place = row_numbers[row], column_numbers[key]
         cells[place] = (*cells.get(place, ()), sample)
-    wanted = {(row_numbers[name], column_numbers[finished]) for name in asked}
-    wanted |= {(row_numbers[name], column_numbers[base]) for name, compared in asked.items() if compared}
-    return SampleMatrix(tuple(rows), tuple(title for _, _, title in columns), cells, frozenset(wanted))
+    wanted = {(row_numbers[name], column_numbers[finished]): name for name in asked}
+    wanted |= {
+        (row_numbers[name], column_numbers[base]): name + BASE_SUFFIX for name, compared in asked.items() if compared
+    }
+    wanted |= {
+        (row_numbers[name], column_numbers[key]): enlarged(name) for key, names in further.items() for name in names
+    }
+    return SampleMatrix(tuple(rows), tuple(title for _, _, title in columns), cells, wanted)
 
 
 def _numbers(names: Sequence[Hashable]) -> dict[Hashable, int]:

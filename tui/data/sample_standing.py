@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from hv15.config import SampleSettings, load_config
+from hv15.config.sample_columns import columns_of
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.project.checkpoints import earlier_step
 from hv15.records.json_values import RecordError, parse_object
 from hv15.records.metadata import MADE_FROM
+from hv15.records.outputs import enlarged
 from hv15.records.paths import ProjectPaths
 from hv15.records.rules import Rule
 from hv15.records.spec import Spec
@@ -54,9 +56,10 @@ class StandingReader:
 
     @property
     def asked(self) -> dict[str, str]:
-        """The texts of the samples that the config asks for, by name, with those without the LoRA (`.base`)."""
+        """The texts of the samples that the config asks for, by name, with those without the LoRA (`.base`) and those
+        that are made larger (`.sr`)."""
         found = self._asked.value.prompts if self._asked.value is not None else {}
-        return {name: text for name, text in found.items() if name != ProjectPaths().contact_sheet.stem}
+        return {name: text for name, text in found.items() if name not in _SHEETS}
 
     def of(
         self, experiment: str, name: str, prompt: str, trained: str | None, step: int | None = None
@@ -65,7 +68,7 @@ class StandingReader:
 
         Args:
             experiment: "" for the project itself.
-            name: of the sample: its prompt's, with `.base` for the one without the LoRA.
+            name: of the sample: its prompt's, with `.base` for the one without the LoRA, `.sr` for the larger one.
             prompt: its prompt's text, as the sample records it; "" if it does not.
             trained: digest of the training whose LoRA made it; None: without one, or unknown.
             step: of the kept LoRA that it was sampled with; None for the published one.
@@ -147,19 +150,27 @@ class _Asked:
     def of(cls, config: Path) -> _Asked:
         settings = load_config(config)
         step = earlier_step(settings.train, settings.train.publish_step)
-        return cls(_prompts(settings.sample), step, settings.prompts_file)
+        return cls(_prompts(settings.sample, trains=bool(settings.datasets)), step, settings.prompts_file)
 
 
-def _prompts(sample: SampleSettings) -> dict[str, str]:
+_SHEETS = (ProjectPaths().contact_sheet.stem, ProjectPaths().sample_grid.stem)
+
+
+def _prompts(sample: SampleSettings, *, trains: bool) -> dict[str, str]:
     texts: dict[str, str] = {}
     compared: dict[str, str] = {}
+    larger: dict[str, str] = {}
+    columns = columns_of(sample, trains=trains)
     for prompt in sample.prompts:
         for name in sample.seeds_of(prompt):
-            texts[name] = prompt.prompt
-            if first_set(prompt.with_base, sample.with_base):
+            texts |= {name + column.suffix: prompt.prompt for column in columns}
+            if trains and first_set(prompt.with_base, sample.with_base):
                 compared[name + BASE_SUFFIX] = prompt.prompt
-    sheet = {ProjectPaths().contact_sheet.stem: ""} if compared else {}
-    return texts | sheet | compared
+            if sample.sr_of(prompt) != "off":
+                larger |= {enlarged(name + column.suffix): prompt.prompt for column in columns}
+    several = len(texts) + len(compared) + len(larger) > 1
+    drawn = _SHEETS[1:] if len(columns) > 1 else _SHEETS[:1] if several else ()
+    return texts | dict.fromkeys(drawn, "") | compared | larger
 
 
 def _finished(trained: Path) -> str:

@@ -9,18 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from hv15.config.sample_columns import column_name, row_name
 from hv15.data.media import MediaKind
 from hv15.errors import UserError
 from hv15.records.fields import from_json
 from hv15.records.json_values import JsonObject, RecordError, parse_object
 from hv15.records.metadata import MADE_FROM, SAMPLE
+from hv15.records.outputs import ENLARGED_SUFFIX, enlarged
 from hv15.records.paths import ProjectPaths
+from hv15.sample.prompts import LOW
 from tui.data.clips import DecodedClip, load_clip, still
 from tui.data.sample_standing import SampleStanding, StandingReader
 
 __all__ = ["DecodedClip", "Sample", "SamplesReader", "ShownSettings", "UsedFile", "load_clip", "still"]
 
-Kind = Literal["final", "preview", "checkpoint", "base", "again"]
+Kind = Literal["final", "preview", "checkpoint", "base", "enlarged", "again"]
 _Place = Literal["samples", "previews", "again"] | int
 """The folder of a sample: that of samples, of previews, of those made again, or of the LoRA after a step."""
 
@@ -74,7 +77,7 @@ class Sample:
     """After so many steps of training; None for the finished LoRA."""
     kind: Kind
     """`checkpoint`: with a LoRA that the training has kept, as the final ones are made; `base`: without the LoRA;
-    `again`: asked for by hand, with other settings."""
+    `enlarged`: what super resolution has made of the final one; `again`: asked for by hand, with other settings."""
     experiment: str
     """"" for the project itself."""
     path: Path
@@ -90,6 +93,11 @@ class Sample:
     """Of the moving average of the LoRA, if that made it."""
     standing: SampleStanding = SampleStanding.CURRENT
     """Whether the project is still what the sample was made from."""
+
+    @property
+    def column(self) -> str:
+        """Which strength or LoRA it shows, if they are compared: `x0.5`, `with-style`."""
+        return column_name(self.name) if self.kind in ("final", "checkpoint") else ""
 
 
 class SamplesReader:
@@ -127,16 +135,23 @@ class SamplesReader:
 
     @property
     def asked(self) -> dict[str, bool]:
-        """The names of the samples that the config asks for -> whether also without the LoRA."""
+        """The prompts and seeds that the config asks for -> whether also without the LoRA."""
         names = self._standings.asked
-        return {name: name + _BASE in names for name in names if not name.endswith(_BASE)}
+        rows = (row_name(name) for name in names if not name.endswith((_BASE, ENLARGED_SUFFIX)))
+        return {name: name + _BASE in names for name in rows}
+
+    @property
+    def enlarged(self) -> frozenset[str]:
+        """The prompts and seeds that the config also asks to be made larger."""
+        names = self._standings.asked
+        return frozenset(row_name(name) for name in names if enlarged(name) in names)
 
     def _placed(self, sample: Sample) -> Sample:
         if sample.kind == "again":
             text = sample.settings.prompt
             named = (name for name, prompt in self._standings.asked.items() if prompt == text)
             return replace(sample, prompt_name=next(named, _OF_COMMAND.sub("", sample.name)))
-        name = sample.prompt_name if sample.kind == "preview" else sample.name
+        name = _of_preview(sample.name) if sample.kind == "preview" else sample.name
         step = sample.step if sample.kind == "checkpoint" else None
         standing = self._standings.of(sample.experiment, name, sample.settings.prompt, sample.trained, step)
         return replace(sample, standing=standing)
@@ -178,7 +193,7 @@ def _sample(path: Path, experiment: str, place: _Place, status: os.stat_result) 
     media: MediaKind = "frames" if path.suffix == ".frames" else "video" if path.suffix.lower() in VIDEOS else "image"
     return Sample(
         name=name,
-        prompt_name=(match["name"] if match and preview else name).removesuffix(_BASE) or name,
+        prompt_name=row_name(_plain(match["name"] if match and preview else name)) or name,
         step=step,
         kind=_kind(name, place),
         experiment=experiment,
@@ -192,6 +207,22 @@ def _sample(path: Path, experiment: str, place: _Place, status: os.stat_result) 
     )
 
 
+def _plain(name: str) -> str:
+    """The name of a sample without what says that it is without the LoRA, or larger."""
+    return name.removesuffix(_BASE).removesuffix(ENLARGED_SUFFIX)
+
+
+def cell_name(name: str) -> str:
+    """Return by which name a sample is asked for in its cell, which samples of all strengths share."""
+    return enlarged(row_name(_plain(name))) if name.endswith(ENLARGED_SUFFIX) else row_name(name)
+
+
+def _of_preview(name: str) -> str:
+    """The name of the sample of which a file is a preview."""
+    match = _STEP.fullmatch(name)
+    return (match["name"] if match else name).removesuffix(_BASE)
+
+
 def _kind(name: str, place: _Place) -> Kind:
     if place == "previews":
         return "preview"
@@ -199,7 +230,7 @@ def _kind(name: str, place: _Place) -> Kind:
         return "again"
     if place != "samples":
         return "checkpoint"
-    return "base" if name.endswith(_BASE) else "final"
+    return "base" if name.endswith(_BASE) else "enlarged" if name.endswith(ENLARGED_SUFFIX) else "final"
 
 
 def _recorded_settings(path: Path) -> tuple[ShownSettings, str | None, float | None]:
@@ -223,6 +254,8 @@ def _recorded_settings(path: Path) -> tuple[ShownSettings, str | None, float | N
 def _lora_of(made_from: JsonObject) -> tuple[str | None, float | None]:
     """The digest of a sample's training, and the decay of the moving average that made it."""
     latents = made_from.get("latents")
+    if isinstance(latents, dict) and isinstance(latents.get(LOW), dict):
+        latents = latents[LOW]  # of an enlarged one, the small sample's
     if not isinstance(latents, dict):
         return None, None
     trained, decay = latents.get("trained"), latents.get("ema_decay")
@@ -231,5 +264,5 @@ def _lora_of(made_from: JsonObject) -> tuple[str | None, float | None]:
 
 def _order(sample: Sample) -> tuple[str, str, int, float, str]:
     place = -1.0 if sample.kind == "base" else float("inf") if sample.step is None else float(sample.step)
-    rank = {"base": 0, "again": 2}.get(sample.kind, 1)
+    rank = {"base": 0, "enlarged": 2, "again": 3}.get(sample.kind, 1)
     return sample.prompt_name, sample.experiment, rank, place, sample.name

@@ -81,8 +81,10 @@ class StartDialog(ModalScreen[list[str] | None]):
         *,
         notes: str = "",
         start: bool = True,
+        target: str = "",
     ) -> None:
         super().__init__()
+        self._target = target
         self._plans, self._checks, self._notes, self._start = plans, checks, notes, start
         self._running_plans: Plans | None = None
         self._running_checks: Checks | None = None
@@ -95,7 +97,7 @@ class StartDialog(ModalScreen[list[str] | None]):
             box.border_subtitle = "esc cancels"
             with Horizontal(classes="target"):
                 yield Label("target")
-                yield Input(placeholder=EVERYTHING, id="start-target", compact=True)
+                yield Input(self._target, placeholder=EVERYTHING, id="start-target", compact=True)
             with VerticalScroll(can_focus=False, classes="summary"):
                 yield Static(id="plan-summary")
             with VerticalScroll(can_focus=False, classes="checks"):

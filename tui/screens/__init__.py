@@ -1,1 +1,1 @@
-"""The eight screens, one in each file."""
+"""The nine screens, one in each file."""

@@ -1,4 +1,4 @@
-"""What all eight screens share: the status line on top, the names of the screens, the footer, and their keys."""
+"""What all nine screens share: the status line on top, the names of the screens, the footer, and their keys."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TRAINING_TIP = "the training's validation, moving average, segments and warnings
 
 
 class DashboardScreen(Screen[None]):
-    """One of the eight. A subclass composes its `body` and lists in READS the sources whose messages it needs."""
+    """One of the nine. A subclass composes its `body` and lists in READS the sources whose messages it needs."""
 
     READS: ClassVar[frozenset[str]] = frozenset()
     NAME: ClassVar[str] = ""
@@ -72,7 +72,7 @@ class DashboardScreen(Screen[None]):
         self.dashboard.watcher.replay()
 
     def on_run_seen(self, message: RunSeen) -> None:
-        self.query_one(StatusLine).show_run(self.dashboard.project.parent.name, message.view)
+        self.query_one(StatusLine).show_run(self.dashboard.config_file.parent.name, message.view)
 
     def on_jobs_seen(self, message: JobsSeen) -> None:
         self.query_one(StatusLine).show_jobs(message.view)

@@ -68,7 +68,7 @@ class ConfigScreen(ConfigSaving):
 
     @property
     def unsaved(self) -> str:
-        return self.dashboard.project.name if self.view is not None and self.view.dirty else ""
+        return self.dashboard.config_file.name if self.view is not None and self.view.dirty else ""
 
     def body(self) -> Iterable[Widget]:
         yield Static(id="config-notice")
@@ -83,9 +83,9 @@ class ConfigScreen(ConfigSaving):
             yield Findings(self.dashboard.files, id="findings", classes="pane")
 
     def on_mount(self) -> None:
-        self.session = ConfigSession(self.dashboard.project)
+        self.session = ConfigSession(self.dashboard.config_file)
         self.query_one("#form-pane").border_title = "Settings"
-        self.query_one("#yaml-pane").border_title = Content(self.dashboard.project.name)
+        self.query_one("#yaml-pane").border_title = Content(self.dashboard.config_file.name)
         self.set_interval(2.0, self._check_disk)
         self.call_after_refresh(self._begin)
 

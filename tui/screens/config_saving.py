@@ -82,7 +82,7 @@ class ConfigSaving(DashboardScreen):
     def _open_editor(self) -> None:
         try:
             with self.app.suspend():
-                edit_file(self.dashboard.project)
+                edit_file(self.dashboard.config_file)
         except UserError as error:
             self.show_error(error)
         except Exception as error:  # a driver that cannot be suspended: the web, a test

@@ -114,7 +114,7 @@ class DatasetScreen(DashboardScreen):
         """Read the config and look for clips, then into each of them."""
         self._cancel.set()
         cancel = self._cancel = threading.Event()
-        config, root, earlier = self.dashboard.project, self.dashboard.files.root, self._reader
+        config, root, earlier = self.dashboard.config_file, self.dashboard.files.root, self._reader
 
         def load() -> DatasetReader:
             reader = DatasetReader(load_config(config), root)

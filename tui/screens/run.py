@@ -309,10 +309,10 @@ class RunScreen(DashboardScreen):
         self.in_thread("sample", lambda: control.sample_now(root), lambda _: self._say_done(done))
 
     def action_unlock(self) -> None:
-        project = self.dashboard.project
+        config = self.dashboard.config_file
         self.in_thread(
             "unlock",
-            lambda: control.unlock(project),
+            lambda: control.unlock(config),
             lambda removed: self._say_done("unlocked" if removed else "nothing was locked"),
         )
 

@@ -107,7 +107,7 @@ class RunsScreen(DashboardScreen):
         if row is None:
             return
         self.say(self._facts, _facts(row))
-        now = self.dashboard.project
+        now = self.dashboard.config_file
 
         def compare() -> tuple[list[Change], list[DiffLine]]:
             try:

@@ -15,15 +15,17 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
+from hv15.records.outputs import enlarged
 from hv15.records.rules import Rule
 from hv15.runs.followed_file import end_of
 from hv15.runs.record import RunFolder
 from hv15.terminal_text import clean, visible
 from tui.data.again import Again, AgainFields
-from tui.data.jobs import JobState
+from tui.data.jobs import Job, JobState
 from tui.data.lora_names import loras_of_project, name_of_loras
 from tui.data.sample_matrix import SampleMatrix, by_lora, by_step
-from tui.data.samples import Sample, SamplesReader
+from tui.data.samples import Sample, SamplesReader, cell_name
+from tui.data.shard_progress import sample_at_work
 from tui.dialogs.again import AgainDialog
 from tui.messages import JobsSeen
 from tui.screens.base import DashboardScreen
@@ -44,6 +46,8 @@ class SamplesSeen(Message):
     samples: tuple[Sample, ...]
     asked: dict[str, bool]
     """The samples that the config asks for -> whether also without the LoRA."""
+    enlarged: frozenset[str] = frozenset()
+    """Those that it also asks to be made larger."""
 
 
 @dataclass
@@ -51,6 +55,14 @@ class SamplingSaid(Message):
     """The command that samples again has printed another line."""
 
     line: str
+
+
+@dataclass
+class ShardsSeen(Message):
+    """Jobs that make several samples have come to others."""
+
+    names: frozenset[str]
+    """Of the samples that are being made."""
 
 
 VIEWS = ("list", "steps", "LoRAs")
@@ -65,15 +77,15 @@ class SamplesScreen(DashboardScreen):
     """The list of samples beside the player."""
 
     NAME: ClassVar[str] = "samples"
-    READS: ClassVar[frozenset[str]] = frozenset({"samples", "sampling"})
+    READS: ClassVar[frozenset[str]] = frozenset({"samples", "sampling", "shards"})
     FIRST: ClassVar[str] = "#samples"
     CSS_PATH = "samples.tcss"
     HELP = """What the training makes of the prompts: as a list, or (t) as a table of prompts and steps, or of prompts
     and LoRAs. space plays, left and right move by a frame, b keeps a sample as B beside the others on the same
-    playhead, [ and ] go to the step before and after. a makes the sample again with another seed, strength or size. v
-    shows one frame as large as the terminal can, c copies the path of the file. p publishes the LoRA of the step that
-    is shown, or the last one again: it writes train.publish_step into the config, and the next run makes what follows
-    from it."""
+    playhead, e shows a sample before and after super resolution, [ and ] go to the step before and after. a makes the
+    sample again with another seed, strength or size. v shows one frame as large as the terminal can, c copies the path
+    of the file. p publishes the LoRA of the step that is shown, or the last one again: it writes train.publish_step
+    into the config, and the next run makes what follows from it."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "player('play')", "Play", id="samples-play", tooltip="play or pause"),
         Binding("left", "player('step', -1)", "Frame back", id="samples-left", show=False, tooltip="the frame before"),
@@ -95,6 +107,14 @@ class SamplesScreen(DashboardScreen):
             show=False,
             tooltip="the sample of the step after",
         ),
+        Binding(
+            "e",
+            "before_and_after",
+            "Before and after",
+            id="samples-enlarged",
+            show=False,
+            tooltip="this sample before and after super resolution",
+        ),
         Binding("t", "view", "Table", id="samples-view", tooltip="a list, a table of steps, a table of LoRAs"),
         Binding("a", "again", "Again", id="samples-again", tooltip="make this sample again with other settings"),
         Binding("v", "still", "View still", id="samples-still", tooltip="one frame, as large as the terminal can"),
@@ -109,6 +129,7 @@ class SamplesScreen(DashboardScreen):
         self._reader: SamplesReader | None = None
         self._samples: tuple[Sample, ...] = ()
         self._asked: dict[str, bool] = {}
+        self._enlarged: frozenset[str] = frozenset()
         self._pinned: Sample | None = None
         self._view_number = 0
         """Which of VIEWS is shown."""
@@ -116,6 +137,11 @@ class SamplesScreen(DashboardScreen):
         """The run whose samples are shown as soon as they are there."""
         self._sampling: Path | None = None
         """The log of the command that samples again, while it runs."""
+        self._shards: tuple[str, ...] = ()
+        """The jobs that make several samples now."""
+        self._jobs_at_work: frozenset[str] = frozenset()
+        self._in_shards: frozenset[str] = frozenset()
+        """The samples that are being made: by jobs of their own, and by those of shards."""
 
     def body(self) -> Iterable[Widget]:
         yield SamplingLine(id="sampling")
@@ -133,13 +159,14 @@ class SamplesScreen(DashboardScreen):
         self.query_one(Player).nothing = self.query_one(SampleTable).empty = NONE_YET
         reader = self._reader = SamplesReader(self.dashboard.files.config)
 
-        def read() -> tuple[tuple[Sample, ...], dict[str, bool]] | None:
-            return (reader.samples, reader.asked) if reader.refresh() else None
+        def read() -> tuple[tuple[Sample, ...], dict[str, bool], frozenset[str]] | None:
+            return (reader.samples, reader.asked, reader.enlarged) if reader.refresh() else None
 
         sources = self.dashboard.watcher.sources
         sources["samples"] = WatchedSource(
             "samples", read, lambda found: SamplesSeen(*found), interval_s=2.0, share=0.01
         )
+        sources["shards"] = WatchedSource("shards", self._read_shards, ShardsSeen, share=0.02)
         sources["sampling"] = WatchedSource("sampling", self._read_sampling, SamplingSaid, share=0.02)
         self.query_one(Player).load()
 
@@ -147,7 +174,7 @@ class SamplesScreen(DashboardScreen):
 
     def on_samples_seen(self, message: SamplesSeen) -> None:
         before = {sample.path: (sample.mtime, sample.size) for sample in self._samples}
-        self._samples, self._asked = message.samples, message.asked
+        self._samples, self._asked, self._enlarged = message.samples, message.asked, message.enlarged
         if self._pinned is not None:
             pinned = self._pinned.path
             self._pinned = next((sample for sample in message.samples if sample.path == pinned), None)
@@ -171,7 +198,7 @@ class SamplesScreen(DashboardScreen):
     def _grid(self) -> SampleMatrix:
         if VIEWS[self._view_number] == "LoRAs":
             return by_lora(self._samples, self._asked, self.dashboard.files.root)
-        return by_step(self._samples, self._asked)
+        return by_step(self._samples, self._asked, self._enlarged)
 
     def on_jobs_seen(self, message: JobsSeen) -> None:
         view = message.view
@@ -180,11 +207,26 @@ class SamplesScreen(DashboardScreen):
             self.dashboard.watcher.refresh("samples")
         self._sampling = self.dashboard.files.root / line.log_file if line.log_file else None
         table = self.query_one(SampleTable)
-        working = [each for each in view.jobs if each.state is JobState.RUNNING and each.rule.startswith("sample_")]
-        names = {name for job in working for name in job.wildcards.values()}
-        if any(each.rule == Rule.SAMPLE_SHARD for each in working):  # it makes several, and does not tell which now
-            names |= self._asked.keys()
-        table.at_work = frozenset(names)
+        running = [each for each in view.jobs if each.state is JobState.RUNNING]
+        shards = [each for each in running if each.rule in (Rule.SAMPLE_SHARD, Rule.UPSAMPLE_SHARD)]
+        self._shards = tuple(f"{each.rule}.{each.wildcards['shard']}" for each in shards if "shard" in each.wildcards)
+        self._jobs_at_work = _names(running)
+        table.waiting = _names(each for each in view.jobs if each.state is JobState.WAITING)
+        self._show_work()
+
+    def _read_shards(self) -> frozenset[str]:
+        """Read which of their samples the jobs of shards make now."""
+        root = self.dashboard.files.root
+        found = (sample_at_work(root, shard) for shard in self._shards)
+        return frozenset(cell_name(name) for name in found if name is not None)
+
+    def on_shards_seen(self, message: ShardsSeen) -> None:
+        self._in_shards = message.names
+        self._show_work()
+
+    def _show_work(self) -> None:
+        table = self.query_one(SampleTable)
+        table.at_work = self._jobs_at_work | (self._in_shards if self._shards else frozenset())
         table.refresh()
 
     def _read_sampling(self) -> str | None:
@@ -256,6 +298,7 @@ class SamplesScreen(DashboardScreen):
         )
         facts = [f"{name} {value}" for name, value in named if value is not None]
         facts += [f"with the moving average ({sample.ema_decay:g})"] if sample.ema_decay is not None else []
+        facts += [f"{settings.width} x {settings.height}"] if sample.kind == "enlarged" else []
         facts += [f"with {name_of_loras(sample, root)}"] if sample.kind == "again" or settings.loras else []
         texts = (("prompt ", settings.prompt), ("not    ", settings.negative_prompt))
         lines = [Content.assemble((name, "$faint"), clean(text.replace("\n", " "))) for name, text in texts if text]
@@ -305,6 +348,31 @@ class SamplesScreen(DashboardScreen):
         if self._pinned is not None:
             self.notify("B stays on the right: move to another sample to compare; b again ends it", markup=False)
 
+    def action_before_and_after(self) -> None:
+        """Show a sample with its larger version as B; once more ends it."""
+        current = self._current
+        pair = self._pair_of(current) if current is not None else None
+        if pair is None:
+            self.notify("move to a sample that super resolution has made larger (sample.sr)", markup=False)
+            return
+        small, large = pair
+        is_shown = self._pinned is not None and self._pinned.path == large.path
+        self._pinned = None if is_shown else large
+        self._list()
+        self._go_to(small)
+        self._show()
+
+    def _pair_of(self, sample: Sample) -> tuple[Sample, Sample] | None:
+        """A final sample and what super resolution has made of it; None if one of them is not there."""
+        same = [
+            each
+            for each in self._samples
+            if (each.prompt_name, each.experiment) == (sample.prompt_name, sample.experiment)
+        ]
+        pair = [next((each for each in same if each.kind == kind), None) for kind in ("final", "enlarged")]
+        small, large = pair
+        return (small, large) if small is not None and large is not None else None
+
     def action_move_step(self, direction: int) -> None:
         """Go to the neighbouring step of both samples' prompts."""
         current = self._current
@@ -336,6 +404,8 @@ class SamplesScreen(DashboardScreen):
     def action_again(self) -> None:
         """Ask for other settings of this sample, and make it with them."""
         current, config = self._current, self.dashboard.files.config
+        if current is not None and current.kind == "enlarged":
+            current, _ = self._pair_of(current) or (None, None)
         if current is None or not current.settings.prompt:
             self.notify("move to a sample that says what it was made from", markup=False)
             return
@@ -370,7 +440,7 @@ class SamplesScreen(DashboardScreen):
     def action_pick(self) -> None:
         """Write into the config that the LoRA of this sample's step is published."""
         current, config = self._current, self.dashboard.files.config
-        if current is None or current.kind in ("base", "again") or current.experiment:
+        if current is None or current.kind in ("base", "enlarged", "again") or current.experiment:
             self.notify("move to a sample of a step, or to a final one", markup=False)
             return
         step = current.step
@@ -390,3 +460,13 @@ class SamplesScreen(DashboardScreen):
         if current is not None:
             self.app.copy_to_clipboard(str(current.path))
             self.notify(str(current.path), title="Copied", markup=False)
+
+
+def _names(jobs: Iterable[Job]) -> frozenset[str]:
+    """The cells of the samples that jobs of their own make."""
+    found = set[str]()
+    for job in jobs:
+        name = job.wildcards.get("name")
+        if name is not None and job.rule.startswith(("sample_", "upsample_")):
+            found.add(cell_name(enlarged(name) if job.rule.startswith("upsample_") else name))
+    return frozenset(found)

@@ -1,4 +1,4 @@
-"""The names of the eight screens in one line; a digit or a click goes there."""
+"""The names of the nine screens in one line; a digit or a click goes there."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from textual.containers import Horizontal
 from textual.content import Content
 from textual.widgets import Static
 
-SCREENS = ("run", "config", "charts", "samples", "dataset", "logs", "system", "runs")
+SCREENS = ("run", "config", "charts", "samples", "dataset", "logs", "system", "runs", "experiments")
 """In the order of their digits."""
+
+
+SHORT = {"experiments": "exp."}
+"""Names where there is little room."""
+WHOLE = 92
+"""Columns from which all names are whole."""
 
 
 class Navigation(Horizontal):
@@ -26,6 +32,10 @@ class Navigation(Horizontal):
         for number, name in enumerate(SCREENS, start=1):
             yield NavigationItem(number, name, current=name == self._current)
 
+    def on_resize(self) -> None:
+        for item in self.query(NavigationItem):
+            item.show(whole=self.size.width >= WHOLE)
+
 
 class NavigationItem(Static):
     """One name. The screen that is shown is bold and in brackets."""
@@ -39,12 +49,17 @@ class NavigationItem(Static):
     """
 
     def __init__(self, number: int, name: str, *, current: bool) -> None:
-        before, after = ("[", "]") if current else (" ", " ")
-        super().__init__(
-            Content.assemble(before, (str(number), "$accent"), f" {name.capitalize()}", after),
-            classes="-current" if current else None,
-        )
-        self._mode = name
+        super().__init__(classes="-current" if current else None)
+        self._number, self._mode, self._is_current = number, name, current
+        self.show(whole=True)
+
+    def show(self, *, whole: bool) -> None:
+        """Show the name, shortened and closer to the next one unless it is to be whole."""
+        name = self._mode if whole else SHORT.get(self._mode, self._mode)
+        before, after = ("[", "]") if self._is_current else (" ", " " if whole else "")
+        content = Content.assemble(before, (str(self._number), "$accent"), f" {name.capitalize()}", after)
+        if self.content != content:
+            self.update(content)
 
     def on_click(self) -> None:
         self.app.switch_mode(self._mode)

@@ -48,7 +48,7 @@ def step_words(sample: Sample) -> str:
         return f"step {sample.step:,}"
     if sample.standing in _OUTDATED:
         return _OUTDATED[sample.standing][0]
-    return sample.kind
+    return sample.column or sample.kind
 
 
 def standing_words(sample: Sample) -> str:
@@ -64,10 +64,12 @@ def standing_word(sample: Sample) -> str:
 def sample_title(sample: Sample) -> str:
     """The title above a sample's picture."""
     step = "base" if sample.kind == "base" else step_words(sample) if sample.step is not None else ""
-    checkpoint = "checkpoint" if sample.kind == "checkpoint" else ""
+    checkpoint = sample.kind if sample.kind in ("checkpoint", "enlarged") else ""
     again = f"again, seed {sample.settings.seed}" if sample.kind == "again" else ""
     average = "average" if sample.ema_decay is not None else ""
-    state = " · ".join(filter(None, (step, checkpoint, again, average, standing_words(sample)))) or "final"
+    state = (
+        " · ".join(filter(None, (sample.column, step, checkpoint, again, average, standing_words(sample)))) or "final"
+    )
     of = f" · {sample.experiment}" if sample.experiment else ""
     return visible(f"{sample.prompt_name} · {state}{of}")
 

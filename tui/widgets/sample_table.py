@@ -30,7 +30,7 @@ KEPT = 400
 """Stills that are remembered."""
 WORDS_WIDTH, NARROW_WIDTH, WIDE_WIDTH = 13, 15, 20
 """Columns of a cell: without pictures; with them in a narrow terminal, and in a wide one."""
-NOT_YET, AT_WORK, NOTHING = "not yet", "at work …", "·"
+NOT_YET, WAITING, AT_WORK, NOTHING = "not yet", "waiting", "at work …", "·"
 
 
 class SampleTable(Widget, can_focus=True):
@@ -39,8 +39,8 @@ class SampleTable(Widget, can_focus=True):
     PART_NAME = "Samples"
     HELP = """One row for each prompt; the columns are the steps of the training, or the LoRAs. A cell shows a still of
     its newest sample: "+2" means that it has two more (comma and full stop go through them), "not yet" that the config
-    asks for it, "at work" that it is being made. Arrows move, enter opens and plays, b keeps a cell as B to compare, w
-    shows words instead of pictures."""
+    asks for it, "waiting" that this run will make it, "at work" that it is being made. Arrows move, enter opens and
+    plays, b keeps a cell as B to compare, w shows words instead of pictures."""
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "samples--title",
         "samples--here",
@@ -104,7 +104,9 @@ class SampleTable(Widget, can_focus=True):
         self.pinned: Path | None = None
         """The sample that is kept as B."""
         self.at_work: frozenset[str] = frozenset()
-        """The rows for which a job works now."""
+        """The names of the samples that are being made."""
+        self.waiting: frozenset[str] = frozenset()
+        """Those that the run will make."""
         self.empty = "no samples yet"
         self.pictures = True
         self._read = read
@@ -321,9 +323,10 @@ class SampleTable(Widget, can_focus=True):
 
     def _absent(self, place: Place) -> str:
         """Why there is no sample in a cell."""
-        if place not in self.grid.asked:
+        name = self.grid.asked.get(place)
+        if name is None:
             return NOTHING
-        return AT_WORK if self.grid.rows[place[0]] in self.at_work else NOT_YET
+        return AT_WORK if name in self.at_work else WAITING if name in self.waiting else NOT_YET
 
     def _picture_line(self, place: Place, sample: Sample | None, line: int) -> Strip:
         width, rows, base = self._cell_width, self._picture_rows, self.rich_style

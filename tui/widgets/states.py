@@ -19,6 +19,8 @@ LOOKS: dict[str, tuple[str, str]] = {
     "waiting": ("·", "faint"),
     "done": ("✓", "success"),
     "cut short": ("■", "warning"),
+    "not begun": ("○", "faint"),
+    "stale": ("≠", "warning"),
 }
 
 

@@ -19,6 +19,17 @@ ProjectPath = Annotated[
 ]
 
 
+Targets = Annotated[
+    tuple[str, ...],
+    Argument(
+        "what to make: a file, samples, experiments (all that the config asks for)",
+        positional=True,
+        metavar="TARGET",
+        several="*",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProjectCommand(Command):
     """A command of one project."""
@@ -49,3 +60,4 @@ class SettingsCommand(ProjectCommand):
         dict[str, Json],
         Argument("settings that override its own", metavar="JSON", read=_object, variable=OVERRIDES_VARIABLE),
     ] = field(default_factory=dict)
+    experiment: Annotated[str, Argument("one of its experiments, by name (its own settings)", metavar="NAME")] = ""

@@ -68,9 +68,13 @@ class Ema(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Merge(SettingsCommand):
-    """Save the transformer with LoRAs merged into its weights (save_merged_model)."""
+    """Save the transformer with LoRAs merged into its weights (save_merged_model).
+
+    The transformer is that of a project; without one, it is named by --dit.
+    """
 
     name: ClassVar[str] = "merge"
+    dit: Annotated[Path | None, Argument("the transformer, a file or a folder, instead of the project's")] = None
     lora: Annotated[tuple[Path, ...], Argument("may be given several times")]
     multiplier: Annotated[tuple[float, ...], Argument("one for each --lora (1)")] = ()
     include: IncludePatterns = ()

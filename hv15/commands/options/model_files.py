@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
-from hv15.arguments import Argument, Command
+from hv15.arguments import Argument
 from hv15.choices import ENLARGING_ROLES, ROLES, Role
+from hv15.commands.options.base import SettingsCommand
 
-VaeFile: TypeAlias = Annotated[Path | None, Argument("the VAE")]
-TextEncoderFile: TypeAlias = Annotated[Path | None, Argument("Qwen2.5-VL")]
-TokenizerFile: TypeAlias = Annotated[Path | None, Argument("its tokenizer")]
-GlyphEncoderFile: TypeAlias = Annotated[Path | None, Argument("ByT5")]
-ImageEncoderFile: TypeAlias = Annotated[Path | None, Argument("SigLIP (i2v)")]
+MODEL_FILES = "model files, instead of the project's"
+"""The heading of these options in a command's help."""
 
 
-def model_files(options: Command) -> dict[Role, Path]:
-    """Return the model files that were given; each option is called as the role."""
-    given = {role: getattr(options, role, None) for role in (*ROLES, *ENLARGING_ROLES)}
-    return {role: path for role, path in given.items() if isinstance(path, Path)}
+@dataclass(frozen=True, kw_only=True)
+class ModelFilesCommand(SettingsCommand):
+    """A command that takes files of models; a subclass adds those of the transformer that it uses."""
+
+    vae: Annotated[Path | None, Argument("the VAE", heading=MODEL_FILES)] = None
+    text_encoder: Annotated[Path | None, Argument("Qwen2.5-VL", heading=MODEL_FILES)] = None
+    tokenizer: Annotated[Path | None, Argument("its tokenizer", heading=MODEL_FILES)] = None
+    glyph_encoder: Annotated[Path | None, Argument("ByT5", heading=MODEL_FILES)] = None
+    image_encoder: Annotated[Path | None, Argument("SigLIP (i2v)", heading=MODEL_FILES)] = None
+
+    @property
+    def model_files(self) -> dict[Role, Path]:
+        """Those that were given; each option is called as the role."""
+        given = {role: getattr(self, role, None) for role in (*ROLES, *ENLARGING_ROLES)}
+        return {role: path for role, path in given.items() if isinstance(path, Path)}

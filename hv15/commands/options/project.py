@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from hv15.arguments import Argument, Command, Entry
-from hv15.commands.options.base import SettingsCommand
+from hv15.commands.options.base import SettingsCommand, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +89,48 @@ class Show(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fetch(SettingsCommand):
+    """Copy what the config names in remote storage (s3://...) into the cache; again what is newer there."""
+
+    name: ClassVar[str] = "fetch"
+
+    def run(self) -> None:
+        from hv15.commands.project import fetch
+
+        fetch(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock(SettingsCommand):
+    """Write versions, models and clips as they are now into hv15.lock."""
+
+    name: ClassVar[str] = "lock"
+    check: Annotated[bool, Argument("say instead what differs from it now; exit code 1 if anything does")] = False
+
+    def run(self) -> int:
+        from hv15.commands.lock import lock
+
+        return lock(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce(Command):
+    """Train a LoRA again from what its file tells, and say whether it is the same."""
+
+    name: ClassVar[str] = "reproduce"
+    lora: Annotated[Path, Argument("a LoRA that hv15 trained", positional=True)]
+    project: Annotated[
+        Path | None, Argument("the folder at which the relative paths of its config start (the project that it is in)")
+    ] = None
+    anyway: Annotated[bool, Argument("train it even if clips or models are known to differ")] = False
+
+    def run(self) -> int:
+        from hv15.commands.reproduce import reproduce
+
+        return reproduce(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Collect(SettingsCommand):
     """Remove encoded items that no project with this store needs."""
 
@@ -120,7 +162,8 @@ class Why(SettingsCommand):
     """Say what would run and why."""
 
     name: ClassVar[str] = "why"
-    target: Annotated[tuple[str, ...], Argument("a file to be made; without --target if the project is here")] = ()
+    words: Targets = ()
+    target: Annotated[tuple[str, ...], Argument("the same as TARGET")] = ()
     json: Annotated[bool, Argument("for programs")] = False
 
     def run(self) -> None:
@@ -141,4 +184,38 @@ class Snakefile(Command):
         snakefile(self)
 
 
-PROJECT_COMMANDS: tuple[Entry, ...] = (New, Check, Plan, Timesteps, Why, Show, Snakefile, Collect, Repair)
+@dataclass(frozen=True, kw_only=True)
+class Publish(SettingsCommand):
+    """Upload the LoRA's copies for other programs with a model card; without --upload, only say what that would be.
+
+    The token is that of `hf auth login`, or HF_TOKEN.
+    """
+
+    name: ClassVar[str] = "publish"
+    to: Annotated[Literal["hub"], Argument("where to: the Hugging Face Hub")] = "hub"
+    repo: Annotated[str, Argument("the repository, which is made if it is not there", metavar="USER/NAME")]
+    upload: Annotated[bool, Argument("really upload", flags=("--upload", "--yes"))] = False
+    private: Annotated[bool, Argument("make a new repository private")] = False
+    message: Annotated[str, Argument("the commit's")] = "Upload a LoRA for HunyuanVideo 1.5"
+
+    def run(self) -> None:
+        from hv15.commands.publish import publish
+
+        publish(self)
+
+
+PROJECT_COMMANDS: tuple[Entry, ...] = (
+    New,
+    Fetch,
+    Check,
+    Plan,
+    Timesteps,
+    Why,
+    Show,
+    Lock,
+    Reproduce,
+    Snakefile,
+    Publish,
+    Collect,
+    Repair,
+)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from hv15.arguments import Argument, Command, Entry
-from hv15.commands.options.base import ProjectCommand, ProjectPath
+from hv15.commands.options.base import ProjectCommand, ProjectPath, Targets
 from hv15.records.paths import ProjectPaths, config_file
 
 
@@ -17,7 +17,8 @@ class Run(ProjectCommand):
     """Start the workflow, detached: it outlives this terminal."""
 
     name: ClassVar[str] = "run"
-    target: Annotated[tuple[str, ...], Argument(f"what to make ({ProjectPaths().lora})")] = ()
+    words: Targets = ()
+    target: Annotated[tuple[str, ...], Argument(f"the same as TARGET ({ProjectPaths().lora})")] = ()
     dry_run: Annotated[bool, Argument("only say what would run and why")] = False
     follow: Annotated[bool, Argument("print its output until it ends")] = False
     unlock: Annotated[bool, Argument("only remove the lock that a killed Snakemake left")] = False
@@ -107,4 +108,30 @@ class Tui(ProjectCommand):
         return tui(self)
 
 
-RUN_COMMANDS: tuple[Entry, ...] = (Run, Pick, Stop, SampleNow, Status, Tui)
+@dataclass(frozen=True, kw_only=True)
+class CompareTrainings(Command):
+    """Compare trainings: settings that differ, validation, time, memory, curves, samples side by side.
+
+    (`hv15 compare` compares two LoRA files.)
+    """
+
+    name: ClassVar[str] = "compare-trainings"
+    here: ClassVar[tuple[Path, ...]] = (Path(),)
+    folders: Annotated[
+        tuple[Path, ...],
+        Argument(
+            f"projects with their experiments, or single ones: {ProjectPaths(run='NAME').results} (here)",
+            positional=True,
+        ),
+    ] = ()
+    out: Annotated[
+        Path | None, Argument("a folder for the page, CSV, LaTeX, charts and videos (the table is only printed)")
+    ] = None
+
+    def run(self) -> None:
+        from hv15.commands.compare_trainings import compare_trainings
+
+        compare_trainings(self)
+
+
+RUN_COMMANDS: tuple[Entry, ...] = (Run, Pick, Stop, SampleNow, Status, CompareTrainings, Tui)

@@ -7,15 +7,9 @@ from pathlib import Path
 from typing import Annotated, ClassVar, TypeAlias
 
 from hv15.arguments import Argument, Entry, Group
-from hv15.choices import EnlargedResolution
+from hv15.choices import EnlargedResolution, Enlarging
 from hv15.commands.options.base import SettingsCommand
-from hv15.commands.options.model_files import (
-    GlyphEncoderFile,
-    ImageEncoderFile,
-    TextEncoderFile,
-    TokenizerFile,
-    VaeFile,
-)
+from hv15.commands.options.model_files import MODEL_FILES, ModelFilesCommand
 from hv15.commands.options.reach import BlockFactors, ExcludePatterns, IncludePatterns, StepFactors
 from hv15.commands.options.seeds import read_seed
 from hv15.environment import CONFIG_VARIABLE
@@ -101,6 +95,9 @@ class Train(SettingsCommand):
     stage: ClassVar[StageName | None] = "train"
     spec: Annotated[Path | None, Argument("stop unless the training depends on exactly this")] = None
     out: Annotated[Path, Argument("the LoRA file")] = ProjectPaths().trained
+    until: Annotated[
+        int | None, Argument("save the state after this step and end, with exit code 3; the next call goes on")
+    ] = None
 
     def run(self) -> int | None:
         from hv15.commands.train import train
@@ -109,7 +106,7 @@ class Train(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(SettingsCommand):
+class Sample(ModelFilesCommand):
     """Make videos of prompts: encode them, denoise, decode, with each model loaded once.
 
     Models, memory options and defaults are those of a project; without one, of the model files that are given.
@@ -176,6 +173,10 @@ class Sample(SettingsCommand):
     image: Annotated[Path | None, Argument("the first frame (i2v)")] = None
     fps: Annotated[float | None, Argument("frames per second of the file")] = None
     output_type: Annotated[OutputType | None, Argument("as sample.output_type")] = None
+    sr: Annotated[
+        Enlarging | None,
+        Argument("also make each video larger by super resolution, as a file of its own (as sample.sr)"),
+    ] = None
     no_metadata: Annotated[
         bool,
         Argument(
@@ -183,12 +184,9 @@ class Sample(SettingsCommand):
             flags=("--no-metadata", "--no_metadata"),
         ),
     ] = False
-    dit: Annotated[Path | None, Argument("the transformer, instead of the project's")] = None
-    vae: VaeFile = None
-    text_encoder: TextEncoderFile = None
-    tokenizer: TokenizerFile = None
-    glyph_encoder: GlyphEncoderFile = None
-    image_encoder: ImageEncoderFile = None
+    dit: Annotated[Path | None, Argument("the transformer", heading=MODEL_FILES)] = None
+    sr_dit: Annotated[Path | None, Argument("the transformer of super resolution", heading=MODEL_FILES)] = None
+    upsampler: Annotated[Path | None, Argument("its latent upsampler", heading=MODEL_FILES)] = None
     settings: OtherSettings = ()
 
     def run(self) -> int | None:
@@ -198,7 +196,7 @@ class Sample(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upsample(SettingsCommand):
+class Upsample(ModelFilesCommand):
     """Enlarge a finished video by super resolution, from 480p to 720p or from 720p to 1080p.
 
     A file of hv15 tells its prompt, seed and first image. Models and memory options are those of a project; without
@@ -223,13 +221,8 @@ class Upsample(SettingsCommand):
     lora: Annotated[
         tuple[str, ...], Argument("LoRAs for super resolution itself", metavar="FILE[:STRENGTH]", several="+")
     ] = ()
-    sr_dit: Annotated[Path | None, Argument("the transformer of super resolution, instead of the project's")] = None
-    upsampler: Annotated[Path | None, Argument("its latent upsampler")] = None
-    vae: VaeFile = None
-    text_encoder: TextEncoderFile = None
-    tokenizer: TokenizerFile = None
-    glyph_encoder: GlyphEncoderFile = None
-    image_encoder: ImageEncoderFile = None
+    sr_dit: Annotated[Path | None, Argument("the transformer of super resolution", heading=MODEL_FILES)] = None
+    upsampler: Annotated[Path | None, Argument("its latent upsampler", heading=MODEL_FILES)] = None
     settings: OtherSettings = ()
 
     def run(self) -> int | None:
@@ -273,6 +266,24 @@ class SampleDenoise(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampleUpsample(SettingsCommand):
+    """Make the latents of a sample's larger version, by super resolution."""
+
+    name: ClassVar[str] = "upsample"
+    stage: ClassVar[StageName | None] = "upsample"
+    spec: Annotated[Path, Argument("the stage's spec, as the planner writes it")]
+    low: Annotated[Path | None, Argument("the latents of the small sample")] = None
+    lora: Annotated[Path | None, Argument("the trained LoRA, if super resolution uses it")] = None
+    condition: Annotated[Path | None, Argument("the first image, encoded at the large size (i2v)")] = None
+    out: Annotated[Path, Argument("the latents file")]
+
+    def run(self) -> int | None:
+        from hv15.commands.sample_stages import upsample
+
+        return upsample(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleDecode(SettingsCommand):
     """Turn latents into a video or images."""
 
@@ -280,8 +291,8 @@ class SampleDecode(SettingsCommand):
     stage: ClassVar[StageName | None] = "decode"
     spec: Annotated[Path | None, Argument("the stage's spec (by default from the latents)")] = None
     latents: Annotated[
-        Path, Argument("a .latents.safetensors file; all that is needed", flags=("--latents", "--latent_path"))
-    ]
+        Path | None, Argument("a .latents.safetensors file; all that is needed", flags=("--latents", "--latent_path"))
+    ] = None
     out: Annotated[Path, Argument("the video, or the folder of images")]
 
     def run(self) -> None:
@@ -335,6 +346,48 @@ class SampleGrid(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExperimentsCompared(SettingsCommand):
+    """The experiments beside one another: a page, tables, charts, samples."""
+
+    name: ClassVar[str] = "comparison"
+    spec: Annotated[Path, Argument("which experiments, as the planner writes it")]
+    out: Annotated[Path, Argument("the page; the other files are beside it")] = ProjectPaths().comparison().page
+
+    def run(self) -> None:
+        from hv15.commands.compare_trainings import compare_experiments
+
+        compare_experiments(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportPage(SettingsCommand):
+    """All results on one page that needs no other file."""
+
+    name: ClassVar[str] = "report"
+    spec: Annotated[Path | None, Argument("what the page is made from, to be written into it")] = None
+    out: Annotated[Path, Argument("the page")] = ProjectPaths().report
+
+    def run(self) -> None:
+        from hv15.commands.reports import write_report
+
+        write_report(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteCard(SettingsCommand):
+    """The model card of the published LoRA."""
+
+    name: ClassVar[str] = "card"
+    spec: Annotated[Path | None, Argument("what the card is made from, to be written into it")] = None
+    out: Annotated[Path, Argument("the card")] = ProjectPaths().card
+
+    def run(self) -> None:
+        from hv15.commands.reports import write_card
+
+        write_card(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepLoRA(SettingsCommand):
     """The LoRA after a step, from the copy that the training has kept."""
 
@@ -356,8 +409,12 @@ STAGE_COMMANDS: tuple[Entry, ...] = (
     Upsample,
     Group(
         "stage",
-        "one part of a sample: encode an i2v image, denoise, decode; several at once; the LoRA after a step",
-        (SampleCondition, SampleDenoise, SampleDecode, SampleShard, SampleSheet, SampleGrid, StepLoRA),
+        "one part of a sample: encode an i2v image, denoise, upsample, decode; several at once; the LoRA after a "
+        "step; a report",
+        (
+            *(SampleCondition, SampleDenoise, SampleUpsample, SampleDecode, SampleShard),
+            *(SampleSheet, SampleGrid, StepLoRA, ReportPage, WriteCard, ExperimentsCompared),
+        ),
         metavar="STEP",
     ),
 )

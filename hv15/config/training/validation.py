@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,10 @@ from hv15.records.metrics import QUANTILE_COUNT
 
 _PART_OF_TIME = 0.01
 """What validations take at most, of the time of a training, where their distance is not set."""
+
+
+NoiseLevels = Literal["training", "even"]
+OF_TRAINING: NoiseLevels = "training"
 
 
 class MeasuredDataset(DatasetSettings):
@@ -43,9 +47,13 @@ class ValidationSettings(Section):
 
     samples: Annotated[int, Field(ge=1, le=10_000)] = Field(QUANTILE_COUNT, json_schema_extra=MEASURING)
     """How many pairs of a clip and a noise level are measured, of the clips that are not trained on, and as many of
-    those that are. The levels are the nine quantiles 0.1 to 0.9 of the training's own noise levels, so multiples of 9
-    have each as often. A pair takes a third of a training step's time; one of image-to-video and text-to-video, twice
-    that."""
+    those that are. There are nine levels, so multiples of 9 have each as often. A pair takes a third of a training
+    step's time; one of image-to-video and text-to-video, twice that."""
+
+    noise_levels: NoiseLevels = Field(OF_TRAINING, json_schema_extra=MEASURING)
+    """At which noise levels is measured. `training`: the nine quantiles 0.1 to 0.9 of the training's own, so that the
+    loss is that of the training. `even`: sigma 0.1 to 0.9, whatever is trained, so that trainings with different noise
+    levels can be compared."""
 
     keep_best: bool = Field(False, json_schema_extra=WATCHING)
     """Keep a copy of the LoRA with the lowest loss so far, results/train/checkpoints/best.safetensors."""
@@ -70,6 +78,8 @@ class ValidationSettings(Section):
         for name in ("every_n_steps", "every_n_epochs", "at_first", "keep_best", "patience"):
             if getattr(self, name) and not self.is_on:
                 yield (name,), "has no effect without fraction or datasets"
+        if self.noise_levels != OF_TRAINING and not self.is_on:
+            yield ("noise_levels",), "has no effect without fraction or datasets"
         for number, dataset in enumerate(self.datasets):
             for name in ("loss_weight", "start_step", "end_step"):
                 if getattr(dataset, name) != DatasetSettings.model_fields[name].default:

@@ -75,8 +75,13 @@ def test_prompts_and_steps(tmp_path: Path) -> None:
         ("bird", "final"): ["final"],
         ("cat · rank-8", "final"): ["final"],
     }
-    asked = {(steps.rows[row], steps.columns[column]) for row, column in steps.asked}
-    assert asked == {(name, column) for name in ("dog", "cat") for column in (NO_LORA, "final")}
+    asked = {(steps.rows[row], steps.columns[column]): name for (row, column), name in steps.asked.items()}
+    assert asked == {
+        ("dog", NO_LORA): "dog.base",
+        ("dog", "final"): "dog",
+        ("cat", NO_LORA): "cat.base",
+        ("cat", "final"): "cat",
+    }
     assert steps.place_of(tmp_path / "results/train/previews/cat.step000200.mp4") == ((1, 1), 1)
     assert steps.place_of(tmp_path / "nowhere.mp4") is None
 
@@ -142,3 +147,21 @@ def test_what_loras_are_called(tmp_path: Path) -> None:
     ]
     assert loras[0].path is None
     assert loras[1].path == Path("results/lora.safetensors")
+
+
+def test_super_resolution_is_the_last_column(tmp_path: Path) -> None:
+    """Also while it is still to be made; it is in no column of LoRAs, of which it has its own."""
+    root = project(tmp_path)
+    (root / "config.yaml").write_text(
+        CONFIG.replace("{source: demo}", "{source: hub, variant: 480p_t2v}") + "  sr: auto\n"
+    )
+    sampled(root, "results/samples/cat.sr.mp4", lora_multiplier=None)
+    reader = SamplesReader(root / "config.yaml")
+    reader.refresh()
+    table = by_step(reader.samples, reader.asked, reader.enlarged)
+    assert table.columns[-2:] == ("final", "super resolution")
+    assert written(table)["cat", "super resolution"] == ["enlarged"]
+    asked = {(table.rows[row], table.columns[column]) for row, column in table.asked}
+    assert {("dog", "super resolution"), ("cat", "super resolution")} <= asked
+    loras = by_lora(reader.samples, reader.asked, root)
+    assert "enlarged" not in {kind for kinds in written(loras).values() for kind in kinds}

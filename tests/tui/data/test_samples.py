@@ -71,6 +71,27 @@ def test_samples_are_grouped_by_prompt_and_ordered_by_step(tmp_path: Path) -> No
     assert reader.samples[3].settings.prompt == "another cat"
 
 
+def test_what_super_resolution_makes_stands_after_its_sample(tmp_path: Path) -> None:
+    """It tells of the small sample's training; one that the config does not ask for is no longer in it."""
+    config = "models: {source: hub, variant: 480p_t2v}\nsample: {sr: auto, prompts: [{name: cat, prompt: a cat}, %s]}\n"
+    (tmp_path / "config.yaml").write_text(config % "{name: dog, prompt: a dog, sr: off}")
+    for name in ("cat", "cat.sr", "dog.sr"):
+        made_from: JsonObject = {"latents": {"trained": None, "low": {"trained": "t"}}}
+        asked = json.dumps({"prompt": "a cat" if "cat" in name else "a dog", "lora_multiplier": None, "width": 96})
+        told = {"hv15.sample": asked, "hv15.made_from": json.dumps(made_from)}
+        (tmp_path / "results/samples").mkdir(parents=True, exist_ok=True)
+        write_video(tmp_path / f"results/samples/{name}.mp4", numbered(0)[None], metadata=told)
+    reader = SamplesReader(tmp_path / "config.yaml")
+    reader.refresh()
+    found = [(each.prompt_name, each.kind, each.standing) for each in reader.samples]
+    current, gone = SampleStanding.CURRENT, SampleStanding.NOT_IN_CONFIG
+    assert found == [("cat", "final", current), ("cat", "enlarged", current), ("dog", "enlarged", gone)]
+    assert {each.trained for each in reader.samples} == {"t"}
+    assert (reader.asked, reader.enlarged) == ({"cat": False, "dog": False}, {"cat"})
+    assert [step_words(each) for each in reader.samples] == ["final", "enlarged", "removed"]
+    assert sample_title(reader.samples[1]) == "cat · enlarged"
+
+
 def test_damaged_and_missing_files_stop_nothing(tmp_path: Path) -> None:
     reader = SamplesReader(tmp_path / "config.yaml")
     assert not reader.refresh()

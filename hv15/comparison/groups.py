@@ -1,0 +1,155 @@
+"""Trainings that differ only in their seeds, with the mean and the spread of what was measured."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from hv15.comparison.settings import SEED, differing, in_words
+from hv15.comparison.trainings import ComparedTraining
+from hv15.records.json_values import Json, JsonObject
+
+LONGEST_LABEL = 48
+"""Characters of the settings that name a group; of a longer one, its trainings' names do."""
+_SAME_SIGMA = 1e-4
+"""What the levels of two validations differ by at most if they are the same: records are rounded."""
+
+
+class Spread(NamedTuple):
+    """Repeated measurements."""
+
+    mean: float
+    deviation: float | None
+    """The standard deviation of the sample (n - 1 below the root); None of a single one."""
+    repetitions: int
+
+
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """Return mean and spread of the values that are there; None if none is."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingGroup:
+    """Trainings with the same settings, apart from the seed."""
+
+    label: str
+    """The settings in which it differs from other groups, in words; the names of its trainings if that is too long."""
+    settings: JsonObject
+    """The settings in which groups differ, by dotted name."""
+    trainings: tuple[ComparedTraining, ...]
+
+    @property
+    def validation(self) -> Spread | None:
+        """Of the lowest validation loss of each training."""
+        return spread(each.best.loss if each.best else None for each in self.trainings)
+
+    @property
+    def first(self) -> ComparedTraining:
+        """The training that stands for the group where there is room for one: that with the lowest seed."""
+        return min(self.trainings, key=lambda each: (each.seed is None, each.seed or 0))
+
+
+@dataclass(frozen=True)
+class TrainingComparison:
+    """All trainings that are compared, in the order in which they were named."""
+
+    trainings: tuple[ComparedTraining, ...]
+
+    @cached_property
+    def differing(self) -> tuple[str, ...]:
+        """The dotted names of the settings that differ, without the seed."""
+        known = [each.settings for each in self.trainings if each.settings]
+        return tuple(name for name in differing(known) if name != SEED)
+
+    @cached_property
+    def groups(self) -> tuple[TrainingGroup, ...]:
+        """The groups, in the order of their first trainings. A training of unknown settings is a group of its own."""
+        found: dict[str, list[ComparedTraining]] = {}
+        for each in self.trainings:
+            key = json.dumps([each.settings.get(name) for name in self.differing]) if each.settings else each.name
+            found.setdefault(key, []).append(each)
+        return tuple(self._group(each) for each in found.values())
+
+    def _group(self, trainings: Sequence[ComparedTraining]) -> TrainingGroup:
+        settings = {name: trainings[0].settings.get(name) for name in self.differing if trainings[0].settings}
+        label = in_words(settings)
+        if not 0 < len(label) <= LONGEST_LABEL:
+            label = ", ".join(each.name for each in trainings)
+            label = label if len(label) <= LONGEST_LABEL else f"{trainings[0].name} and {len(trainings) - 1} more"
+        return TrainingGroup(label, settings, tuple(trainings))
+
+    def group_of(self, training: ComparedTraining) -> TrainingGroup:
+        """Return the group that a training belongs to."""
+        return next(group for group in self.groups if training in group.trainings)
+
+    @cached_property
+    def has_repetitions(self) -> bool:
+        """Whether any group has several trainings."""
+        return len(self.groups) < len(self.trainings)
+
+    @cached_property
+    def varied(self) -> str | None:
+        """The one setting whose numbers distinguish all groups, as in an ablation; None if there is no such setting."""
+        if len(self.differing) != 1 or len(self.groups) < 2:
+            return None
+        values: list[Json] = [group.settings.get(self.differing[0]) for group in self.groups]
+        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+        return self.differing[0] if len(numbers) == len(values) else None
+
+    # -- which one is the best ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def is_comparable(self) -> bool:
+        """Whether the validation losses of all trainings were measured in the same way, as far as they tell."""
+        measured = [each for each in self.trainings if each.last is not None]
+        sigmas = [each.last.sigmas for each in measured if each.last is not None]
+        if any(len(each) != len(sigmas[0]) for each in sigmas):
+            return False
+        if any(abs(a - b) > _SAME_SIGMA for each in sigmas for a, b in zip(each, sigmas[0], strict=True)):
+            return False
+        return not any(name.startswith(_HELD_OUT) for name in self.differing)
+
+    @cached_property
+    def best_group(self) -> TrainingGroup | None:
+        """The group with the lowest mean of the lowest validation losses; None if they cannot be compared."""
+        found = [(group.validation.mean, group) for group in self.groups if group.validation is not None]
+        if len(found) < 2 or not self.is_comparable:
+            return None
+        return min(found, key=lambda each: each[0])[1]
+
+    @cached_property
+    def best_training(self) -> ComparedTraining | None:
+        """The training with the lowest validation loss; None if they cannot be compared."""
+        found = [(each.best.loss, each) for each in self.trainings if each.best and each.best.loss is not None]
+        if len(found) < 2 or not self.is_comparable:
+            return None
+        return min(found, key=lambda each: each[0])[1]
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the numbers has to know, in sentences."""
+        notes = []
+        if not self.is_comparable:
+            notes.append(
+                "The validation losses cannot be compared: the trainings were not measured at the same noise levels, "
+                "or not on the same clips. train.validation.noise_levels: even measures all at the same levels."
+            )
+        if unfinished := [each.name for each in self.trainings if 0 < each.steps < each.total_steps]:
+            notes.append(f"Not finished: {', '.join(unfinished)}.")
+        if unmeasured := [each.name for each in self.trainings if not each.steps]:
+            notes.append(f"Nothing measured: {', '.join(unmeasured)}.")
+        if len({each.device for each in self.trainings if each.device}) > 1:
+            notes.append("They ran on different devices, so times and memory differ for that reason too.")
+        return tuple(notes)
+
+
+_HELD_OUT = ("train.validation.fraction", "train.validation.datasets", "train.validation.samples")
+"""The settings of which clips are measured, and how many."""

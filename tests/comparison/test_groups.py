@@ -1,0 +1,130 @@
+"""Groups that differ in seeds alone, and which of them is the best."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+from torch import zeros
+
+from hv15.comparison.groups import Spread, TrainingComparison, spread
+from hv15.comparison.trainings import ComparedTraining, read_training, read_trainings
+from hv15.records.metadata import MADE_FROM
+from hv15.records.paths import ProjectPaths
+from tests.comparison.made_up import STEPS, ablation, make_training
+
+
+def compared(*places: ProjectPaths) -> TrainingComparison:
+    return TrainingComparison(tuple(read_training(paths.run, paths) for paths in places))
+
+
+def test_what_is_known_of_a_training(tmp_path: Path) -> None:
+    found = read_training("one", make_training(tmp_path, losses=(0.5, None, 0.4, 0.45)))
+    assert (found.steps, found.total_steps, found.is_finished) == (STEPS, STEPS, True)
+    assert found.best is not None
+    assert (found.best.step, found.best.loss) == (15, 0.4)
+    assert found.last is not None
+    assert found.last.loss == 0.45
+    assert found.train_seconds == 2.0 * STEPS
+    assert found.memory_peak == 2**34
+    assert found.lora_bytes == 1024
+    weights = [0.95 ** (STEPS - step) for step in range(1, STEPS + 1)]
+    mean = sum(weight / step for step, weight in enumerate(weights, start=1)) / sum(weights)
+    assert found.loss_last == pytest.approx(mean)
+    assert (list(found.loss.steps)[-1], list(found.loss.values)[-1]) == (STEPS, pytest.approx(mean))
+
+
+def test_a_training_that_has_not_begun_has_only_a_name(tmp_path: Path) -> None:
+    found = read_training("new", ProjectPaths(tmp_path, "new"))
+    assert (found.steps, found.settings, found.best, found.loss_last, found.lora_bytes) == (0, {}, None, None, None)
+
+
+def test_damaged_lines_and_former_noise_levels_do_not_count(tmp_path: Path) -> None:
+    paths = make_training(tmp_path, losses=(0.1, 0.2), sigmas=(0.5,) * 9)
+    text = paths.metrics.read_text()
+    (tmp_path / "other").mkdir()
+    later = make_training(tmp_path / "other", losses=(0.7,)).metrics.read_text().splitlines()[-1]
+    paths.metrics.write_text(text + later.replace('"step": 20', '"step": 30') + '\n{"kind": "step", "torn')
+    found = read_training("one", paths)
+    assert [each.loss for each in found.validations] == [0.7], "the others were measured at other levels"
+
+
+def test_a_copied_lora_has_the_measurements_of_its_twin(tmp_path: Path) -> None:
+    places = {name: make_training(tmp_path, name, seed=number) for number, name in enumerate(("one", "two"))}
+    for name, number in (("one", 1), ("two", 2), ("copy", 2)):
+        paths = places.setdefault(name, ProjectPaths(tmp_path, name))
+        paths.trained.parent.mkdir(exist_ok=True)
+        save_file({"a": zeros(1)}, paths.trained, {MADE_FROM: f'{{"seed": {number}}}'})
+    found = {each.name: each for each in read_trainings(places, {"copy": {"sample.guidance_scale": 3}})}
+    assert found["copy"].steps == STEPS
+    assert found["copy"].seed == 1
+    assert found["copy"].settings["sample.guidance_scale"] == 3
+    assert "sample.guidance_scale" not in found["two"].settings
+
+
+def test_seeds_are_repetitions(tmp_path: Path) -> None:
+    found = compared(*ablation(tmp_path))
+    assert found.differing == ("train.discrete_flow_shift",)
+    assert [group.label for group in found.groups] == ["discrete_flow_shift 1", "discrete_flow_shift 3"]
+    assert [len(group.trainings) for group in found.groups] == [3, 3]
+    first = found.groups[0].validation
+    assert first is not None
+    assert first.mean == pytest.approx(0.42)
+    assert first.deviation == pytest.approx(0.01), "of a sample: (n - 1) below the root"
+    assert found.best_group is found.groups[0]
+    assert found.best_training is found.trainings[0]
+    assert found.varied == "train.discrete_flow_shift"
+    assert found.groups[1].first.name == "shift-3_seed-1"
+    assert not found.notes
+
+
+def test_losses_at_other_noise_levels_make_nobody_the_best(tmp_path: Path) -> None:
+    """By default each training is measured at its own levels, and less noise gives another loss for the same LoRA."""
+    found = compared(
+        make_training(tmp_path, "a", losses=(0.1,), sigmas=(0.3,) * 9, discrete_flow_shift=1.0),
+        make_training(tmp_path, "b", losses=(0.2,), sigmas=(0.8,) * 9, discrete_flow_shift=7.0),
+    )
+    assert not found.is_comparable
+    assert found.best_group is None
+    assert found.best_training is None
+    assert "noise_levels: even" in found.notes[0]
+
+
+def test_losses_on_other_clips_make_nobody_the_best(tmp_path: Path) -> None:
+    one, other = ({"fraction": part, "noise_levels": "even"} for part in (0.1, 0.2))
+    found = compared(make_training(tmp_path, "a", validation=one), make_training(tmp_path, "b", validation=other))
+    assert found.differing == ("train.validation.fraction",)
+    assert found.best_group is None
+
+
+def test_a_single_training_is_no_best(tmp_path: Path) -> None:
+    found = compared(make_training(tmp_path, "a"))
+    assert found.best_group is None
+    assert found.differing == ()
+    assert found.groups[0].label == "a"
+
+
+def test_what_a_reader_has_to_know_is_said(tmp_path: Path) -> None:
+    found = compared(
+        make_training(tmp_path, "done"), make_training(tmp_path, "half", steps=10), ProjectPaths(tmp_path, "new")
+    )
+    assert "Not finished: half." in found.notes
+    assert "Nothing measured: new." in found.notes
+    assert [group.label for group in found.groups] == ["done, half", "new"]
+
+
+def test_many_settings_are_no_name() -> None:
+    trainings = [ComparedTraining(f"run{n}", {f"train.setting_{k}": n * k for k in range(1, 9)}) for n in (1, 2)]
+    assert [group.label for group in TrainingComparison(tuple(trainings)).groups] == ["run1", "run2"]
+
+
+def test_the_mean_and_the_deviation_of_a_sample() -> None:
+    found = spread([1.0, None, 2.0, 4.0])
+    assert found is not None
+    assert found.mean == pytest.approx(7 / 3)
+    assert found.deviation == pytest.approx(math.sqrt(7 / 3))
+    assert found.repetitions == 3
+    assert spread([2.0]) == Spread(2.0, None, 1)
+    assert spread([None]) is None

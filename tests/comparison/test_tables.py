@@ -1,0 +1,112 @@
+"""The table as CSV and LaTeX: what stands in it, escaped, and the same bytes each time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from hv15.comparison.groups import Spread, TrainingComparison
+from hv15.comparison.numbers import COLUMNS, VALIDATION_BEST, Scale, decimals, spread_text
+from hv15.comparison.tables import groups_csv, latex_table, trainings_csv
+from hv15.comparison.trainings import ComparedTraining, read_training
+from tests.comparison.made_up import ablation
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> TrainingComparison:
+    return TrainingComparison(tuple(read_training(paths.run, paths) for paths in ablation(tmp_path)))
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_a_row_for_each_training_with_all_digits(comparison: TrainingComparison) -> None:
+    found = rows(trainings_csv(comparison))
+    assert [row["name"] for row in found] == [each.name for each in comparison.trainings]
+    second = found[1]
+    assert (second["train.discrete_flow_shift"], second["train.seed"]) == ("1.0", "2")
+    assert float(second["validation_best"]) == 0.3 + 0.1 + 0.02
+    assert (second["validation_best_step"], second["steps"], second["total_steps"]) == ("20", "20", "20")
+    assert (float(second["train_seconds"]), float(second["memory_peak_bytes"])) == (40.0, 2.0**34)
+    assert found[0].keys() >= {column.key for column in COLUMNS}
+
+
+def test_a_row_for_each_group_with_mean_and_deviation(comparison: TrainingComparison) -> None:
+    found = rows(groups_csv(comparison))
+    assert [(row["trainings"], row["train.discrete_flow_shift"]) for row in found] == [("3", "1.0"), ("3", "3.0")]
+    assert float(found[1]["validation_best_mean"]) == pytest.approx(0.62)
+    assert float(found[1]["validation_best_std"]) == pytest.approx(0.01)
+
+
+def test_what_a_spreadsheet_would_compute_is_text() -> None:
+    trainings = tuple(
+        ComparedTraining(f"run{n}", {"train.optimizer_type": text}) for n, text in enumerate(("=1+1", 'a"b,c'))
+    )
+    found = rows(trainings_csv(TrainingComparison(trainings)))
+    assert [row["train.optimizer_type"] for row in found] == ["'=1+1", 'a"b,c']
+
+
+def test_the_table_of_a_paper(comparison: TrainingComparison) -> None:
+    text = latex_table(comparison)
+    assert text == latex_table(comparison)
+    body = text.partition("\\midrule\n")[2].partition("\\bottomrule")[0].splitlines()
+    assert body[0].startswith(r"1 & $\mathbf{0.420} \pm 0.010$ &"), "the lowest is bold"
+    assert body[1].startswith(r"3 & $0.620 \pm 0.010$ &")
+    columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)
+    assert columns is not None
+    assert {line.count("&") + 1 for line in text.splitlines() if line.endswith("\\\\")} == {len(columns[1])}
+    assert r"discrete\_flow\_shift" in text
+    assert r"\usepackage{booktabs}" in text
+
+
+def test_whatever_a_setting_holds_is_text_in_a_paper() -> None:
+    hostile = ("a_b & 50% $x$ #1 {~^}", r"\input{/etc/passwd}")
+    trainings = tuple(ComparedTraining(f"run{n}", {"train.x": text}) for n, text in enumerate(hostile))
+    text = latex_table(TrainingComparison(trainings))
+    assert r"a\_b \& 50\% \$x\$ \#1 \{\tex" in text
+    assert r"\input" not in text
+
+
+@pytest.mark.parametrize(
+    ("spreads", "factor", "digits"),
+    [
+        ([Spread(0.4217, 0.0123, 3)], 1.0, 3),
+        ([Spread(0.4217, 0.0123, 3), Spread(0.5, 0.0021, 3)], 1.0, 4),
+        ([Spread(0.4217, 0.0, 3)], 1.0, 4),
+        ([Spread(0.4217, 1e-9, 3)], 1.0, 5),
+        ([Spread(123.4, 1.7, 3)], 1.0, 1),
+        ([Spread(7200.0, 90.0, 3)], 1 / 3600, 3),
+        ([None, Spread(0.5, None, 1)], 1.0, 4),
+        ([None], 1.0, 3),
+    ],
+)
+def test_a_deviation_has_two_digits(spreads: list[Spread | None], factor: float, digits: int) -> None:
+    assert decimals(VALIDATION_BEST, spreads, factor) == digits
+
+
+def test_times_and_whole_numbers_have_few_digits() -> None:
+    columns = {column.key: column for column in COLUMNS}
+    assert decimals(columns["train_seconds"], [Spread(45.03, 0.07, 3)]) == 1
+    assert decimals(columns["validation_best_step"], [Spread(330.0, 51.96, 3)]) == 0
+
+
+def test_numbers_with_their_deviation() -> None:
+    assert spread_text(Spread(0.42171, 0.01234, 3), 3) == "0.422 ± 0.012"
+    assert spread_text(Spread(120.0, None, 1), 1, 1 / 60) == "2.0"
+    assert spread_text(Spread(360.0, 0.0, 3), 0) == "360"
+    assert spread_text(None, 3) == ""
+
+
+def test_the_unit_is_one_in_which_all_numbers_can_be_read() -> None:
+    times = next(column for column in COLUMNS if column.key == "train_seconds")
+    units = [
+        times.scale([ComparedTraining("a", {}, train_seconds=seconds), ComparedTraining("b", {}, train_seconds=9e4)])
+        for seconds in (30.0, 600.0, 9000.0)
+    ]
+    assert [unit.unit for unit in units] == ["s", "min", "h"]
+    assert times.scale([ComparedTraining("a", {})]) == Scale("s", 1.0)

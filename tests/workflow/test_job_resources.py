@@ -1,0 +1,119 @@
+"""What jobs ask Snakemake's executor for, and when anything is planned for that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from hv15.choices import PlannedJob
+from hv15.plan import job_requests as planned
+from hv15.project import Project
+from hv15.workflow import WorkflowProject
+from hv15.workflow.job_resources import CPU_THREADS, GPU_THREADS
+from tests.workflow.quick import QuickProject
+
+if TYPE_CHECKING:
+    from snakemake.io import Wildcards
+    from snakemake.workflow import Workflow
+
+SHARDS = cast("Wildcards", {"shard": "0"})
+
+
+class Sent:
+    """Snakemake's workflow object: of the main process, or of one that runs a job on another machine."""
+
+    dryrun, dag_settings = True, None
+
+    def __init__(self, *, elsewhere: bool = False, remote: bool = False, **limits: int) -> None:
+        self.non_local_exec, self.remote_exec, self.global_resources = elsewhere, remote, limits
+        self.is_main_process = not remote
+
+    def register_resource(self, name: str, value: int) -> None:
+        self.global_resources[name] = value
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> QuickProject:
+    return QuickProject.make(tmp_path / "project")
+
+
+def asked(project: QuickProject, workflow: Sent, job: PlannedJob = "train", stage: str = "") -> dict[str, int | None]:
+    opened = WorkflowProject(Project(project.root / "config.yaml"), cast("Workflow", workflow))
+    found = {name: resource(SHARDS) for name, resource in opened.resources(job, stage).items()}
+    return {**found, "threads": opened.threads(job)(SHARDS)}
+
+
+def nothing_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    def planning(*_: object) -> None:
+        raise AssertionError("it was planned")
+
+    monkeypatch.setattr(planned, "job_requests", planning)
+
+
+@pytest.mark.parametrize(("workflow", "threads"), [(Sent(), 1), (Sent(gpu=2), 1), (Sent(remote=True), GPU_THREADS)])
+def test_nothing_is_planned_where_nobody_asks(
+    project: QuickProject, monkeypatch: pytest.MonkeyPatch, workflow: Sent, threads: int
+) -> None:
+    """On this machine, and within a job on another one, which has what it has."""
+    nothing_is_planned(monkeypatch)
+    found = asked(project, workflow)
+    assert found == {"mem": None, "runtime": None, "nodes": None, "tasks": None, "threads": threads}
+
+
+def test_an_executor_is_told_what_is_planned_once(project: QuickProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.set(runtime={"planned_gpu": "4090"})
+    expected = planned.job_requests(
+        Project(project.root / "config.yaml"),
+        planned.planned_device(Project(project.root / "config.yaml").settings.runtime),
+    )
+    first = asked(project, Sent(elsewhere=True), "encode_latents")
+    request = expected["encode_latents"]
+    assert first == {"mem": request.memory_mb, "runtime": request.minutes(), "threads": GPU_THREADS}
+    nothing_is_planned(monkeypatch)
+    assert asked(project, Sent(elsewhere=True), "encode_latents") == first, "remembered"
+    project.set(train={"learning_rate": 1e-5, "discrete_flow_shift": 5.0, "seed": 7})
+    assert asked(project, Sent(elsewhere=True), "encode_latents") == first, "it costs nothing"
+    project.set(train={"network_dim": 8})
+    with pytest.raises(AssertionError, match="it was planned"):
+        asked(project, Sent(elsewhere=True), "encode_latents")
+
+
+def test_a_job_of_several_samples_has_as_many_times_as_long(project: QuickProject) -> None:
+    project.set(runtime={"planned_gpu": "4090"}, sample={"infer_steps": 4000})
+    project.set_prompts(*({"name": f"n{number}", "prompt": "x"} for number in range(4)))
+    shard = asked(project, Sent(elsewhere=True, _nodes=1), "sample", "sample_shard.{shard}")
+    opened = Project(project.root / "config.yaml")
+    request = planned.job_requests(opened, planned.planned_device(opened.settings.runtime))["sample"]
+    assert shard["runtime"] == request.minutes(4) > request.minutes(1)
+
+
+def test_a_limit_on_this_machine_is_asked_for(project: QuickProject) -> None:
+    found = asked(project, Sent(mem_mb=64_000))
+    assert found["mem"] is not None
+    assert found["runtime"] is None
+    assert found["threads"] == 1
+
+
+def test_the_config_says_otherwise(project: QuickProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_is_planned(monkeypatch)
+    numbers = {"mem_mb": 9000, "runtime": 77, "threads": 3}
+    project.set(runtime={"resources": {"train": numbers}})
+    found = asked(project, Sent(elsewhere=True))
+    assert (found["mem"], found["runtime"], found["threads"]) == (9000, 77, 3)
+
+
+@pytest.mark.parametrize(
+    ("device", "nodes", "tasks", "threads"), [("auto", 2, None, 2 * GPU_THREADS), ("cpu", 2, 2, 2 * CPU_THREADS)]
+)
+def test_a_training_on_two_machines(
+    project: QuickProject, device: str, nodes: int, tasks: int | None, threads: int
+) -> None:
+    """Two processes on each. Without GPUs, SLURM gives a job two nodes only for two tasks."""
+    project.set(train={"num_processes": 4, "num_machines": 2}, runtime={"device": device})
+    project.set(runtime={"resources": {"train": {"mem_mb": 1, "runtime": 1}}})
+    found = asked(project, Sent(elsewhere=True))
+    assert (found["nodes"], found["tasks"], found["threads"]) == (nodes, tasks, threads)
+    here = asked(project, Sent())
+    assert (here["nodes"], here["tasks"]) == (None, None)
