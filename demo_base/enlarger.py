@@ -1,15 +1,16 @@
-"""Trains the networks of the demo's super resolution on pairs of clips, by flow matching.
+"""Trains the networks of the demo's super resolution on pairs of clips, by flow matching, in three cycles.
 
 The transformer begins as the demo's base. It is shown what `hv15 upsample` shows it: latents from the upsampler, noised
 once, above the noise level at which they are switched off, nothing of them below, and for some clips the large first
 frame (i2v).
 
-- **The path from noise to the clip has a knee.** On the usual straight path, latents at the level of the switch-off are
+- **enlarger** learns the size: a shape has more cells than in the base's clips.
+- **together** trains the upsampler as well, through the noise, so its latents become stronger than a clip's: the noise
+  would drown the 16 cells of a small clip, where a real one has thousands, which say the same many times.
+- **knee** bends the path from noise to the clip. On the usual straight one, latents at the level of the switch-off are
   two thirds noise, so a toy forgets most of what it saw in the small clip. On this one the whole clip is there by then:
   x = a * x0 + sigma * noise, where a grows evenly to 1 from sigma 1 to 2/3, at which a step of the published schedules
   begins, and stays 1. Sampling does not know: it follows the velocity, noise + da/dsigma * x0.
-- **The upsampler is trained with the transformer, through the noise.** So its latents become stronger than a clip's:
-  the noise would drown the 16 cells of a small clip, where a real one has thousands, which say the same many times.
 """
 
 from __future__ import annotations
@@ -49,40 +50,48 @@ SHIFT = SUPER_RESOLUTIONS["720p"].flow_shift
 
 @dataclass(frozen=True)
 class EnlargerStage:
-    """How the two networks are trained."""
+    """The settings of one cycle."""
 
     name: str = "enlarger"
     seed: int = 0
     """Seed of all random draws, and of the pairs."""
-    steps: int = 3000
+    steps: int = 1400
     batch: int = 16
     rate: float = 8e-4
     """Peak learning rate of the transformer: linear warm-up over `warmup` steps, then a cosine to zero."""
-    upsampler_rate: float = 5e-4
-    """That of the upsampler."""
-    gain: float = 4.0
-    """How many times as strong the upsampler's latents are made before the training."""
+    upsampler_rate: float = 0.0
+    """That of the upsampler; 0: it stays as it is."""
+    gain: float = 1.0
+    """How many times as strong the upsampler's latents are made before the cycle."""
+    knee: float = 0.0
+    """The noise level from which on a clip is there as a whole; 0: the path is straight."""
     warmup: int = 50
     i2v_prob: float = 0.2
     """Of a batch."""
     least_level: float = 1 / 12
     """Of the unshifted noise levels; sampling in six steps uses none below 1/6."""
     caption_dropout: float = 0.1
-    wrong_captions: float = 0.5
+    wrong_captions: float = 0.0
     """Of the clips for which captions have no words, how many are shown with the caption of another clip."""
-    clips: int = 4096
+    clips: int = 3072
     """Number of pairs."""
     state_every: int = 100
 
 
-STAGE = EnlargerStage()
-KNEE = 2 / 3
-"""The noise level from which on a clip is there as a whole."""
+STAGES = {
+    "enlarger": EnlargerStage(),
+    "together": EnlargerStage(
+        "together", seed=1, rate=6e-4, upsampler_rate=5e-4, gain=4.0, warmup=40, wrong_captions=0.5
+    ),
+    "knee": EnlargerStage(
+        "knee", seed=2, steps=1000, rate=6e-4, upsampler_rate=3e-4, knee=2 / 3, warmup=40, wrong_captions=0.5
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnlargerStep(MetricsRecord):
-    """A step in the metrics.jsonl of the two networks."""
+    """A step in the metrics.jsonl of a cycle."""
 
     kind = "enlarger_step"
     loss: float
@@ -105,7 +114,7 @@ class Enlarger(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> Enlarger:
-        """Read both from the file that the training has written."""
+        """Read both from the file of a cycle."""
         networks = cls.new()
         networks.load_state_dict(load_file(path))
         return networks
@@ -147,7 +156,7 @@ class Lessons:
         ]
         i2v = chance(stage.i2v_prob, stage.seed, f"{stage.name} i2v", step)
         image = condition_channels(x0[:, :, 0] if i2v else None, like=x0)
-        noisy, velocity = on_path(x0, noise, sigma)
+        noisy, velocity = on_path(x0, noise, sigma, stage.knee)
         x = torch.cat([noisy, image, torch.cat(parts)], dim=1)
         condition = self._condition(captions, self.visions[chosen] if i2v else None)
         found = networks.dit(x, TIMESTEPS * sigma, condition)
@@ -172,12 +181,12 @@ class Lessons:
         )
 
 
-def on_path(x0: Tensor, noise: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+def on_path(x0: Tensor, noise: Tensor, sigma: Tensor, knee: float) -> tuple[Tensor, Tensor]:
     """Return the point at `sigma` [B] on the path from noise to latents x0, both [B, C, F, H, W], and its velocity."""
     sigma = sigma.view(-1, 1, 1, 1, 1)
-    share = ((1 - sigma) / (1 - KNEE)).clamp(max=1)
-    growing = (sigma > KNEE + 1e-6).float()
-    return share * x0 + sigma * noise, noise - growing / (1 - KNEE) * x0
+    share = ((1 - sigma) / (1 - knee)).clamp(max=1)
+    growing = (sigma > knee + 1e-6).float()
+    return share * x0 + sigma * noise, noise - growing / (1 - knee) * x0
 
 
 def begun(base: DiT) -> DiT:
@@ -205,7 +214,7 @@ def train_enlarger(stage: EnlargerStage, networks: Enlarger, lessons: Lessons, f
     """Train, or resume a stopped training; return the weights of both, `<folder>/<stage>.safetensors`, fp32.
 
     Args:
-        networks: as they are before the training; they are trained in place.
+        networks: as they are before the cycle; they are trained in place.
         settings: digest of what they and the lessons depend on.
 
     Raises:
@@ -213,11 +222,10 @@ def train_enlarger(stage: EnlargerStage, networks: Enlarger, lessons: Lessons, f
         SystemExit: code 3 after SIGTERM or Ctrl-C, with the state saved.
     """
     target, work = folder / f"{stage.name}.safetensors", folder / stage.name
-    networks.requires_grad_(True)
-    groups: list[dict[str, object]] = [
-        {"params": list(networks.dit.parameters()), "peak": stage.rate},
-        {"params": list(networks.upsampler.parameters()), "peak": stage.upsampler_rate},
-    ]
+    groups: list[dict[str, object]] = [{"params": list(networks.dit.parameters()), "peak": stage.rate}]
+    networks.upsampler.requires_grad_(stage.upsampler_rate > 0)
+    if stage.upsampler_rate:
+        groups.append({"params": list(networks.upsampler.parameters()), "peak": stage.upsampler_rate})
 
     def losses(step: int) -> tuple[Tensor, Tensor]:
         error = lessons.error(networks, stage, step)
@@ -245,7 +253,7 @@ def _record(step: int, result: StepResult) -> EnlargerStep:
 
 
 def write_enlarger(source: Path, output: Path) -> None:
-    """Write the two networks of a training as `sr_dit.safetensors` and `upsampler.safetensors` into a folder.
+    """Write the two networks of a cycle as `sr_dit.safetensors` and `upsampler.safetensors` into a folder.
 
     The transformer's blocks are written in fp8, as in ComfyUI's file.
 
@@ -253,7 +261,7 @@ def write_enlarger(source: Path, output: Path) -> None:
         UserError: a file is missing or cannot be written.
     """
     networks = Enlarger.load(source)
-    training = json.dumps([asdict(STAGE)])
+    training = json.dumps([asdict(stage) for stage in STAGES.values()])
     save_dit(
         networks.dit,
         output / "sr_dit.safetensors",

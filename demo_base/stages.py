@@ -1,7 +1,8 @@
 """The stages in which the demo's base is made; each writes a file that later stages need.
 
 basis -> encoder, decoder, transformer (and `again`, its second cycle), which can run in parallel. For super resolution:
-decoder -> detail -> upsampler -> enlarger. Then `base` writes the results in the file layouts of the real models.
+decoder -> detail -> upsampler -> enlarger -> together -> knee. Then `base` writes the results in the file layouts of
+the real models.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from demo_base.clips import LOOKS, encode, training_clips, training_items
 from demo_base.detail import Detail, make_detail
 from demo_base.dit import STAGES as DIT_STAGES
 from demo_base.dit import train_dit
-from demo_base.enlarger import STAGE as ENLARGER
+from demo_base.enlarger import STAGES as ENLARGING_STAGES
 from demo_base.enlarger import Enlarger, Lessons, begun, train_enlarger, write_enlarger
 from demo_base.pairs import Pairs, draw_pairs
 from demo_base.upsampler import STAGE as UPSAMPLER
@@ -33,7 +34,9 @@ from hv15.models.upsampler_files import load_upsampler
 from hv15.models.vae import VAE, save_vae
 from hv15.models.vision import load_image_encoder
 
-Stage = Literal["basis", "encoder", "decoder", "transformer", "again", "detail", "upsampler", "enlarger", "base"]
+Stage = Literal[
+    "basis", "encoder", "decoder", "transformer", "again", "detail", "upsampler", "enlarger", "together", "knee", "base"
+]
 SEED = 0
 BASE_WEIGHTS = "again.safetensors"
 """Those of the base's transformer."""
@@ -63,8 +66,8 @@ def run_stage(stage: Stage, work: Path, output: Path) -> None:
         make_detail(CellBasis.load(basis), work / "decoder.safetensors", DETAIL_SEED).save(work / "detail.safetensors")
     elif stage == "upsampler":
         train_upsampler(UPSAMPLER, _pairs(work, UPSAMPLER.clips, UPSAMPLER.seed), work, settings=_source(work))
-    elif stage == "enlarger":
-        _train_enlarger(work)
+    elif stage in ENLARGING_STAGES:
+        _train_enlarger(stage, work)
     else:
         train_vae_stage(STAGES[stage], CellBasis.load(basis), work, seed=SEED)
 
@@ -89,19 +92,24 @@ def _source(work: Path) -> str:
     return digest({name: file_sha256(work / f"{name}.safetensors") for name in ("basis", "detail")})
 
 
-def _train_enlarger(work: Path) -> None:
-    folder = work / "enlarger.encoders"
+def _train_enlarger(name: str, work: Path) -> None:
+    stage, folder = ENLARGING_STAGES[name], work / f"{name}.encoders"
     write_encoders(folder, SEED)
-    pairs = _pairs(work, ENLARGER.clips, ENLARGER.seed)
+    pairs = _pairs(work, stage.clips, stage.seed)
     captions = sorted({"", *pairs.captions})
     text = load_text_encoder(folder / "qwen.safetensors", folder / "tokenizer", dtype=torch.float32)
     vision = load_image_encoder(folder / "siglip.safetensors", dtype=torch.float32)
     states = dict(zip(captions, text.encode(captions, batch_size=64), strict=True))
     visions = torch.cat([vision.encode(pairs.images[start : start + 64]) for start in range(0, len(pairs), 64)])
-    base, upsampler = work / BASE_WEIGHTS, work / "upsampler.safetensors"
-    networks = Enlarger(begun(load_dit(base, dtype=torch.float32)), load_upsampler(upsampler))
-    source = digest({"pairs": _source(work), "before": [file_sha256(path) for path in (base, upsampler)]})
-    train_enlarger(ENLARGER, networks, Lessons(pairs, states, visions), work, settings=source)
+    if name == "enlarger":
+        before = [work / BASE_WEIGHTS, work / "upsampler.safetensors"]
+        networks = Enlarger(begun(load_dit(before[0], dtype=torch.float32)), load_upsampler(before[1]))
+    else:
+        cycles = list(ENLARGING_STAGES)
+        before = [work / f"{cycles[cycles.index(name) - 1]}.safetensors"]
+        networks = Enlarger.load(before[0])
+    source = digest({"pairs": _source(work), "before": [file_sha256(path) for path in before]})
+    train_enlarger(stage, networks, Lessons(pairs, states, visions), work, settings=source)
 
 
 def write_base(work: Path, output: Path) -> None:
@@ -117,5 +125,5 @@ def write_base(work: Path, output: Path) -> None:
     dit = load_dit(work / BASE_WEIGHTS, dtype=torch.float32)
     training = json.dumps([asdict(stage) for stage in DIT_STAGES.values()])
     save_dit(dit, output / "dit.safetensors", dtype=torch.bfloat16, metadata={"training": training})
-    write_enlarger(work / "enlarger.safetensors", output)
+    write_enlarger(work / "knee.safetensors", output)
     write_encoders(output, SEED)

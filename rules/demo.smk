@@ -10,6 +10,8 @@ rule pretrain:
             "detail": ["demo/pretraining/basis.safetensors", "demo/pretraining/decoder.safetensors"],
             "upsampler": ["demo/pretraining/detail.safetensors"],
             "enlarger": ["demo/pretraining/upsampler.safetensors", "demo/pretraining/again.safetensors"],
+            "together": ["demo/pretraining/enlarger.safetensors"],
+            "knee": ["demo/pretraining/together.safetensors"],
         }.get(wildcards.stage, ["demo/pretraining/basis.safetensors"]),
     output:
         "demo/pretraining/{stage}.safetensors",
@@ -18,7 +20,7 @@ rule pretrain:
     benchmark:
         "results/benchmarks/pretrain_{stage}.tsv"
     wildcard_constraints:
-        stage="basis|encoder|decoder|transformer|again|detail|upsampler|enlarger",
+        stage="basis|encoder|decoder|transformer|again|detail|upsampler|enlarger|together|knee",
     conda:
         "environment.yaml"
     message:
@@ -31,7 +33,7 @@ rule pretrained_base:
     input:
         expand(
             "demo/pretraining/{stage}.safetensors",
-            stage=["encoder", "decoder", "again", "enlarger"],
+            stage=["encoder", "decoder", "again", "knee"],
         ),
     output:
         directory("demo/base"),

@@ -161,7 +161,7 @@ def test_the_transformer_is_shown_what_sampling_shows(lessons: Lessons, base: Pa
             return torch.zeros_like(x[:, :32])
 
     both.dit = Watching()  # type: ignore[assignment]  # a stand-in for the transformer
-    stage = EnlargerStage(batch=16, i2v_prob=0.5)
+    stage = EnlargerStage(batch=16, i2v_prob=0.5, knee=2 / 3)
     losses = [lessons.error(both, stage, step).item() for step in range(6)]
     growing = 6 / 11  # of the unshifted levels, from 1/12 to 1, those above 1/2
     expected = 1 + growing * 9 * lessons.pairs.large.square().mean().item()  # noise - 3 x0, then noise
@@ -172,15 +172,16 @@ def test_the_transformer_is_shown_what_sampling_shows(lessons: Lessons, base: Pa
     assert any(torch.equal(frame[0, 32:64, 0], clip[:, 0]) for clip in lessons.pairs.large)
 
 
-def test_the_path_leads_from_noise_to_the_clip_by_its_velocity() -> None:
+@pytest.mark.parametrize("knee", [0.0, 2 / 3])
+def test_the_path_leads_from_noise_to_the_clip_by_its_velocity(knee: float) -> None:
     """In the steps of the published schedules, one of which begins at the knee."""
     x0, noise = torch.randn(2, 1, 32, 2, 3, 3, generator=torch.Generator().manual_seed(0))
     for steps in (6, 8):
         levels = sigmas(steps, 2.0)
-        x, _ = on_path(x0, noise, levels[:1])
+        x, _ = on_path(x0, noise, levels[:1], knee)
         torch.testing.assert_close(x, noise)
         for level, following in pairwise(levels):
-            here, velocity = on_path(x0, noise, level[None])
+            here, velocity = on_path(x0, noise, level[None], knee)
             torch.testing.assert_close(x, here, atol=1e-5, rtol=1e-5)
             x = x + velocity * (following - level)
         torch.testing.assert_close(x, x0, atol=1e-5, rtol=1e-5)
@@ -225,12 +226,16 @@ def test_amplified_latents_say_the_same(base: Path, pairs: Pairs) -> None:
     assert changed.nonzero().flatten().tolist() == list(range(65, 97))
 
 
-def test_a_training_learns_and_goes_on_to_the_same_weights_when_stopped(
-    lessons: Lessons, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("rate", [0.0, 1e-3])
+def test_a_cycle_learns_and_goes_on_to_the_same_weights_when_stopped(
+    rate: float, lessons: Lessons, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = EnlargerStage(steps=4, batch=2, warmup=1, i2v_prob=0.5, state_every=1)
+    stage = EnlargerStage(steps=4, batch=2, warmup=1, i2v_prob=0.5, state_every=1, upsampler_rate=rate)
     whole = load_file(train_enlarger(stage, networks(base), lessons, tmp_path / "whole", settings="x"))
     still = {key for key, value in networks(base).state_dict().items() if torch.equal(value, whole[key])}
+    upsampler = {key for key in whole if key.startswith("upsampler.")}
+    assert still & upsampler == (set() if rate else upsampler)
+    still -= upsampler
     # captions quote no word, and nothing reads the text after the last block
     last = f"dit.double_blocks.{SIZES.num_blocks - 1}.txt_"
     unread = ("dit.byt5_in.", *(f"{last}{part}" for part in ("attn_proj", "attn_q", "mlp")))
