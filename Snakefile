@@ -24,9 +24,8 @@ from hv15.workflow.rule_names import OF, RUN
 
 # hv15 reads config.yaml itself, so that each mistake in it is reported with its line; `config` is what the command line adds.
 PROJECT = open_project(workflow, config)
-PATHS = (
-    PROJECT.paths
-)  # with experiments, each path begins with the wildcard {results}, the folder of one's results
+# With experiments, each of these paths begins with the wildcard {results}: the folder of the results of one of them.
+PATHS = PROJECT.paths
 SHARED = PROJECT.shared  # paths of what is made once for all experiments
 WHY = PROJECT.why  # in a message, {WHY:train|} is why that stage runs
 EXPERIMENT = PROJECT.experiment_option  # of the commands, if there are experiments

@@ -6,10 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hv15.records.paths import CONFIG, RESULTS, ProjectPaths
-from hv15.records.rules import Rule
-
-_RULES = {*Rule, "all", "samples", "experiments", "reproduce"}
-"""Targets that are no files: the workflow's rules."""
+from hv15.records.rules import Rule, TargetRule
 
 
 class AskedTargets(NamedTuple):
@@ -42,4 +39,5 @@ def is_target(word: Path) -> bool:
     A target is a rule or a file of the results: any other word is a project, whose name may be mistyped.
     """
     is_project = word.suffix.lower() in (".yaml", ".yml") or (word / CONFIG).is_file()
-    return not is_project and Path(CONFIG).is_file() and (str(word) in _RULES or word.parts[:1] == (RESULTS,))
+    names_a_target = str(word) in {*Rule, *TargetRule} or word.parts[:1] == (RESULTS,)
+    return names_a_target and not is_project and Path(CONFIG).is_file()

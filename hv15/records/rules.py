@@ -42,6 +42,17 @@ class Rule(StrEnum):
     REPRODUCE = "reproduce"
 
 
+class TargetRule(StrEnum):
+    """A rule that makes nothing by itself: a target that stands for what others make."""
+
+    ALL = "all"
+    """Everything, the report and the model card too; Snakemake's own target, if none is named."""
+    SAMPLES = "samples"
+    """All samples."""
+    EXPERIMENTS = "experiments"
+    """The LoRAs of all experiments, with all that belongs to them."""
+
+
 ENCODING_RULES: dict[EncodedKind, Rule] = {
     "latents": Rule.ENCODE_LATENTS,
     "text": Rule.ENCODE_TEXTS,

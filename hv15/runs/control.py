@@ -21,6 +21,7 @@ from hv15.errors import UserError
 from hv15.home import workflow_folder
 from hv15.records.paths import CONFIG, ProjectPaths
 from hv15.records.problems import ConfigError
+from hv15.records.rules import TargetRule
 from hv15.runs import lock
 from hv15.runs.followed_file import append_object
 from hv15.runs.metrics import last_start, training_progress
@@ -31,8 +32,6 @@ from hv15.terminal_text import one_line
 
 TARGET = str(ProjectPaths().lora)
 """What a run makes unless something else is asked for: the LoRA with all that belongs to it."""
-SAMPLES = "samples"
-"""That of a project without datasets, which only samples."""
 SINGLE = (sys.executable, "-P", "-m", "hv15.runs.single")
 """The program that runs one command as a run."""
 RECENT_RUNS = 20
@@ -52,7 +51,7 @@ def snakefile(root: Path) -> Path:
 def default_target(config: Path) -> str:
     """Return what a run of a project makes unless something else is asked for."""
     try:
-        return TARGET if read_yaml(config).data.get("datasets") else SAMPLES
+        return TARGET if read_yaml(config).data.get("datasets") else TargetRule.SAMPLES
     except ConfigError:  # which the run reports
         return TARGET
 

@@ -38,7 +38,7 @@ from hv15.project import Project
 from hv15.project.remote import fetch_missing
 from hv15.records.json_values import Json, RecordError
 from hv15.records.paths import ProjectPaths
-from hv15.records.rules import Rule
+from hv15.records.rules import Rule, TargetRule
 from hv15.records.spec import Spec
 from hv15.records.stage_names import rule_of, run_of, run_of_folder, run_of_wildcards, stage_of_run, within_run
 from hv15.records.twins import TWIN, twin_files
@@ -52,7 +52,7 @@ from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.job_resources import JobResources, Resource
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.parallel_jobs import sampling_jobs
-from hv15.workflow.planner import ALL, EXPERIMENTS, Planner, refuse_folders
+from hv15.workflow.planner import Planner, refuse_folders
 from hv15.workflow.refusals import end_with
 from hv15.workflow.rule_names import Formatter, RuleNames, relative, run_of_target, stage_of_wildcards
 from hv15.workflow.shards import SHARDS
@@ -123,7 +123,7 @@ def asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
     """
     names = project.experiments
     asked = {run_of_target(target, names) for target in targets}
-    if EXPERIMENTS in targets or asks_for_comparison(targets):
+    if TargetRule.EXPERIMENTS in targets or asks_for_comparison(targets):
         if not names:
             raise UserError("the config has no experiments", hint="name some in `experiments:`, or set a `sweep:`")
         asked |= {*names}
@@ -138,7 +138,7 @@ def _are_of_checkpoints(targets: Collection[str]) -> bool:
 
 def _compares(project: Project, targets: Collection[str]) -> bool:
     """Whether the experiments are compared: if all of them are asked for, or the comparison itself."""
-    return is_compared(project.experiments) and (EXPERIMENTS in targets or asks_for_comparison(targets))
+    return is_compared(project.experiments) and (TargetRule.EXPERIMENTS in targets or asks_for_comparison(targets))
 
 
 def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False, compares: bool = False) -> list[Stage]:
@@ -248,7 +248,7 @@ class WorkflowProject(RuleNames):
         if not workflow.non_local_exec and "gpu" not in workflow.global_resources:
             workflow.register_resource("gpu", gpu_jobs(self.project.settings.runtime.device))
         targets = tuple(map(str, settings.targets)) if settings is not None else ()
-        targets = targets or (ALL,)
+        targets = targets or (TargetRule.ALL,)
         of_checkpoints = _are_of_checkpoints(targets) or not workflow.is_main_process  # a job has other targets
         if of_checkpoints or self.has_experiments:
             with paused_collection():

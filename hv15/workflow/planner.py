@@ -37,7 +37,7 @@ from hv15.project.checkpoints import not_kept
 from hv15.records.json_values import RecordError
 from hv15.records.outputs import DECODED, LATENTS
 from hv15.records.paths import EncodedKind, ProjectPaths
-from hv15.records.rules import Rule
+from hv15.records.rules import Rule, TargetRule
 from hv15.records.spec import Spec
 from hv15.records.stage_names import rule_of, run_of, stage_of_run, subject_of, within_run
 from hv15.records.twins import TWIN
@@ -47,12 +47,6 @@ from hv15.workflow.stage import Found, Stage
 from hv15.workflow.twins import with_twins
 
 SECOND_NS = 10**9
-SAMPLES = "samples"
-"""The target that stands for all samples."""
-ALL = "all"
-"""The target that stands for everything, the report and the model card too; Snakemake's own, if none is named."""
-EXPERIMENTS = "experiments"
-"""The target that stands for the LoRAs of all experiments, with all that belongs to them."""
 _ONLY_SAMPLES = "add a dataset to config.yaml, or ask for samples"
 _SHEETS = (Rule.CONTACT_SHEET, Rule.SAMPLE_GRID)
 _SHOWN = (*(rule for output in DECODED for rule in (output.rule, output.enlarging_rule)), *_SHEETS)
@@ -114,14 +108,14 @@ class Planner:
         """The names of the stages whose products were asked for."""
         named = {str(product): name for product, name in self._makers.items()}
         found = {named.get(target, target) for target in self._targets}
-        if SAMPLES in found:
-            found = found - {SAMPLES} | self._samples("")
-        if EXPERIMENTS in found:
-            found = found - {EXPERIMENTS}
+        if TargetRule.SAMPLES in found:
+            found = found - {TargetRule.SAMPLES} | self._samples("")
+        if TargetRule.EXPERIMENTS in found:
+            found = found - {TargetRule.EXPERIMENTS}
             found |= {name for run in self._runs if run for name in self._everything(run)}
             found |= {Rule.COMPARISON} & self.stages.keys()
-        if ALL in found:
-            found = (found - {ALL}) | self._everything("") | ({Rule.REPORT, Rule.CARD} & self.stages.keys())
+        if TargetRule.ALL in found:
+            found = (found - {TargetRule.ALL}) | self._everything("") | ({Rule.REPORT, Rule.CARD} & self.stages.keys())
         known = found & self.stages.keys()
         return known if known and known == found else known | self._everything("")
 
@@ -144,7 +138,7 @@ class Planner:
         Raises:
             UserError: a target is neither a product, nor the name of a stage, nor `all`.
         """
-        known = {ALL, SAMPLES, EXPERIMENTS, *self.stages, *map(str, self._makers)}
+        known = {*TargetRule, *self.stages, *map(str, self._makers)}
         if unknown := [target for target in self._targets if target not in known]:
             raise UserError(
                 f"{', '.join(unknown)}: the config asks for nothing with that name",

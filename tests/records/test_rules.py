@@ -6,11 +6,9 @@ import re
 from pathlib import Path
 
 from hv15.records.outputs import LATENTS
-from hv15.records.rules import Rule, job_name, rule_words
+from hv15.records.rules import Rule, TargetRule, job_name, rule_words
 
 REPOSITORY = Path(__file__).parents[2]
-TARGETS = {"samples", "experiments"}
-"""Rules that only name what others make."""
 _RULE = re.compile(r"^\s*rule (\w+):|\bRUNS\.rule\(\"(\w+)\"\)", re.MULTILINE)
 """A rule, or one of those that are made in a loop."""
 NO_RESULTS = {"demo", "remote"}
@@ -22,7 +20,7 @@ def test_every_rule_is_known_and_there_is_no_other() -> None:
     found = {name for path in RESULTS for match in _RULE.findall(path.read_text()) for name in match if name}
     of_samples = {LATENTS.rule_of(step) for step in (None, "{step}")}  # made in a loop
     assert LATENTS.enlarging_rule == Rule.UPSAMPLE_LATENTS
-    assert (found - TARGETS) | of_samples == set(Rule)
+    assert (found - {*TargetRule}) | of_samples == set(Rule)
     assert all(rule_words(rule) != rule for rule in Rule)
 
 
