@@ -74,8 +74,8 @@ def run(*command: str | Path, root: Path) -> Spent:
 def median(measure: Callable[[], Spent], repeats: int) -> Spent:
     """The medians of several measurements."""
     found = [measure() for _ in range(repeats)]
-    wall, cpu = (statistics.median(values) for values in zip(*((each.wall_s, each.cpu_s) for each in found), strict=True))
-    return Spent(wall, cpu, found[-1].output)
+    wall, cpu = (each.wall_s for each in found), (each.cpu_s for each in found)
+    return Spent(statistics.median(wall), statistics.median(cpu), found[-1].output)
 
 
 def snakemake(root: Path, *words: str) -> Spent:

@@ -1,8 +1,8 @@
 """Projects of any size whose products are all there, made in seconds for bench_growth.py.
 
-The clips are small files of their own content; a plan opens none. Everything that a project made is written as its jobs
-would: each product tells what it was made from, each manifest lists what is in the store. Whether that is true, Snakemake
-itself says afterwards: nothing is to be done.
+The clips are small files of their own content; a plan opens none. Everything that a project makes is written as its
+jobs would: each product tells what it was made from, each manifest lists what is in the store. Whether that is true,
+Snakemake itself says afterwards: nothing is to be done.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def chosen_enlarging(project: Project) -> EnlargedResolution:
 
 
 class ModelSizes:
-    """Reads each size once, when it is first needed, from the header of a file: for all experiments with these models."""
+    """Reads each size once, when it is first needed, from the header of a file, for all runs with these models."""
 
     def __init__(self, project: Project) -> None:
         self.project = project

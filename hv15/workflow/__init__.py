@@ -33,7 +33,7 @@ from hv15.collection import collect_rarely, paused_collection
 from hv15.environment import RUN_VARIABLE, SAFE_PATH
 from hv15.errors import UserError, of_the_system
 from hv15.gpus import gpu_jobs
-from hv15.plan.beforehand import refuse_beforehand
+from hv15.plan.beforehand import refuse_beforehand, remembered_checks
 from hv15.project import Project
 from hv15.project.remote import fetch_missing
 from hv15.records.json_values import Json, RecordError
@@ -156,11 +156,12 @@ def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False, compares: 
     reader = MadeFromReader(base.paths.recorded_products)
     complete = CompleteEncodings(base.paths.complete_encodings)
     stages = list[Stage]()
-    for run in runs:
-        with said_of(run.run):
-            refuse_folders(run.paths)
-            refuse_beforehand(run, missing=False)
-            stages += StageBuilder(run, reader, complete).stages(of_checkpoints=of_checkpoints)
+    with remembered_checks(base) as passed:
+        for run in runs:
+            with said_of(run.run):
+                refuse_folders(run.paths)
+                passed.refuse(run, missing=False)
+                stages += StageBuilder(run, reader, complete).stages(of_checkpoints=of_checkpoints)
     former = former_stages(base.root, base.experiments, stages, reader) if base.experiments else ()
     stages = [*former, *stages]
     if compares:

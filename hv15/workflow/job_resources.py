@@ -69,7 +69,7 @@ class JobResources:
         self._same_for_all: dict[Resource, _SameForAll] = {}
         """By function."""
 
-    # -- functions whose answer is known --------------------------------------------------------------------------------
+    # -- functions whose answer is known ------------------------------------------------------------------------------
 
     def same_for_all(self, function: Asked, value: int | None, is_so: Callable[[], bool]) -> Asked:
         """Return a function of a rule, of which it is known what it gives for every job if something is so.
@@ -89,7 +89,7 @@ class JobResources:
                 if known is not None and known.is_so():
                     rule.resources[name] = known.value
 
-    # -- resources ------------------------------------------------------------------------------------------------------
+    # -- resources ----------------------------------------------------------------------------------------------------
 
     def threads(self, job: PlannedJob) -> Callable[[Wildcards], int]:
         """Return the function for a rule's `threads`: 1 for each job on this machine, which so run side by side."""
