@@ -12,7 +12,15 @@ if PROJECT.compares:
         input:
             unpack(PROJECT.inputs("comparison")),
         output:
-            PROJECT.comparison,
+            [
+                report(
+                    file,
+                    caption="report/comparison.rst",
+                    category="Comparison",
+                    labels={"file": file.rpartition("/")[2]},
+                )
+                for file in PROJECT.comparison
+            ],
         log:
             SHARED.log("comparison"),
         benchmark:

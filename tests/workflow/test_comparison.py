@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -99,12 +100,22 @@ def test_it_is_made_again_when_one_of_its_files_is_lost(project: QuickProject) -
 
 
 @pytest.mark.slow
-def test_snakemake_makes_it_after_the_experiments(project: QuickProject) -> None:
+def test_snakemake_makes_it_after_the_experiments(project: QuickProject, tmp_path: Path) -> None:
+    """It is in Snakemake's own report, too."""
     outcome = project.snakemake(target=ALL)
     assert outcome.code == 0, outcome.output
     assert outcome.jobs["stage comparison"] == 1
     assert "Comparing the experiments: not made yet" in outcome.output
     assert "Nothing to be done" in project.snakemake(target=ALL).output
+    packed = tmp_path / "packed.zip"
+    outcome = project.snakemake("--report", str(packed), target=ALL)
+    assert outcome.code == 0, outcome.output
+    with zipfile.ZipFile(packed) as file:
+        names = [Path(name).name for name in file.namelist()]
+        [index] = [name for name in file.namelist() if name.endswith("packed/report.html")]
+        assert '"Comparison"' in file.read(index).decode()
+    assert {file.name for file in (FILES.page, FILES.table, FILES.groups, FILES.latex, FILES.film)} <= {*names}
+    assert names.count("one.mp4") == len(SEEDS), "the samples of each"
     (project.root / FILES.page).unlink()
     outcome = project.snakemake(target=str(FILES.latex))
     assert (outcome.code, dict(outcome.jobs)) == (0, {"stage comparison": 1}), outcome.output
