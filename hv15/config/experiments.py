@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain, islice, product
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue, ValidationError
 
 from hv15.config.section import Conflict, Section, Seed
 from hv15.digest import short
@@ -232,6 +232,48 @@ def _cut(name: str) -> str:
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{short(name)[:8]}"
 
 
+# -- what can be read of a config that is wrong elsewhere -------------------------------------------------------------
+
+
+def readable_parts(config: Mapping[str, Json]) -> tuple[dict[str, Values], SweepSettings]:
+    """Return `experiments` and `sweep` of a config as it was read, without what is wrong in their form."""
+    named, sweep = config.get("experiments"), _mapping(config.get("sweep"))
+    experiments = {
+        name: _mapping(values) for name, values in _mapping(named).items() if isinstance(values, dict | None)
+    }
+    parts: dict[str, Json] = {
+        "grid": {name: values for name, values in _mapping(sweep.get("grid")).items() if isinstance(values, list)},
+        "list": [values for values in _list(sweep.get("list")) if isinstance(values, dict)],
+        "seeds": _list(sweep.get("seeds")),
+    }
+    for name, value in parts.items():
+        try:
+            SweepSettings.model_validate({name: value})
+        except ValidationError:
+            parts[name] = [] if isinstance(value, list) else {}
+    return experiments, SweepSettings.model_validate(parts)
+
+
+def _mapping(value: Json) -> dict[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
+
+
+def samples_of_values(experiments: Mapping[str, Values], sweep: SweepSettings) -> Iterator[Experiment]:
+    """Yield so few experiments that each value that is written is in one of them; none of far too many."""
+    if len(experiments) + count_swept(sweep) > MOST:
+        return
+    seen = set[Location]()
+    for each in chain(named_experiments(experiments), swept_experiments(sweep)):
+        own = {change.place for change in each.changes}
+        if own - seen:
+            seen |= own
+            yield each
+
+
 # -- faults -----------------------------------------------------------------------------------------------------------
 
 
@@ -242,13 +284,12 @@ def experiment_conflicts(experiments: Mapping[str, Values], sweep: SweepSettings
         *_wrong_sweep(sweep),
     ]
     yield from found
-    if found:
-        return
     many = len(experiments) + count_swept(sweep)
     if many > MOST:
         yield ("sweep" if count_swept(sweep) else "experiments",), f"makes {many:,} experiments, at most {MOST:,}"
         return
-    yield from _wrong_names([*named_experiments(experiments), *swept_experiments(sweep)])
+    is_swept = all(place[0] != "sweep" for place, _ in found)
+    yield from _wrong_names([*named_experiments(experiments), *(swept_experiments(sweep) if is_swept else ())])
 
 
 def _wrong_names(experiments: Iterable[Experiment]) -> Iterator[Conflict]:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from hv15.config.experiments import Experiment, named_experiments, swept_experiments
+from hv15.config.experiments import (
+    Experiment,
+    experiment_conflicts,
+    named_experiments,
+    readable_parts,
+    samples_of_values,
+    swept_experiments,
+)
 from hv15.config.problems import explain, nearest
 from hv15.config.section import expand_variables
 from hv15.config.settings import Settings
@@ -84,8 +91,34 @@ class ConfigSource:
         if experiment:
             return self._settings_of(self.experiment(experiment))
         if self._base is None:
-            self._base = self._validated(dict(self._data), _Origin(self._source, self._replaced, self.root))
+            origin = _Origin(self._source, self._replaced, self.root)
+            try:
+                self._base = self._validated(dict(self._data), origin)
+            except ConfigError as error:
+                found = dict.fromkeys([*error.problems, *self._faults_of_experiments(origin, error.problems)])
+                raise ConfigError(sorted(found, key=origin.order)) from None
         return self._base
+
+    def _faults_of_experiments(self, origin: _Origin, told: Collection[Problem]) -> Iterator[Problem]:
+        """Yield what is wrong in the experiments' own values, so that all mistakes of a wrong config are told at once.
+
+        Args:
+            told: what is known to be wrong already.
+        """
+        experiments, sweep = readable_parts(self._data)
+        places = {problem.place.setting for problem in told}
+        for place, text in experiment_conflicts(experiments, sweep):
+            places.add(place)
+            yield Problem(text, place=origin.place(place))
+        for each in samples_of_values(experiments, sweep):
+            own = {change.place for change in each.changes}
+            try:
+                self._settings_of(each)
+            except ConfigError as error:
+                for problem in error.problems:
+                    above = {problem.place.setting[:depth] for depth in range(len(problem.place.setting) + 1)}
+                    if above & own and problem.place.setting not in places:
+                        yield problem
 
     @property
     def experiments(self) -> Mapping[str, Experiment]:

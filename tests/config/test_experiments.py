@@ -189,6 +189,39 @@ def test_wrong_settings_are_named_with_their_place(config: Any, text: str, said:
     assert str(caught.value).count("config.yaml:") == 1, "a value of a sweep is reported once"
 
 
+def test_all_mistakes_are_told_at_once(problems: Problems) -> None:
+    """Those of the config itself, of the sweep's form, of names, and of values, each once, in the order of the file."""
+    found = problems(
+        "train: {network_dim: x}\n"
+        "experiments:\n"
+        "  a: {train.learning_rate: fast, runtime.device: cpu}\n"
+        "  b/c: {train.seed: -1}\n"
+        "  d: {'train.': 3}\n"
+        "  e: 5\n"
+        "  f: {train.seed: 1, sample.infer_steps: 4}\n"
+        "sweep:\n"
+        "  grid: {train.network_alpha: 4, train.max_train_steps: [5, many, 6], train.weight: [1]}\n"
+        "  list: [{train.max_grad_norm: y}, 7]\n"
+        "  seeds: [1, 1]\n"
+    )
+    places = [line.partition(": ")[0].split()[1] for line in found]
+    assert places == [
+        "train.network_dim",
+        "experiments.a.train.learning_rate",
+        "experiments.a.runtime.device",
+        "experiments.b/c",
+        "experiments.b/c.train.seed",
+        "experiments.d.train.",
+        "experiments.e",
+        "sweep.grid.train.network_alpha",
+        "sweep.grid.train.max_train_steps[1]",
+        "sweep.grid.train.weight",
+        "sweep.list[0].train.max_grad_norm",
+        "sweep.list[1]",
+        "sweep.seeds[1]",
+    ]
+
+
 def test_values_that_do_not_fit_the_rest_name_the_experiment(config: Any) -> None:
     file = config("train: {max_train_epochs: 2}\nexperiments:\n  a: {}\n  b: {train.max_train_steps: 9}\n")
     with pytest.raises(
@@ -247,6 +280,7 @@ def test_no_folder_of_the_results_can_be_the_name_of_an_experiment() -> None:
     paths = ProjectPaths()
     folders = (paths.samples, paths.logs, paths.specs, paths.training, paths.again, paths.benchmarks)
     folders = (*folders, paths.manifests("text").parent, paths.checkpoint(1).parent, paths.training_lock)
+    folders = (*folders, paths.reproduction("a").results.parent, paths.comparison().charts, paths.card)
     for folder in folders:
         assert folder.parent == paths.results
         assert is_result_name(folder.name)
