@@ -23,6 +23,7 @@ MOST = 1000
 """Experiments of one config: a grid of a few long lists is a mistake sooner than a plan."""
 LONGEST = 100
 """Characters of a name."""
+GRID: Location = ("sweep", "grid")
 SEED: Location = ("train", "seed")
 """What `sweep.seeds` stands for."""
 OWN_NAME = "name"
@@ -53,6 +54,11 @@ class OwnValue:
     value: Json
     place: Location
     """Where the value stands in the config: ("experiments", "fast", "train.learning_rate")."""
+
+    @property
+    def key_place(self) -> Location:
+        """Where its setting stands, which several values of a grid have in common."""
+        return self.place[:-1] if self.place[:2] == GRID else self.place
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class ConfigSource:
             places.add(place)
             yield Problem(text, place=origin.place(place))
         for each in samples_of_values(experiments, sweep):
-            own = {change.place for change in each.changes}
+            own = {place for change in each.changes for place in (change.place, change.key_place)}
             try:
                 self._settings_of(each)
             except ConfigError as error:
@@ -251,7 +251,8 @@ class _Origin:
     def place(self, location: Location, of_key: bool = False) -> Place:
         """Return the place of a setting, or of its key."""
         if (moved := self._in_experiment(location)) is not None:
-            return self.place_in_file(moved, of_key)
+            keys = {change.place: change.key_place for change in self.experiment.changes} if self.experiment else {}
+            return self.place_in_file(keys.get(moved, moved) if of_key else moved, of_key)
         if self.toml is not None and location[:1] == ("datasets",):
             return Place(self.toml, setting=location)
         if self.prompts is not None and (number := self._in_prompts(location)) is not None:
@@ -283,7 +284,10 @@ class _Origin:
         place, name = problem.place, self.experiment.name
         if place.file not in (self.yaml.path, COMMAND_LINE):
             return replace(problem, message=f"in {name}: {problem.message}")
-        if any(place.setting[: len(change.place)] == change.place for change in self.experiment.changes):
+        if any(
+            place.setting == change.key_place or place.setting[: len(change.place)] == change.place
+            for change in self.experiment.changes
+        ):
             return problem
         found = f"in {name}: {dotted(place.setting)}: {problem.message}"
         return replace(problem, message=found, place=self.place_in_file(self.experiment.place, of_key=True))

@@ -61,7 +61,7 @@ def test_what_is_not_finished_is_said(tmp_path: Path) -> None:
     ]
     text = latex_table(comparison)
     assert "% not finished, so in no mean: a2, b1" in text.splitlines()
-    assert [line.split(" & ")[1] for line in text.splitlines() if line.endswith("\\\\")][1:] == ["$0.500$", "--"]
+    assert [line.split(" & ")[1] for line in text.splitlines() if line.endswith("\\\\")][1:] == ["$0.5000$", "--"]
     groups, trainings = groups_table(comparison), trainings_table(comparison)
     assert [row.cells[1].text for row in groups.rows] == ["1 of 2", "0 of 1"]
     assert "of finished trainings alone" in groups.note

@@ -176,6 +176,10 @@ def test_long_names_are_cut_and_stay_apart(config: Any) -> None:
             "config.yaml:3:39 sweep.grid.train.network_dim[1]: found 'x', expected a whole number",
         ),
         (
+            "sweep: {grid: {train.weight: [4, 8, 9]}}",
+            "config.yaml:3:16 sweep.grid.train.weight: unknown key; did you mean 'base_weights'?",
+        ),
+        (
             "experiments: {a: {'sample.prompts[0].seed': 1}}",
             "config.yaml:3:45 experiments.a.sample.prompts[0].seed: there is no entry [0]: "
             "the list that the config has there has 0 entries",
@@ -200,7 +204,7 @@ def test_all_mistakes_are_told_at_once(problems: Problems) -> None:
         "  e: 5\n"
         "  f: {train.seed: 1, sample.infer_steps: 4}\n"
         "sweep:\n"
-        "  grid: {train.network_alpha: 4, train.max_train_steps: [5, many, 6], train.weight: [1]}\n"
+        "  grid: {train.network_alpha: 4, train.max_train_steps: [5, many, 6], train.weight: [1, 2]}\n"
         "  list: [{train.max_grad_norm: y}, 7]\n"
         "  seeds: [1, 1]\n"
     )
