@@ -106,7 +106,6 @@ class ExperimentsPlan:
         widths = [max(len(row[place]) for row in rows) for place in range(4)]
         for row in rows:
             yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        yield ""
         if not self.fits:
             unfit = [name for each in self.alike if not each.fits for name in each.names]
             yield f"Those marked with ! do not fit: `hv15 plan --experiment {unfit[0]}` says what to change."
