@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hv15.commands.options.project import Fetch, New, Show, Snakefile
 from hv15.errors import UserError
-from hv15.records.paths import CONFIG, ProjectPaths
+from hv15.records.paths import ProjectPaths
 from hv15.runs.record import project_config
 from hv15.terminal_text import one_line
 
@@ -70,21 +70,19 @@ def show(options: Show) -> None:
 
 
 def _shown_file(file: Path, experiment: str) -> Path:
-    """The file that is shown: of a project, its LoRA or that of one of its experiments.
+    """The file that is shown: the one that is named or, of an experiment of a project, its LoRA.
 
     Raises:
         UserError: it is not made yet, or there is no such experiment.
     """
     from hv15.config.load import ConfigSource
 
-    is_project = (file / CONFIG).is_file()
-    if not is_project and not experiment:
+    if not experiment:
         return file
     config = project_config(file)
     lora = ProjectPaths(config.parent, experiment).lora
     if not lora.exists():
-        if experiment:
-            ConfigSource(config).experiment(experiment)
-        words = ["hv15", "run", str(file), *(["--experiment", experiment] if experiment else [])]
+        ConfigSource(config).experiment(experiment)
+        words = ["hv15", "run", str(file), "--experiment", experiment]
         raise UserError.at(lora, "is not made yet", hint=f"`{shlex.join(words)}` makes it")
     return lora

@@ -83,6 +83,13 @@ def _without_null(value: object) -> object:
     return {} if value is None else value
 
 
+def _no_bool(value: object) -> object:
+    """Refuse true and false, as a section does for its own numbers."""
+    if isinstance(value, bool):
+        raise ValueError(f"found {str(value).lower()}, expected a whole number")
+    return value
+
+
 Values = dict[str, JsonValue]
 """Values by settings: dotted names (`train.seed`) or sections as in the config."""
 
@@ -101,7 +108,7 @@ class SweepSettings(Section):
     """Sets of values that belong together, such as [{train.network_dim: 8, train.network_alpha: 4}]. An entry may have
     a `name` of its own."""
 
-    seeds: tuple[Seed, ...] = ()
+    seeds: tuple[Annotated[Seed, BeforeValidator(_no_bool)], ...] = ()
     """The same as `train.seed` in the grid: each training with each of these seeds, for a mean and its spread."""
 
     @property
@@ -148,7 +155,7 @@ class _Part:
 
 def _choices(sweep: SweepSettings, names: Mapping[Location, str]) -> Iterator[list[_Part]]:
     for name, values in sweep.grid.items():
-        place = ("sweep", "grid", name)
+        place = (*GRID, name)
         yield [_part(location_of(name), value, (*place, number), names) for number, value in enumerate(values)]
     if sweep.list:
         yield [_entry(entry, ("sweep", "list", number), names) for number, entry in enumerate(sweep.list)]
@@ -303,7 +310,9 @@ def _wrong_names(experiments: Iterable[Experiment]) -> Iterator[Conflict]:
     for each in experiments:
         if twice := _set_twice(each.changes):
             yield each.place, f"{twice} is set twice in one experiment: keep one of them"
-        if not _NAME.fullmatch(each.name) or len(each.name) > LONGEST:
+        if not each.name and each.place == ("sweep",):
+            yield each.place, "makes an experiment in which nothing differs: give that entry of the list a name"
+        elif not _NAME.fullmatch(each.name) or len(each.name) > LONGEST:
             text = f"found the name '{each.name:.120}', expected at most {LONGEST} letters, digits and . _ + -"
             yield each.place, f"{text}, beginning with a letter or digit (for folder names)"
         elif is_result_name(each.name):
@@ -329,7 +338,10 @@ def _wrong_settings(values: Mapping[str, Json], place: Location) -> Iterator[Con
         if not _SETTING.fullmatch(name):
             yield (*place, name), f"found '{name:.60}', expected a setting such as train.learning_rate"
             continue
-        for change in _leaves(location_of(name), value, (*place, name)):
+        location = location_of(name)
+        if len(location) == 1 and value is None:
+            yield (*place, name), "found nothing, expected the settings in it that differ"
+        for change in _leaves(location, value, (*place, name)):
             for depth in range(1, len(change.setting) + 1):
                 if why := FIXED.get(change.setting[:depth]):
                     yield change.place, f"{dotted(change.setting[:depth])} cannot differ between experiments: {why}"
@@ -337,8 +349,11 @@ def _wrong_settings(values: Mapping[str, Json], place: Location) -> Iterator[Con
 
 def _wrong_sweep(sweep: SweepSettings) -> Iterator[Conflict]:
     for name, values in sweep.grid.items():
-        yield from islice(_wrong_settings({name: values[0]}, ("sweep", "grid")), 1)
-        yield from _doubled(values, ("sweep", "grid", name))
+        if len(location_of(name)) == 1 and any(isinstance(value, dict) for value in values):
+            text = "found a section, expected one setting; values that belong together are entries of sweep.list"
+            yield (*GRID, name), text
+        yield from islice(_wrong_settings({name: values[0]}, GRID), 1)
+        yield from _doubled(values, (*GRID, name))
     yield from _doubled(sweep.seeds, ("sweep", "seeds"))
     for number, entry in enumerate(sweep.list):
         place = ("sweep", "list", number)

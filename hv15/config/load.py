@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROMPTS = ("sample", "prompts")
+OF_SETTING = 3
+"""The least parts of the place of a setting of an experiment: ("experiments", "fast", "train.seed")."""
 MOST_LISTED = 10
 """The most experiments that a message lists."""
 
@@ -117,7 +119,7 @@ class ConfigSource:
             except ConfigError as error:
                 for problem in error.problems:
                     above = {problem.place.setting[:depth] for depth in range(len(problem.place.setting) + 1)}
-                    if above & own and problem.place.setting not in places:
+                    if above & own and not any(place in places for place in above if len(place) >= OF_SETTING):
                         yield problem
 
     @property

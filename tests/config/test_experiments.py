@@ -200,7 +200,7 @@ def test_all_mistakes_are_told_at_once(problems: Problems) -> None:
         "experiments:\n"
         "  a: {train.learning_rate: fast, runtime.device: cpu}\n"
         "  b/c: {train.seed: -1}\n"
-        "  d: {'train.': 3}\n"
+        "  d: {'train.0': 3}\n"
         "  e: 5\n"
         "  f: {train.seed: 1, sample.infer_steps: 4}\n"
         "sweep:\n"
@@ -215,7 +215,7 @@ def test_all_mistakes_are_told_at_once(problems: Problems) -> None:
         "experiments.a.runtime.device",
         "experiments.b/c",
         "experiments.b/c.train.seed",
-        "experiments.d.train.",
+        "experiments.d.train.0",
         "experiments.e",
         "sweep.grid.train.network_alpha",
         "sweep.grid.train.max_train_steps[1]",
@@ -252,6 +252,11 @@ def test_values_that_do_not_fit_the_rest_name_the_experiment(config: Any) -> Non
         ("experiments: {a: {cache: {directory: x}}}", "cache.directory cannot differ between experiments"),
         ("experiments: {a: {sweep: {seeds: [1]}}}", "sweep cannot differ between experiments"),
         ("experiments: {a: {train.seed: 1, train: {seed: 2}}}", "train.seed is set twice in one experiment"),
+        ("experiments: {a: {train: }}", "experiments.a.train: found nothing, expected the settings in it that differ"),
+        ("experiments: {results: {}}", "'results' is the name of something else"),
+        ("sweep: {grid: {train: [{seed: 1}, {seed: 2}]}}", "sweep.grid.train: found a section, expected one setting"),
+        ("sweep: {list: [{}, {train.seed: 1}]}", "sweep: makes an experiment in which nothing differs"),
+        ("sweep: {seeds: [true]}", "sweep.seeds[0]: found true, expected a whole number"),
         ("sweep: {grid: {train.seed: []}}", "sweep.grid.train.seed: found [], expected at least 1 entry"),
         ("sweep: {grid: {train.seed: 1}}", "sweep.grid.train.seed: found 1, expected a list"),
         ("sweep: {grid: {train.seed: [1, 2, 1]}}", "config.yaml:3:35 sweep.grid.train.seed[2]: found 1 twice"),

@@ -77,7 +77,10 @@ class Show(Command):
 
     name: ClassVar[str] = "show"
     file: Annotated[
-        Path, Argument("a file that hv15 made, or any checkpoint or LoRA; or a project, for its LoRA", positional=True)
+        Path,
+        Argument(
+            "a file that hv15 made, or any checkpoint or LoRA; with --experiment, its project (here)", positional=True
+        ),
     ] = Path()
     experiment: ExperimentName = ""
     as_config: Annotated[bool, Argument("print a config.yaml that reproduces it", flags=("--config",))] = False
