@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -49,4 +50,4 @@ def test_what_is_named_is_there(option: str) -> None:
     for command in re.findall(r"`hv15 (\w+)`", words):
         assert command in {each.name for each in COMMANDS}
     for section, name in re.findall(r"`(sample|cache|runtime)\.(\w+)", words):
-        assert name in type(getattr(Settings(), section)).model_fields
+        assert name in get_type_hints(get_type_hints(Settings)[section])
