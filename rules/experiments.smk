@@ -12,15 +12,11 @@ if PROJECT.compares:
         input:
             unpack(PROJECT.inputs("comparison")),
         output:
-            [
-                report(
-                    file,
-                    caption="report/comparison.rst",
-                    category="Comparison",
-                    labels={"file": file.rpartition("/")[2]},
-                )
-                for file in PROJECT.comparison
-            ],
+            report(
+                PROJECT.comparison,
+                caption="report/comparison.rst",
+                category="Comparison",
+            ),
         log:
             SHARED.log("comparison"),
         benchmark:
