@@ -46,5 +46,12 @@ def done(finished: Workbench, tmp_path: Path) -> Workbench:
     return bench
 
 
+@pytest.fixture
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The map from latents to colors is fitted on a sixth of the pictures: another map, in a sixth of the time."""
+    monkeypatch.setattr("hv15.sample.latent_colors._PICTURES", 4)
+    monkeypatch.setattr("hv15.sample.latent_colors._HELD_OUT", 1)
+
+
 def copy_of(bench: Workbench, folder: Path) -> Workbench:
     return Workbench(shutil.copytree(bench.root, folder / "project"))
