@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from hv15.train import curves
 from tests.commands.workbench import Workbench, config
 from tests.workflow.conftest import clip_names, demo_clips, demo_models  # noqa: F401  (fixtures)
 from tests.workflow.project import copy_clips
@@ -44,6 +46,15 @@ def done(finished: Workbench, tmp_path: Path) -> Workbench:
     bench = copy_of(finished, tmp_path)
     assert bench.project.dataset.sources
     return bench
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_charts() -> Iterator[None]:
+    """A training's records are drawn as one chart: all of them (tests/train/test_curves.py) take as long as it does."""
+    all_curves = curves.curves_of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curves, "curves_of", lambda metrics: dict([*all_curves(metrics).items()][:1]))
+        yield
 
 
 @pytest.fixture
