@@ -12,6 +12,7 @@
 - comparing: the comparison of the experiments
 - command_line: what Snakemake's own command line changes
 - job_environment: where the jobs find this hv15
+- containers: the image that they run in
 - refusals: how Snakemake ends where a person has to put something right
 - job_resources: what the jobs ask an executor for
 """
@@ -47,6 +48,7 @@ from hv15.runs.events import record_events
 from hv15.runs.lock import holder
 from hv15.workflow.command_line import FROM, changed_settings, without_reproduction
 from hv15.workflow.comparing import asks_for_comparison, comparison_stage, is_compared
+from hv15.workflow.containers import use_container
 from hv15.workflow.former import former_stages
 from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.job_resources import JobResources, Resource
@@ -90,6 +92,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         os.environ[SAFE_PATH] = "1"
         name_source(workflow)
         find_command()
+        opened.container = use_container(workflow, project.settings)
         if workflow.is_main_process:
             fetch_missing(project)
             with paused_collection():
@@ -195,6 +198,8 @@ class WorkflowProject(RuleNames):
         self._workflow = workflow
         self.refused: Callable[[UserError], None] | None = None
         """Notes for the record of the run why nothing could be planned."""
+        self.container: Callable[[Wildcards], str] | None = None
+        """The image in which the jobs run, if `--sdm apptainer` asks for containers."""
 
     def check(self) -> None:
         """Check everything that can be checked before the jobs are planned. Only the main process does this.
