@@ -28,7 +28,7 @@ from hv15.commands.line_history import KEPT, LineHistory, history_file
 from hv15.data.pixels import Pixels
 from hv15.models import load_dit, load_text_encoder, load_vae
 from hv15.sample import sampler
-from tests.commands.test_sample import SMALL, spec_of
+from tests.commands.sampling import SMALL, spec_of
 from tests.commands.workbench import LORA, Said, Workbench, is_a_refusal
 from tests.workflow.project import environment
 
@@ -327,6 +327,7 @@ def test_links_and_pipes_are_left_alone(tmp_path: Path, typed: Any) -> None:
     LineHistory(blocked).write()
 
 
+@pytest.mark.usefixtures("few_pictures")
 def test_the_terminal_shows_what_a_sample_becomes(talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The video is the same with and without pictures; each is of a few frames."""
     shown: list[tuple[tuple[int, ...], str]] = []
