@@ -53,7 +53,7 @@ LEVELS = (
     {"train"},
     {"project", "demo", "recipes"},
     {"plan", "comparison"},
-    {"workflow", "runs", "selftest", "report"},
+    {"workflow", "runs", "notices", "selftest", "report"},
     {"commands", "arguments", "cli"},
 )
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
@@ -14,10 +15,12 @@ from hv15.commands.targets import asked
 from hv15.errors import UserError
 from hv15.progress import clock
 from hv15.records.fields import to_json
-from hv15.records.json_values import JsonObject
+from hv15.records.json_values import JsonObject, RecordError
+from hv15.records.notices import NoticeDelivery, read_delivery
 from hv15.records.paths import ProjectPaths
 from hv15.runs import control
 from hv15.runs.failures import explain_job
+from hv15.runs.followed_file import last_objects
 from hv15.runs.lock import holder
 from hv15.runs.metrics import TrainingProgress, trainings_progress
 from hv15.runs.record import RunFolder, project_config
@@ -65,7 +68,11 @@ def run(options: Run) -> int:
             hint=f"`hv15 run {shlex.quote(str(options.project))} --dry-run` shows what would run, and why",
         )
     refuse_broken(options)
+    from hv15.commands.notify import notices_of_run
+
     started = control.start(options.project, options.target, options.snakemake)
+    for line in notices_of_run(started):
+        print(line)
     if not options.follow:
         print(f"started {started.id}: it continues when this terminal is closed")
         print("  " + "    ".join(_shell_command(word, options.project) for word in ("status", "tui", "stop")))
@@ -171,7 +178,7 @@ def status(options: Status) -> int:
         left_s = training.eta_s if found.state.alive else None
         name = f"{training.experiment}: " if training.experiment else ""
         print(f"  {name}training: step {training.step}{of}{loss}" + (f", {clock(left_s)} left" if left_s else ""))
-    for line in (*_published(root), *_experiments(root)):
+    for line in (*_published(root), *_experiments(root), *_notices(found.run)):
         print(f"  {line}")
     if left:
         pids = ", ".join(str(each.pid) for each in left)
@@ -244,6 +251,16 @@ def _trainings(root: Path, found: RunStatus | None) -> list[TrainingProgress]:
         return []
     own = (each for each in trainings_progress(root) if each.time >= found.started)
     return [*{(each.time, each.step): each for each in own}.values()]  # a copied training is known twice
+
+
+def _notices(run: RunFolder) -> list[str]:
+    """What became of the last notice of a run, for each place."""
+    last: dict[str, NoticeDelivery] = {}
+    for content in last_objects(run.notices):
+        with suppress(RecordError):
+            found = read_delivery(content)
+            last[found.to] = found
+    return [one_line(f"notice of {each.event}, {each}") for each in last.values()]
 
 
 def _status_of(run: RunFolder) -> RunStatus:
