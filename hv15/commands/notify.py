@@ -28,9 +28,9 @@ def notify(options: Notify) -> int:
     Raises:
         UserError: the settings are wrong, or name no place.
     """
+    if not (options.project.is_dir() or options.config.is_file()):
+        raise UserError.at(options.project, "no such folder or file", hint="name a project's folder, or none")
     root = options.config.absolute().parent
-    if not root.is_dir():
-        raise UserError.at(root, "no such folder", hint="name a project's folder")
     settings = notify_settings(options.config, options.overrides)
     if not places(settings):
         file = users_file()

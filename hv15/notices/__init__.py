@@ -4,6 +4,7 @@
 - wording: what is told of a run
 - delivery: sends it, within a minute
 - readiness: what is missing on this machine to send it
-- watch: the process that follows a run and outlives it
-- watcher: starts that process, from inside the run
+- watcher: starts a process that follows a run, from inside the run
+- detached, watch: that process, which outlives the run
+- progress: whether the run goes on
 """

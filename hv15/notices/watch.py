@@ -1,6 +1,7 @@
-"""Follows a run and tells its end, failure and stalls: `python -m hv15.notices.watch PROJECT RUN`
+"""Follows a run and tells its end, its failure and its stalls.
 
-It is started from inside the run (`hv15.notices.watcher`) and outlives it, so that a run that is killed is told, too.
+It is a process (`hv15.notices.detached`) that is started from inside the run (`hv15.notices.watcher`) and outlives it,
+so that a run that is killed is told, too.
 Its first line of input holds the settings as JSON. The end of its input is the end of the run's process. What became of
 a notice stands in the run's notices.jsonl and, at the end, in its output.
 """
@@ -11,7 +12,6 @@ import contextlib
 import json
 import os
 import select
-import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -97,17 +97,9 @@ def _first_line(descriptor: int) -> bytes:
 
 
 def main(root: Path, run_id: str) -> None:
-    """Follow a run, as a process that belongs to no other: a request to stop the run does not reach it."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """Follow a run to its end, with what comes from stdin, and end this process."""
     settings = NotifySettings.model_validate(json.loads(_first_line(sys.stdin.fileno())))
-    if os.fork():
-        os._exit(0)
     found = RunWatch(RunFolder(root, run_id), settings, sys.stdin.fileno()).follow()
     with contextlib.suppress(OSError):  # nobody waits any more
         os.write(sys.stdout.fileno(), "".join(f"notice of the end: {each}\n" for each in found).encode())
     os._exit(0)  # at once, whatever a thread still waits for
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])

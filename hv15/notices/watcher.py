@@ -18,7 +18,7 @@ from hv15.runs.record import RunFolder
 
 WAIT_S = 15.0
 """How long the end of a run's process waits for its notice: in a container or a cluster's job all ends with it."""
-PROGRAM = (sys.executable, "-P", "-m", "hv15.notices.watch")
+PROGRAM = (sys.executable, "-P", "-m", "hv15.notices.detached")
 
 
 class Watcher:

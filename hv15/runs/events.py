@@ -194,7 +194,7 @@ class EventRecorder(logging.Handler):
         if event == "job_info":
             return JobStarted(time=time, job=self._explained(_details(fields)))
         if event == "job_finished":
-            self._failed = [number for number in self._failed if number != fields["job_id"]]  # it was tried again
+            self._forgive(fields["job_id"])
             return JobDone(time=time, id=fields["job_id"])
         if event == "job_error":
             return self._job_failed(time, self._explained(_details(fields)))
@@ -205,6 +205,13 @@ class EventRecorder(logging.Handler):
             self._errors.append(record.getMessage())
             return ErrorSaid(time=time, text=self._errors[-1])
         return None
+
+    def _forgive(self, job_id: int) -> None:
+        """Forget the failures of a job that was tried again and is done now."""
+        if job_id in self._failed:
+            self._failed.remove(job_id)
+            if not self._failed:
+                self._errors.clear()
 
     def _explained(self, job: JobDetails) -> JobDetails:
         """The job with its reason in our own words, which its message ends with."""

@@ -206,7 +206,7 @@ _SIGNALS = {"SIGINT": "by Ctrl-C", "SIGHUP": "because its terminal was closed", 
 
 def _ending(found: RunStatus, end: RunEnded) -> tuple[RunState, str]:
     """How a run that recorded its end has ended, and why."""
-    if not end.failed and not end.error and end.done == end.total:
+    if not (end.failed or end.error or end.failure) and end.done == end.total:
         return RunState.FINISHED, "" if end.total else "there was nothing to do"
     stopped = "on request" if found.run.stop.exists() else _SIGNALS.get(end.signal, "")
     if not stopped and found.failed and all(each.stopped for each in found.failed):
