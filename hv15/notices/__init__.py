@@ -4,7 +4,7 @@
 - wording: what is told of a run
 - delivery: sends it, within a minute
 - readiness: what is missing on this machine to send it
-- watcher: starts a process that follows a run, from inside the run
+- follower: starts a process that follows a run, from inside the run
 - detached, watch: that process, which outlives the run
 - progress: whether the run goes on
 """

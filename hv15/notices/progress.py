@@ -18,7 +18,7 @@ _Stamp = tuple[str, int, int]
 """A file, its size and when it was written, in nanoseconds."""
 
 
-class RunProgress:
+class SignsOfLife:
     """One run. Only that a file changes is looked at, not when: clocks differ, and a machine may sleep for hours."""
 
     def __init__(self, run: RunFolder, *, monotonic: Callable[[], float] = time.monotonic) -> None:

@@ -1,6 +1,6 @@
 """Follows a run and tells its end, its failure and its stalls.
 
-It is a process (`hv15.notices.detached`) that is started from inside the run (`hv15.notices.watcher`) and outlives it,
+It is a process (`hv15.notices.detached`) that is started from inside the run (`hv15.notices.follower`) and outlives it,
 so that a run that is killed is told, too.
 Its first line of input holds the settings as JSON. The end of its input is the end of the run's process. What became of
 a notice stands in the run's notices.jsonl and, at the end, in its output.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hv15.config.notify import NotifySettings
 from hv15.notices.delivery import deliver
-from hv15.notices.progress import RunProgress
+from hv15.notices.progress import SignsOfLife
 from hv15.notices.wording import notice_of_end, notice_of_stall
 from hv15.records.fields import to_json
 from hv15.records.notices import Notice, NoticeDelivery
@@ -43,7 +43,7 @@ class RunWatch:
     def follow(self) -> list[NoticeDelivery]:
         """Follow the run to its end, and return what became of the notice of it; none if none was due."""
         stall_s = 60 * self._settings.stall_minutes
-        progress = RunProgress(self._run) if "stall" in self._settings.events else None
+        progress = SignsOfLife(self._run) if "stall" in self._settings.events else None
         pause = None if progress is None else min(LONGEST_PAUSE_S, stall_s / 4)
         while not select.select([self._input], [], [], pause)[0] or os.read(self._input, 1 << 16):
             if progress is not None:
@@ -51,7 +51,7 @@ class RunWatch:
         found = self._ended()
         return self._send(notice_of_end(found, details=self._settings.details)) if self._tells(found) else []
 
-    def _look(self, progress: RunProgress, stall_s: float) -> None:
+    def _look(self, progress: SignsOfLife, stall_s: float) -> None:
         silent_s = progress.silent_s()
         if silent_s <= stall_s:
             self._told_stall = False

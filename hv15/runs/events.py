@@ -16,7 +16,7 @@ from typing import Any
 
 from hv15.environment import EVENTS_VARIABLE, RUN_VARIABLE
 from hv15.errors import UserError
-from hv15.notices.watcher import Watcher
+from hv15.notices.follower import RunFollower
 from hv15.records.events import (
     ErrorSaid,
     JobDetails,
@@ -89,7 +89,7 @@ class EventRecorder(logging.Handler):
         if watched or run:
             self._output = None  # the starter keeps the output
             self._record_to(Path(watched) if watched else RunFolder(root, run or "").events)
-        self._watcher: Watcher | None = None
+        self._follower: RunFollower | None = None
         if run and not watched:
             self._notify(RunFolder(root, run))
 
@@ -137,8 +137,8 @@ class EventRecorder(logging.Handler):
             self._path = None
             if run := os.environ.get(RUN_VARIABLE):
                 keep_metrics(RunFolder(self._root, run))
-            if self._watcher:
-                self._watcher.end()
+            if self._follower:
+                self._follower.end()
         super().close()
 
     def _record_to(self, path: Path) -> None:
@@ -149,7 +149,7 @@ class EventRecorder(logging.Handler):
     def _notify(self, run: RunFolder) -> None:
         """Have the run followed, if its config or the user wants notices."""
         try:
-            self._watcher = Watcher.of(run, self._overrides)
+            self._follower = RunFollower.of(run, self._overrides)
         except Exception:  # whatever it is, the run matters more
             self.handleError(logging.makeLogRecord({}))
 

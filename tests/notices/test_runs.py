@@ -1,4 +1,4 @@
-"""Real runs of Snakemake with a real watcher: one notice for each end, whatever ends the run."""
+"""Real runs of Snakemake with the process that follows them: one notice for each end, whatever ends the run."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def ended(run: RunFolder) -> None:
     wait_until(lambda: lock.holder(run.root) is None)
 
 
-def watchers(root: Path) -> list[psutil.Process]:
+def followers(root: Path) -> list[psutil.Process]:
     return [
         each for each in psutil.process_iter() if str(root) in words(each) and "hv15.notices.detached" in words(each)
     ]
@@ -84,7 +84,7 @@ def test_the_end_of_a_detached_run_is_told_before_the_run_is_over(root: Path, bo
     assert "notice of the end: webhook (127.0.0.1" in run.output.read_text()
     [line] = map(json.loads, run.notices.read_text().splitlines())
     assert (line["event"], line["sent"]) == ("end", True)
-    wait_until(lambda: not watchers(root))
+    wait_until(lambda: not followers(root))
 
 
 def test_a_run_by_hand_that_fails_is_told_without_what_is_private(root: Path, box: Inbox) -> None:
@@ -140,12 +140,12 @@ def test_killed_with_all_its_processes_it_is_told_once(root: Path, box: Inbox) -
     """The process that follows it is none of them."""
     run = start(notifying(make_project(root, first=SAVES), box))
     wait_until((root / "at-work").exists)
-    wait_until(lambda: [each.ppid() for each in watchers(root)] == [1])
+    wait_until(lambda: [each.ppid() for each in followers(root)] == [1])
     control.stop(root, now=True)
     wait_until(lambda: box.contents, 60)
     assert box.contents[0]["state"] == "stopped"
     assert status(run, None).reason == "killed on request"
-    wait_until(lambda: not watchers(root))
+    wait_until(lambda: not followers(root))
     assert len(box.contents) == 1
 
 

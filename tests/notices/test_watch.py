@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hv15.config.notify import NotifySettings
-from hv15.notices.progress import RunProgress
+from hv15.notices.progress import SignsOfLife
 from hv15.notices.watch import RunWatch
 from hv15.notices.wording import notice_of_end, notice_of_stall
 from hv15.records.events import (
@@ -123,7 +123,7 @@ def test_a_stall_names_what_is_at_work(run: RunFolder) -> None:
 
 def test_any_sign_of_life_ends_the_silence(run: RunFolder) -> None:
     now = [0.0]
-    progress = RunProgress(run, monotonic=lambda: now[0])
+    progress = SignsOfLife(run, monotonic=lambda: now[0])
 
     def silent_after(seconds: float) -> float:
         now[0] += seconds
@@ -146,7 +146,7 @@ def test_any_sign_of_life_ends_the_silence(run: RunFolder) -> None:
 
 
 def test_slow_steps_are_no_stall(run: RunFolder) -> None:
-    progress = RunProgress(run)
+    progress = SignsOfLife(run)
     trained(run, TRAIN.experiment, step_s=120)
     progress.silent_s()
     assert progress.steps_s() == 0, "the training of an earlier run"

@@ -21,14 +21,14 @@ WAIT_S = 15.0
 PROGRAM = (sys.executable, "-P", "-m", "hv15.notices.detached")
 
 
-class Watcher:
+class RunFollower:
     """The process that follows a run."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
     @classmethod
-    def of(cls, run: RunFolder, overrides: Mapping[str, Json] | None = None) -> Watcher | None:
+    def of(cls, run: RunFolder, overrides: Mapping[str, Json] | None = None) -> RunFollower | None:
         """Start it if notices are wanted; None if not, or if it cannot be started, which stderr says in a line.
 
         Args:
