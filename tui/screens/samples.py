@@ -368,15 +368,15 @@ class SamplesScreen(DashboardScreen):
     def action_pick(self) -> None:
         """Write into the config that the LoRA of this sample's step is published."""
         current, config = self._current, self.dashboard.files.config
-        if current is None or current.kind in ("base", "enlarged", "again") or current.experiment:
+        if current is None or current.kind in ("base", "enlarged", "again"):
             self.notify("move to a sample of a step, or to a final one", markup=False)
             return
-        step = current.step
+        step, experiment = current.step, current.experiment
 
         def pick() -> str:
             from hv15.commands.checkpoints import FINAL, choose
 
-            return choose(config, FINAL if step is None else str(step))
+            return choose(config, FINAL if step is None else str(step), experiment)
 
         self.in_thread("pick", pick, self._picked)
 
