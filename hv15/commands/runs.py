@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
@@ -61,11 +61,6 @@ def run(options: Run) -> int:
         project = Project(options.config, experiment=options.experiment)
         print("\n".join([*in_words(due_stages(project, options.target)), *note_on_step(project)]))
         return 0
-    if DRY_RUN & set(options.snakemake):
-        raise UserError(
-            "--snakemake -n: a dry run is not recorded as a run",
-            hint=f"`hv15 run {shlex.quote(str(options.project))} --dry-run` shows what would run, and why",
-        )
     refuse_broken(options)
     started = control.start(options.project, options.target, options.snakemake)
     if not options.follow:
@@ -81,11 +76,17 @@ def refuse_broken(options: Run) -> None:
     Settings on Snakemake's own command line may correct the file, so with them its planning checks instead.
 
     Raises:
-        UserError: the config is wrong, or a file, a dataset or a setting cannot be used.
+        UserError: the config is wrong, or a file, a dataset or a setting cannot be used; or Snakemake's words ask for a
+            dry run.
     """
-    if any(word.startswith(("--config", "-C")) for word in options.snakemake):
+    if DRY_RUN & set(options.snakemake):
+        raise UserError(
+            "--snakemake -n: a dry run is not recorded as a run",
+            hint=f"`hv15 run {shlex.quote(str(options.project))} --dry-run` shows what would run, and why",
+        )
+    if overrides_settings(options.snakemake):
         return
-    from hv15.plan.beforehand import refuse_beforehand
+    from hv15.plan.beforehand import remembered_checks
     from hv15.project import Project
     from hv15.project.remote import remote_items
     from hv15.workflow import asked_runs, make_demo_clips, said_of
@@ -95,12 +96,18 @@ def refuse_broken(options: Run) -> None:
         return  # the run copies them first
     base.models.check()
     make_demo_clips(base)
-    for project in asked_runs(base, options.target):
-        with said_of(project.run):
-            project.models.check()
-            project.dataset.refuse_unusable()
-            refuse_beforehand(project)
+    with remembered_checks(base) as passed:
+        for project in asked_runs(base, options.target):
+            with said_of(project.run):
+                project.models.check()
+                project.dataset.refuse_unusable()
+                passed.refuse(project)
     base.save_caches()
+
+
+def overrides_settings(words: Sequence[str]) -> bool:
+    """Whether words for Snakemake say that settings have other values than in the config."""
+    return any(word.startswith(("--config", "-C")) for word in words)
 
 
 def _follow(run: RunFolder) -> int:
