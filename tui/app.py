@@ -167,7 +167,9 @@ class Dashboard(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         for name in SCREENS:
-            yield SystemCommand(f"Go to {name.capitalize()}", f"key {digit(name)}", lambda name=name: self.switch_mode(name))
+            yield SystemCommand(
+                f"Go to {name.capitalize()}", f"key {digit(name)}", lambda name=name: self.switch_mode(name)
+            )
         for each in screen.active_bindings.values():
             if each.node is not self and each.binding.show and each.enabled:
                 action, node = each.binding.action, each.node

@@ -141,7 +141,7 @@ async def test_a_project_is_added_and_a_refusal_is_shown(
         await pilot.press("0")
         await settle(pilot)
         await pilot.press("x")
-        await pilot.pause()
+        await settle(pilot)
         assert "it is not in the queue" in text_of(app)
         await pilot.press("a")
         await settle(pilot)

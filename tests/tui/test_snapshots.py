@@ -94,7 +94,12 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashbo
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     monkeypatch.setattr(time, "time", frozen)
-    for widget in (JobsTable, LogList, ProjectsTable, RunsTable):  # their clock is a default, which was taken when they were defined
+    for widget in (
+        JobsTable,
+        LogList,
+        ProjectsTable,
+        RunsTable,
+    ):  # their clock is a default, which was taken when they were defined
         monkeypatch.setitem(widget.__init__.__kwdefaults__, "clock", frozen)
     monkeypatch.setenv(VARIABLE, str(tmp_path / "state"))
     keep(QueueFile(tmp_path / "state"), QUEUE)

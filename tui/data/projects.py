@@ -12,9 +12,9 @@ from hv15.errors import UserError
 from hv15.queue.begin import ensure_worker, worker_pid
 from hv15.queue.changes import Step, clear, move, remove, retry
 from hv15.queue.queue_file import QueueFile
-from hv15.queue.standing import Standing, mode_in_words, standing
+from hv15.queue.standing import QueueStanding, mode_in_words, standing
 from hv15.records.paths import CONFIG, ProjectPaths
-from hv15.records.queue import QueuedState, Queue
+from hv15.records.queue import Queue, QueuedState
 from hv15.runs import control, lock
 from hv15.runs.metrics import trainings_progress
 from hv15.runs.own_process import run_command
@@ -106,7 +106,7 @@ class ProjectsReader:
         worker = worker_pid(file) if file is not None else None
         return ProjectsView(tuple(rows), mode_in_words(queue), queue.paused, worker, queue.has_work, error)
 
-    def _queued(self, found: Standing) -> ProjectRow:
+    def _queued(self, found: QueueStanding) -> ProjectRow:
         project = found.project
         begun = project.started if project.state is QueuedState.RUNNING else project.ended
         return ProjectRow(

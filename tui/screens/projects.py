@@ -39,11 +39,11 @@ class ProjectsScreen(DashboardScreen):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "add", "Queue it", id="projects-add", tooltip="add the project under the cursor to the queue"),
-        Binding("x,delete", "remove", "Remove", id="projects-remove", tooltip="remove from the queue; a run is stopped"),
+        Binding("x,delete", "remove", "Remove", id="projects-remove", tooltip="take it out of the queue, or stop it"),
         Binding("K,shift+up", "shift('up')", "Up", id="projects-up", key_display="K", tooltip="earlier in the queue"),
         Binding("J,shift+down", "shift('down')", "Down", id="projects-down", key_display="J", tooltip="later in it"),
         Binding("r", "retry", "Again", id="projects-retry", tooltip="let what failed or was stopped wait again"),
-        Binding("p", "pause", "Pause", id="projects-pause", tooltip="start no further project of the queue, or continue"),
+        Binding("p", "pause", "Pause", id="projects-pause", tooltip="start no further project, or continue"),
         Binding("c", "clear", "Clear", id="projects-clear", tooltip="forget what has ended; its files stay"),
     ]
 
