@@ -31,7 +31,7 @@ from hv15.progress import clock
 from hv15.queue import changes
 from hv15.queue.begin import ensure_worker
 from hv15.queue.queue_file import QueueFile
-from hv15.queue.standing import Standing, mode_in_words, standings
+from hv15.queue.standing import QueueStanding, mode_in_words, standings
 from hv15.records.json_values import JsonObject
 from hv15.records.paths import CONFIG
 from hv15.records.queue import Queue, QueuedProject, QueuedState
@@ -289,7 +289,7 @@ def _heading(queue: Queue, pid: int | None) -> str:
     return f"{paused}{mode_in_words(queue)}{worker}"
 
 
-def _print_table(found: Iterable[Standing]) -> None:
+def _print_table(found: Iterable[QueueStanding]) -> None:
     rows = [("no.", "state", "since", "took", "GPU", "project"), *map(_row, found)]
     if len(rows) == 1:
         return
@@ -299,7 +299,7 @@ def _print_table(found: Iterable[Standing]) -> None:
         print(one_line("  ".join([*cells, row[-1]])).rstrip())
 
 
-def _row(each: Standing) -> tuple[str, ...]:
+def _row(each: QueueStanding) -> tuple[str, ...]:
     project = each.project
     state = f"{project.state} ({each.place})" if each.place else str(project.state)
     begin = project.started if project.state is QueuedState.RUNNING else project.ended or project.added
@@ -324,7 +324,7 @@ def _asked(project: QueuedProject) -> str:
     return f"{where}: {', '.join(words)}" if words else str(where)
 
 
-def _print_details(each: Standing) -> None:
+def _print_details(each: QueueStanding) -> None:
     project = each.project
     lines = [words for words in (each.progress, each.note) if words]
     if project.cure and project.state is QueuedState.FAILED:
@@ -335,7 +335,7 @@ def _print_details(each: Standing) -> None:
         print(one_line(f"  {project.number}: {line}" if place == 0 else f"     {line}"))
 
 
-def _as_json(queue: Queue, found: Iterable[Standing], pid: int | None) -> JsonObject:
+def _as_json(queue: Queue, found: Iterable[QueueStanding], pid: int | None) -> JsonObject:
     return {
         "paused": queue.paused,
         "at_once": queue.at_once,

@@ -11,7 +11,7 @@ from hv15.runs import lock
 
 
 @dataclass(frozen=True)
-class Choice:
+class NextProject:
     """A project that can be started now."""
 
     project: QueuedProject
@@ -19,7 +19,7 @@ class Choice:
     """Its GPUs, as CUDA_VISIBLE_DEVICES names them; empty if it gets all."""
 
 
-def next_project(queue: Queue) -> Choice | None:
+def next_project(queue: Queue) -> NextProject | None:
     """Return what to start now; None if nothing can be.
 
     None is started before another that waits longer, with one exception: a project of which another entry runs waits
@@ -39,7 +39,7 @@ def next_project(queue: Queue) -> Choice | None:
             places += 1
             continue
         if not queue.per_device:
-            return Choice(project)
+            return NextProject(project)
         return _on_devices(queue, project)
     return None
 
@@ -49,14 +49,14 @@ def is_run_by_hand(project: QueuedProject) -> bool:
     return lock.holder(project.root) is not None
 
 
-def _on_devices(queue: Queue, project: QueuedProject) -> Choice | None:
+def _on_devices(queue: Queue, project: QueuedProject) -> NextProject | None:
     """Return a project with GPUs of its own; None while too few are free."""
     names = gpus_in(project.visible)
     if not names:  # on the CPU, one after the other
-        return None if queue.running else Choice(project)
+        return None if queue.running else NextProject(project)
     if any(not each.devices for each in queue.running):  # it has all of them
         return None
     used = {name for each in queue.running for name in each.devices}
     free = [name for name in names if name not in used and not is_taken(name)]
     needed = min(project.gpus, len(names))
-    return Choice(project, tuple(free[:needed])) if len(free) >= needed else None
+    return NextProject(project, tuple(free[:needed])) if len(free) >= needed else None

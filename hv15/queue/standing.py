@@ -18,7 +18,7 @@ BY_HAND = "a run that was started by hand is in progress: waits for its end"
 
 
 @dataclass(frozen=True)
-class Standing:
+class QueueStanding:
     """A project of the queue as it is now."""
 
     project: QueuedProject
@@ -61,17 +61,17 @@ class Standing:
         }
 
 
-def standing(queue: Queue, project: QueuedProject) -> Standing:
+def standing(queue: Queue, project: QueuedProject) -> QueueStanding:
     """Return how far a project is. Reads the files of its run if that is alive."""
     if project.state is QueuedState.WAITING:
         note = BY_HAND if is_run_by_hand(project) else project.reason
-        return Standing(project, queue.place(project), note)
+        return QueueStanding(project, queue.place(project), note)
     if project.state is not QueuedState.RUNNING:
-        return Standing(project, note=project.reason)
+        return QueueStanding(project, note=project.reason)
     found = status(RunFolder(project.root, project.run), lock.holder(project.root))
     begun = project.started or 0.0
     training = next((each for each in trainings_progress(project.root) if each.time >= begun), None)
-    return Standing(
+    return QueueStanding(
         project,
         note="saves and stops" if found.run.stop.exists() else "",
         done=found.done,
@@ -82,7 +82,7 @@ def standing(queue: Queue, project: QueuedProject) -> Standing:
     )
 
 
-def standings(queue: Queue) -> tuple[Standing, ...]:
+def standings(queue: Queue) -> tuple[QueueStanding, ...]:
     """Return how far all are: what runs, what waits, what has ended."""
     return tuple(standing(queue, each) for each in queue.in_order())
 

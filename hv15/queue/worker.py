@@ -21,7 +21,7 @@ from hv15.errors import USER_ERROR, UserError
 from hv15.gpus import VISIBLE
 from hv15.own_files import open_own
 from hv15.queue import changes
-from hv15.queue.choice import Choice, next_project
+from hv15.queue.choice import NextProject, next_project
 from hv15.queue.ends import End, end_of
 from hv15.queue.queue_file import QueueFile
 from hv15.records.fields import now
@@ -118,7 +118,7 @@ class Worker:
             os.close(descriptor)
 
 
-def _begun(choice: Choice) -> QueuedProject:
+def _begun(choice: NextProject) -> QueuedProject:
     """Return a project as it is when it is about to be started."""
     return replace(
         choice.project,

@@ -12,6 +12,7 @@
 - comparing: the comparison of the experiments
 - command_line: what Snakemake's own command line changes
 - job_environment: where the jobs find this hv15
+- containers: the image that they run in
 - refusals: how Snakemake ends where a person has to put something right
 - job_resources: what the jobs ask an executor for
 """
@@ -47,6 +48,7 @@ from hv15.runs.events import record_events
 from hv15.runs.lock import holder
 from hv15.workflow.command_line import FROM, changed_settings, without_reproduction
 from hv15.workflow.comparing import asks_for_comparison, comparison_stage, is_compared
+from hv15.workflow.containers import use_container
 from hv15.workflow.former import former_stages
 from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.job_resources import JobResources, Resource
@@ -90,6 +92,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         os.environ[SAFE_PATH] = "1"
         name_source(workflow)
         find_command()
+        opened.container = use_container(workflow, project.settings)
         if workflow.is_main_process:
             fetch_missing(project)
             with paused_collection():
@@ -125,10 +128,15 @@ def asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
     asked = {run_of_target(target, names) for target in targets}
     if TargetRule.EXPERIMENTS in targets or asks_for_comparison(targets):
         if not names:
-            raise UserError("the config has no experiments", hint="name some in `experiments:`, or set a `sweep:`")
+            raise no_experiments()
         asked |= {*names}
         project.check_experiments()
     return [project.experiment(name) for name in ("", *names) if not name or name in asked]
+
+
+def no_experiments() -> UserError:
+    """Return the error for a target that needs experiments."""
+    return UserError("the config has no experiments", hint="name some in `experiments:`, or set a `sweep:`")
 
 
 def _are_of_checkpoints(targets: Collection[str]) -> bool:
@@ -195,6 +203,8 @@ class WorkflowProject(RuleNames):
         self._workflow = workflow
         self.refused: Callable[[UserError], None] | None = None
         """Notes for the record of the run why nothing could be planned."""
+        self.container: Callable[[Wildcards], str] | None = None
+        """The image in which the jobs run, if `--sdm apptainer` asks for containers."""
 
     def check(self) -> None:
         """Check everything that can be checked before the jobs are planned. Only the main process does this.
@@ -292,6 +302,11 @@ class WorkflowProject(RuleNames):
             return {key: [ancient(file) for file in files] for key, files in named.items()}
 
         return input_files
+
+    def all_experiments(self, wildcards: Wildcards) -> list[str]:
+        if not self.has_experiments:
+            end_with(self._workflow, no_experiments(), self.refused)
+        return super().all_experiments(wildcards)
 
     @property
     def lora_to_reproduce(self) -> str:
