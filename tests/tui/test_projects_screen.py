@@ -62,7 +62,7 @@ async def test_the_queue_in_its_order_then_other_projects(file: QueueFile, tmp_p
             ]
             shown = text_of(app)
             assert "one after the other" in shown
-            assert "its worker was killed" in shown
+            assert "no worker: `hv15 queue` starts it again" in shown
             assert "waiting 2" in shown
             assert "GPU-1" in shown
             await pilot.press("end", "up")

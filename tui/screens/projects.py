@@ -135,7 +135,7 @@ class ProjectsScreen(DashboardScreen):
         self._change("pause", lambda: projects.pause_queue(paused=paused))
 
     def action_clear(self) -> None:
-        if not any(row.number and row.state in (*_ENDED,) for row in self._view.rows):
+        if not any(row.number and row.state in _ENDED for row in self._view.rows):
             self._refuse("nothing in the queue has ended")
             return
         self._change("clear", projects.clear_queue)
@@ -167,7 +167,7 @@ _ENDED = tuple(str(state) for state in QueuedState if state.has_ended)
 
 def _mode(view: ProjectsView) -> str:
     """How the queue works, in words."""
-    worker = "" if view.worker is not None or not view.has_work else "its worker was killed: `hv15 queue` starts it"
+    worker = "" if view.worker is not None or not view.has_work else "no worker: `hv15 queue` starts it again"
     return " · ".join(filter(None, ("paused" if view.paused else "", view.mode, worker)))
 
 
