@@ -142,11 +142,11 @@ async def test_a_project_is_added_and_a_refusal_is_shown(
         await settle(pilot)
         await pilot.press("x")
         await settle(pilot)
-        assert "it is not in the queue" in text_of(app)
+        assert [each.message for each in app._notifications] == ["it is not in the queue; a adds it"]
         await pilot.press("a")
         await settle(pilot)
         assert added == [["queue", "add", str(tmp_path / "mine/config.yaml")]]
-        assert "added as 1" in text_of(app)
+        assert f"added as 1: {tmp_path / 'mine'}" in [each.message for each in app._notifications]
 
 
 async def test_enter_opens_what_a_run_printed(file: QueueFile, tmp_path: Path) -> None:
