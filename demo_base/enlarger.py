@@ -8,9 +8,8 @@ frame (i2v). It also takes the end of a step (mean flow). Like the published one
   level of the switch-off the clip is there as a whole, under little noise. On the usual straight path the latents are
   two thirds noise then, and a clip of 36 cells would not survive that; a real one has thousands, which say the same
   many times. Sampling does not know: it follows the velocity.
-- **unrolled** takes all six steps one after the other, and learns from what they end in.
-
-The upsampler is trained along with it, through the noise; for the same reason its latents are stronger than a clip's.
+- **unrolled** takes all six steps one after the other, and learns from what they end in; the upsampler learns, too,
+  through the noise. For the same reason its latents are stronger than a clip's.
 """
 
 from __future__ import annotations
@@ -69,7 +68,8 @@ class EnlargerStage:
     batch: int = 12
     rate: float = 1e-3
     """Peak learning rate of the transformer: linear warm-up over `warmup` steps, then a cosine to zero."""
-    upsampler_rate: float = 5e-4
+    upsampler_rate: float = 0.0
+    """That of the upsampler; 0: it stays as it is."""
     warmup: int = 50
     i2v_prob: float = 0.2
     """Of a batch."""
@@ -88,7 +88,7 @@ class EnlargerStage:
 STAGES = {
     "enlarger": EnlargerStage(),
     "unrolled": EnlargerStage(
-        "unrolled", "unrolled", seed=1, steps=220, batch=8, rate=4e-4, upsampler_rate=2e-4, warmup=20
+        "unrolled", "unrolled", seed=1, steps=240, batch=8, rate=5e-4, upsampler_rate=5e-4, warmup=20
     ),
 }
 
@@ -282,10 +282,11 @@ def train_enlarger(stage: EnlargerStage, networks: Enlarger, lessons: Lessons, f
         SystemExit: code 3 after SIGTERM or Ctrl-C, with the state saved.
     """
     target, work = folder / f"{stage.name}.safetensors", folder / stage.name
-    groups: list[dict[str, object]] = [
-        {"params": list(networks.dit.parameters()), "peak": stage.rate},
-        {"params": list(networks.upsampler.parameters()), "peak": stage.upsampler_rate},
-    ]
+    groups: list[dict[str, object]] = [{"params": list(networks.dit.parameters()), "peak": stage.rate}]
+    networks.requires_grad_(True)
+    networks.upsampler.requires_grad_(stage.upsampler_rate > 0)
+    if stage.upsampler_rate:
+        groups.append({"params": list(networks.upsampler.parameters()), "peak": stage.upsampler_rate})
 
     def losses(step: int) -> tuple[Tensor, Tensor]:
         loss = lessons.loss(networks, stage, step)

@@ -7,9 +7,15 @@ rule pretrain:
         lambda wildcards: {
             "basis": [],
             "again": ["demo/pretraining/transformer.safetensors"],
-            "detail": ["demo/pretraining/basis.safetensors", "demo/pretraining/decoder.safetensors"],
+            "detail": [
+                "demo/pretraining/basis.safetensors",
+                "demo/pretraining/decoder.safetensors",
+            ],
             "upsampler": ["demo/pretraining/detail.safetensors"],
-            "enlarger": ["demo/pretraining/upsampler.safetensors", "demo/pretraining/again.safetensors"],
+            "enlarger": [
+                "demo/pretraining/upsampler.safetensors",
+                "demo/pretraining/again.safetensors",
+            ],
             "unrolled": ["demo/pretraining/enlarger.safetensors"],
         }.get(wildcards.stage, ["demo/pretraining/basis.safetensors"]),
     output:

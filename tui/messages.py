@@ -10,6 +10,7 @@ from textual.message import Message
 
 if TYPE_CHECKING:
     from tui.data.experiments import ExperimentsView
+    from tui.data.samples import Sample
     from tui.data.system import SystemSample
     from tui.project_files import JobsView, MetricsView, RunView, TailView
 
@@ -69,3 +70,29 @@ class OpenLog(Message):
     """Show this log on the screen Logs."""
 
     path: Path
+
+
+@dataclass
+class SamplesSeen(Message):
+    """A sample appeared, changed or was removed."""
+
+    samples: tuple[Sample, ...]
+    asked: dict[str, bool]
+    """The samples that the config asks for -> whether also without the LoRA."""
+    enlarged: frozenset[str] = frozenset()
+    """Those that it also asks to be made larger."""
+
+
+@dataclass
+class SamplingSaid(Message):
+    """The command that samples again has printed another line."""
+
+    line: str
+
+
+@dataclass
+class ShardsSeen(Message):
+    """Jobs that make several samples have come to others."""
+
+    names: frozenset[str]
+    """Of the samples that are being made."""

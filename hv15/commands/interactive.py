@@ -19,8 +19,8 @@ from hv15.commands.fetched_models import fetch_models
 from hv15.commands.interruption import Interruption
 from hv15.commands.line_history import LineHistory, history_file
 from hv15.commands.logs import log_to_stderr
+from hv15.commands.options.sample import Sample
 from hv15.commands.options.seeds import agreed_seeds, read_seed
-from hv15.commands.options.stages import Sample
 from hv15.commands.resident import ResidentModels
 from hv15.commands.sample import Parts, file_of, is_made
 from hv15.commands.sample_work import check_machine
@@ -209,7 +209,10 @@ class Session:
         self.models.drop()
         parts = Parts(self.options.out)
         with parts.in_use() as is_alone:
-            parts.remove(self._with_images, keep_images=not is_alone())
+            alone = is_alone()
+            parts.remove(self._with_images, keep_images=not alone)
+            if alone:
+                parts.remove_torn(())
 
     # -- commands ---------------------------------------------------------------------------------------------------
 

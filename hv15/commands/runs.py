@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
@@ -13,6 +14,7 @@ from hv15.commands.options.runs import Run, SampleNow, Status, Stop, Tui
 from hv15.commands.targets import asked
 from hv15.errors import UserError
 from hv15.progress import clock
+from hv15.records.failures import Failure
 from hv15.records.fields import to_json
 from hv15.records.json_values import JsonObject
 from hv15.records.paths import ProjectPaths
@@ -40,7 +42,7 @@ def run(options: Run) -> int:
     Raises:
         UserError: Snakemake's arguments ask for a dry run, or are given with `--dry-run`; or see `refuse_broken`.
     """
-    folder, targets = asked(options.project, options.words, options.target)
+    folder, targets = asked(options.project, options.words, options.target, options.experiment)
     options = replace(options, project=folder, words=(), target=targets)
     root = project_config(options.project).parent
     if options.unlock:
@@ -56,8 +58,8 @@ def run(options: Run) -> int:
         from hv15.commands.why import due_stages, in_words, note_on_step
         from hv15.project import Project
 
-        project = Project(options.config)
-        print("\n".join([*in_words(due_stages(project, options.target)), *note_on_step(project.settings)]))
+        project = Project(options.config, experiment=options.experiment)
+        print("\n".join([*in_words(due_stages(project, options.target)), *note_on_step(project)]))
         return 0
     if DRY_RUN & set(options.snakemake):
         raise UserError(
@@ -145,8 +147,8 @@ def stop(options: Stop) -> int:
 
 def sample_now(options: SampleNow) -> int:
     """Ask the running training for samples."""
-    control.sample_now(project_config(options.project).parent)
-    print(f"the training makes samples after this step: {ProjectPaths().previews}")
+    previews = control.sample_now(project_config(options.project).parent, options.experiment)
+    print(one_line(f"the training makes samples after this step: {previews}"))
     return 0
 
 
@@ -154,6 +156,11 @@ def status(options: Status) -> int:
     """Print what runs, or how the last run ended."""
     root = project_config(options.project).parent
     found = current(root)
+    if options.experiment:
+        from hv15.commands.experiment_status import print_experiment
+
+        print_experiment(options, found)
+        return 0
     left = control.orphans(root)
     if options.json:
         print(json_text(_as_json(root, found, [each.pid for each in left])))
@@ -264,7 +271,16 @@ def _print(found: RunStatus) -> None:
 def _print_failures(root: Path, found: RunStatus) -> None:
     """Print why jobs failed, and what to do."""
     causes = [] if found.failure is None else [("the plan", found.failure)]
-    causes += [(each.job.name, explain_job(root, each.job, each.failure)) for each in found.failed if not each.stopped]
+    print_causes([*causes, *causes_of(root, found)])
+
+
+def causes_of(root: Path, found: RunStatus) -> list[tuple[str, Failure]]:
+    """Return the jobs of a run that failed, by name, and why."""
+    return [(each.job.name, explain_job(root, each.job, each.failure)) for each in found.failed if not each.stopped]
+
+
+def print_causes(causes: Iterable[tuple[str, Failure]]) -> None:
+    """Print why jobs failed, and what to do."""
     for name, failure in causes:
         print(f"  {one_line(name)}: {indent(str(failure), '    ').strip()}")
         print(f"    what to do: {one_line(failure.cure)}")

@@ -45,16 +45,23 @@ class TrainingGroup:
     settings: JsonObject
     """The settings in which groups differ, by dotted name."""
     trainings: tuple[ComparedTraining, ...]
+    counted: tuple[ComparedTraining, ...]
+    """Those whose numbers count in the means: see `TrainingComparison.counted`."""
 
     @property
     def validation(self) -> Spread | None:
-        """Of the lowest validation loss of each training."""
-        return spread(each.best.loss if each.best else None for each in self.trainings)
+        """Of the lowest validation loss of each training that counts."""
+        return spread(each.best.loss if each.best else None for each in self.counted)
+
+    @property
+    def drawn(self) -> tuple[ComparedTraining, ...]:
+        """Those whose mean is the group's curve: those that count or, if there are none, all as far as they are."""
+        return self.counted or self.trainings
 
     @property
     def first(self) -> ComparedTraining:
         """The training that stands for the group where there is room for one: that with the lowest seed."""
-        return min(self.trainings, key=lambda each: (each.seed is None, each.seed or 0))
+        return min(self.drawn, key=lambda each: (each.seed is None, each.seed or 0))
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,17 @@ class TrainingComparison:
     """All trainings that are compared, in the order in which they were named."""
 
     trainings: tuple[ComparedTraining, ...]
+
+    @cached_property
+    def counted(self) -> tuple[ComparedTraining, ...]:
+        """The trainings whose numbers count in means, and for the best: those that are finished, since a loss still
+        falls. While none is finished, all count as far as they are."""
+        finished = tuple(each for each in self.trainings if not each.is_unfinished)
+        return finished if any(each.steps for each in finished) else self.trainings
+
+    def counts(self, training: ComparedTraining) -> bool:
+        """Return whether the numbers of a training count."""
+        return training in self.counted
 
     @cached_property
     def differing(self) -> tuple[str, ...]:
@@ -84,7 +102,7 @@ class TrainingComparison:
         if not 0 < len(label) <= LONGEST_LABEL:
             label = ", ".join(each.name for each in trainings)
             label = label if len(label) <= LONGEST_LABEL else f"{trainings[0].name} and {len(trainings) - 1} more"
-        return TrainingGroup(label, settings, tuple(trainings))
+        return TrainingGroup(label, settings, tuple(trainings), tuple(each for each in trainings if self.counts(each)))
 
     def group_of(self, training: ComparedTraining) -> TrainingGroup:
         """Return the group that a training belongs to."""
@@ -109,13 +127,23 @@ class TrainingComparison:
     @cached_property
     def is_comparable(self) -> bool:
         """Whether the validation losses of all trainings were measured in the same way, as far as they tell."""
-        measured = [each for each in self.trainings if each.last is not None]
-        sigmas = [each.last.sigmas for each in measured if each.last is not None]
+        return self.has_same_levels and self.has_same_clips
+
+    @cached_property
+    def has_same_levels(self) -> bool:
+        """Whether all were measured at the same noise levels."""
+        sigmas = [each.last.sigmas for each in self.trainings if each.last is not None]
         if any(len(each) != len(sigmas[0]) for each in sigmas):
             return False
-        if any(abs(a - b) > _SAME_SIGMA for each in sigmas for a, b in zip(each, sigmas[0], strict=True)):
-            return False
-        return not any(name.startswith(_HELD_OUT) for name in self.differing)
+        return all(abs(a - b) <= _SAME_SIGMA for each in sigmas for a, b in zip(each, sigmas[0], strict=True))
+
+    @cached_property
+    def has_same_clips(self) -> bool:
+        """Whether all were measured on the same clips: by content or, if a record does not tell it, by settings."""
+        clips = {each.last.clips for each in self.trainings if each.last is not None}
+        if "" in clips:
+            return len(clips) <= 2 and not any(name.startswith(_HELD_OUT) for name in self.differing)
+        return len(clips) <= 1
 
     @cached_property
     def best_group(self) -> TrainingGroup | None:
@@ -128,22 +156,39 @@ class TrainingComparison:
     @cached_property
     def best_training(self) -> ComparedTraining | None:
         """The training with the lowest validation loss; None if they cannot be compared."""
-        found = [(each.best.loss, each) for each in self.trainings if each.best and each.best.loss is not None]
+        found = [(each.best.loss, each) for each in self.counted if each.best and each.best.loss is not None]
         if len(found) < 2 or not self.is_comparable:
             return None
         return min(found, key=lambda each: each[0])[1]
 
     @cached_property
+    def unfinished(self) -> tuple[str, ...]:
+        """The names of the trainings that have steps left."""
+        return tuple(each.name for each in self.trainings if each.is_unfinished)
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether there are trainings whose numbers do not count."""
+        return len(self.counted) < len(self.trainings)
+
+    @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the numbers has to know, in sentences."""
         notes = []
-        if not self.is_comparable:
+        if not self.has_same_levels:
             notes.append(
-                "The validation losses cannot be compared: the trainings were not measured at the same noise levels, "
-                "or not on the same clips. train.validation.noise_levels: even measures all at the same levels."
+                "The validation losses cannot be compared: the trainings were not measured at the same noise levels. "
+                "train.validation.noise_levels: even measures all at the same levels."
             )
-        if unfinished := [each.name for each in self.trainings if 0 < each.steps < each.total_steps]:
-            notes.append(f"Not finished: {', '.join(unfinished)}.")
+        if not self.has_same_clips:
+            notes.append(
+                "The validation losses cannot be compared: the trainings were not measured on the same clips. Clips "
+                "that all hold out (train.validation.datasets) can be compared."
+            )
+        if self.unfinished and self.leaves_out:
+            notes.append(f"Not finished, so in no mean, and not the best: {', '.join(self.unfinished)}.")
+        elif self.unfinished:
+            notes.append(f"None is finished, so the numbers are those so far: {', '.join(self.unfinished)}.")
         if unmeasured := [each.name for each in self.trainings if not each.steps]:
             notes.append(f"Nothing measured: {', '.join(unmeasured)}.")
         if len({each.device for each in self.trainings if each.device}) > 1:

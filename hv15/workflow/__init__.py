@@ -128,10 +128,15 @@ def asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
     asked = {run_of_target(target, names) for target in targets}
     if TargetRule.EXPERIMENTS in targets or asks_for_comparison(targets):
         if not names:
-            raise UserError("the config has no experiments", hint="name some in `experiments:`, or set a `sweep:`")
+            raise no_experiments()
         asked |= {*names}
         project.check_experiments()
     return [project.experiment(name) for name in ("", *names) if not name or name in asked]
+
+
+def no_experiments() -> UserError:
+    """Return the error for a target that needs experiments."""
+    return UserError("the config has no experiments", hint="name some in `experiments:`, or set a `sweep:`")
 
 
 def _are_of_checkpoints(targets: Collection[str]) -> bool:
@@ -297,6 +302,11 @@ class WorkflowProject(RuleNames):
             return {key: [ancient(file) for file in files] for key, files in named.items()}
 
         return input_files
+
+    def all_experiments(self, wildcards: Wildcards) -> list[str]:
+        if not self.has_experiments:
+            end_with(self._workflow, no_experiments(), self.refused)
+        return super().all_experiments(wildcards)
 
     @property
     def lora_to_reproduce(self) -> str:

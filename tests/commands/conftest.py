@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hv15.models import load_dit, load_vae
 from tests.commands.workbench import Workbench, config
 from tests.workflow.conftest import clip_names, demo_clips, demo_models  # noqa: F401  (fixtures)
 from tests.workflow.project import copy_clips
@@ -48,3 +49,20 @@ def done(finished: Workbench, tmp_path: Path) -> Workbench:
 
 def copy_of(bench: Workbench, folder: Path) -> Workbench:
     return Workbench(shutil.copytree(bench.root, folder / "project"))
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often the transformer and the VAE are loaded."""
+    counted = {"dit": 0, "vae": 0}
+
+    def counting(name: str, load: object) -> object:
+        def loaded(*words: object, **named: object) -> object:
+            counted[name] += 1
+            return load(*words, **named)  # type: ignore[operator]
+
+        return loaded
+
+    monkeypatch.setattr("hv15.models.ready.load_dit", counting("dit", load_dit))
+    monkeypatch.setattr("hv15.sample.decode.load_vae", counting("vae", load_vae))
+    return counted

@@ -28,7 +28,7 @@ from hv15.commands.line_history import KEPT, LineHistory, history_file
 from hv15.data.pixels import Pixels
 from hv15.models import load_dit, load_text_encoder, load_vae
 from hv15.sample import sampler
-from tests.commands.test_sample import SMALL, spec_of
+from tests.commands.sampling import SMALL, spec_of
 from tests.commands.workbench import LORA, Said, Workbench, is_a_refusal
 from tests.workflow.project import environment
 

@@ -64,7 +64,8 @@ class ExperimentRow:
     doing: str = ""
     """What its job does, in words, while one runs."""
     is_best: bool = False
-    """Whether its lowest validation loss is the lowest of all, if they can be compared."""
+    """Whether its lowest validation loss is the lowest of all, if they can be compared: of the finished ones, or while
+    none is finished, of all so far."""
     group: str = ""
     """The settings that it shares with experiments of other seeds, in words."""
     of_group: Spread | None = None
@@ -120,7 +121,10 @@ class ExperimentsReader:
         for name, paths in places.items():
             row, validations = self._row(name, paths, by_name.get(name, ()), alive=alive, is_due=name in due)
             rows.append(row)
-            trainings.append(ComparedTraining(name, self._settings_of(paths), validations=validations))
+            known = self._settings_of(paths)
+            trainings.append(
+                ComparedTraining(name, known, steps=row.step, total_steps=row.total, validations=validations)
+            )
         compared = TrainingComparison(tuple(trainings))
         return ExperimentsView(tuple(_compared(rows, compared)), compared.is_comparable, self._error)
 
