@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
@@ -61,11 +61,6 @@ def run(options: Run) -> int:
         project = Project(options.config, experiment=options.experiment)
         print("\n".join([*in_words(due_stages(project, options.target)), *note_on_step(project)]))
         return 0
-    if DRY_RUN & set(options.snakemake):
-        raise UserError(
-            "--snakemake -n: a dry run is not recorded as a run",
-            hint=f"`hv15 run {shlex.quote(str(options.project))} --dry-run` shows what would run, and why",
-        )
     refuse_broken(options)
     started = control.start(options.project, options.target, options.snakemake)
     if not options.follow:
@@ -81,9 +76,15 @@ def refuse_broken(options: Run) -> None:
     Settings on Snakemake's own command line may correct the file, so with them its planning checks instead.
 
     Raises:
-        UserError: the config is wrong, or a file, a dataset or a setting cannot be used.
+        UserError: the config is wrong, or a file, a dataset or a setting cannot be used; or Snakemake's words ask for a
+            dry run.
     """
-    if any(word.startswith(("--config", "-C")) for word in options.snakemake):
+    if DRY_RUN & set(options.snakemake):
+        raise UserError(
+            "--snakemake -n: a dry run is not recorded as a run",
+            hint=f"`hv15 run {shlex.quote(str(options.project))} --dry-run` shows what would run, and why",
+        )
+    if overrides_settings(options.snakemake):
         return
     from hv15.plan.beforehand import refuse_beforehand
     from hv15.project import Project
@@ -101,6 +102,11 @@ def refuse_broken(options: Run) -> None:
             project.dataset.refuse_unusable()
             refuse_beforehand(project)
     base.save_caches()
+
+
+def overrides_settings(words: Sequence[str]) -> bool:
+    """Whether words for Snakemake say that settings have other values than in the config."""
+    return any(word.startswith(("--config", "-C")) for word in words)
 
 
 def _follow(run: RunFolder) -> int:

@@ -54,6 +54,10 @@ def is_target(word: Path) -> bool:
 
     A target is a rule or a file of the results: any other word is a project, whose name may be mistyped.
     """
+    return names_a_target(word) and Path(CONFIG).is_file()
+
+
+def names_a_target(word: Path) -> bool:
+    """Whether a word names a target of any project, and is no project itself."""
     is_project = word.suffix.lower() in (".yaml", ".yml") or (word / CONFIG).is_file()
-    names_a_target = str(word) in {*Rule, *TargetRule} or word.parts[:1] == (RESULTS,)
-    return names_a_target and not is_project and Path(CONFIG).is_file()
+    return not is_project and (str(word) in {*Rule, *TargetRule} or word.parts[:1] == (RESULTS,))

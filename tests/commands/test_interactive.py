@@ -327,6 +327,7 @@ def test_links_and_pipes_are_left_alone(tmp_path: Path, typed: Any) -> None:
     LineHistory(blocked).write()
 
 
+@pytest.mark.usefixtures("few_pictures")
 def test_the_terminal_shows_what_a_sample_becomes(talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The video is the same with and without pictures; each is of a few frames."""
     shown: list[tuple[tuple[int, ...], str]] = []
