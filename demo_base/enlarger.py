@@ -189,7 +189,8 @@ class Lessons:
             torch.einsum("bcfhw,cd,bdfhw->b", part, metric, part)
             for part, metric in zip((first, later), self.metric, strict=True)
         ]
-        return (sums[0] + sums[1]) / difference[0].numel()
+        found: Tensor = (sums[0] + sums[1]) / difference[0].numel()
+        return found
 
     def _batch(self, stage: EnlargerStage, step: int, draws: torch.Generator) -> Batch:
         chosen = torch.randint(len(self.pairs), (stage.batch,), generator=draws)
