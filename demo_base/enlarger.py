@@ -133,7 +133,7 @@ class Enlarger(nn.Module):
 
 
 @dataclass(frozen=True)
-class Batch:
+class PairBatch:
     """What a step is shown."""
 
     x0: Tensor
@@ -179,8 +179,8 @@ class Lessons:
         ]
         x = torch.cat([here, batch.image, torch.cat(parts)], dim=1)
         found = networks.dit(x, TIMESTEPS * sigma, batch.condition, timestep_r=TIMESTEPS * end)
-        errors = self.error(found - (here - there) / length) * length.flatten()
-        return errors.mean() * STEPS
+        errors: Tensor = STEPS * self.error(found - (here - there) / length) * length.flatten()
+        return errors.mean()
 
     def error(self, difference: Tensor) -> Tensor:
         """Return the mean squared size of differences of latents [B, C, F', h, w] by the metric, [B]."""
@@ -189,10 +189,9 @@ class Lessons:
             torch.einsum("bcfhw,cd,bdfhw->b", part, metric, part)
             for part, metric in zip((first, later), self.metric, strict=True)
         ]
-        found: Tensor = (sums[0] + sums[1]) / difference[0].numel()
-        return found
+        return (sums[0] + sums[1]) / difference[0].numel()
 
-    def _batch(self, stage: EnlargerStage, step: int, draws: torch.Generator) -> Batch:
+    def _batch(self, stage: EnlargerStage, step: int, draws: torch.Generator) -> PairBatch:
         chosen = torch.randint(len(self.pairs), (stage.batch,), generator=draws)
         captions = [self._caption(number, stage, draws) for number in chosen.tolist()]
         x0, small = self.pairs.large[chosen], self.pairs.small[chosen]
@@ -202,7 +201,7 @@ class Lessons:
         i2v = chance(stage.i2v_prob, stage.seed, f"{stage.name} i2v", step)
         image = condition_channels(x0[:, :, 0] if i2v else None, like=x0)
         condition = self._condition(captions, self.visions[chosen] if i2v else None)
-        return Batch(x0, noise, resized(small, *x0.shape[3:]), low_noise, image, condition)
+        return PairBatch(x0, noise, resized(small, *x0.shape[3:]), low_noise, image, condition)
 
     def _caption(self, number: int, stage: EnlargerStage, draws: torch.Generator) -> str:
         """Return the caption with which a clip is shown."""
@@ -234,7 +233,7 @@ def on_path(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     return share * x0 + rest * noise
 
 
-def unrolled(dit: DiT, batch: Batch, low: Tensor) -> Tensor:
+def unrolled(dit: DiT, batch: PairBatch, low: Tensor) -> Tensor:
     """Return the latents in which the steps of sampling end; gradients go through all of them."""
     x, condition = batch.noise, dit.prepare(batch.condition)
     for level, end in pairwise(sigmas(STEPS, SHIFT).tolist()):

@@ -35,7 +35,7 @@ from hv15.sample.super_resolution import LowResolution, upsampled
 
 
 @dataclass(frozen=True)
-class Enlargement:
+class EnlargedClip:
     """A small clip, and what is made of it."""
 
     scene: Scene
@@ -91,14 +91,14 @@ class ToyEnlarger:
         seed: int = 0,
         images: Sequence[Pixels] | None = None,
         truths: Sequence[Pixels] | None = None,
-    ) -> list[Enlargement]:
+    ) -> list[EnlargedClip]:
         """Enlarge one clip of each scene in one batch.
 
         Args:
             latents: scaled, [B, 32, F', 4, 4].
             seed: that of the first clip; each of the others has the next number.
             images: for image-to-video, the large first frame of each, uint8 [96, 96, 3].
-            truths: see `Enlargement`.
+            truths: see `EnlargedClip`.
         """
         side, chosen = LARGE // PIXELS_PER_CELL, SUPER_RESOLUTIONS[ENLARGES_TO]
         low = upsampled(latents, side, side, self.sampler.paths["upsampler"], torch.device("cpu"))
@@ -121,13 +121,13 @@ class ToyEnlarger:
         )
         small, large = self.sampler.decoded(latents), self.sampler.decoded(found)
         return [
-            Enlargement(scene, before, resized_clip(before, LARGE), after, truths[number] if truths else None)
+            EnlargedClip(scene, before, resized_clip(before, LARGE), after, truths[number] if truths else None)
             for number, (scene, before, after) in enumerate(zip(scenes, small, large, strict=True))
         ]
 
     def enlarge_drawn(
         self, scenes: Sequence[Scene], *, look: int, seed: int = 0, images: Sequence[Pixels] | None = None
-    ) -> list[Enlargement]:
+    ) -> list[EnlargedClip]:
         """Enlarge the drawn clip of each scene, whose large version is known.
 
         Args:
