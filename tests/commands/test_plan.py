@@ -116,7 +116,7 @@ def test_decoding_in_a_number_format_of_its_own(project: Workbench) -> None:
     assert (half.settings["dtype"], half.settings["vae_dtype"]) == ("bfloat16", "float16")
 
 
-@pytest.mark.parametrize("stage", ["train", "encode latents"])
+@pytest.mark.parametrize("stage", [pytest.param("train", marks=pytest.mark.slow), "encode latents"])
 def test_out_of_memory_is_one_message_with_what_helps(
     done: Workbench, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:

@@ -92,6 +92,7 @@ def test_a_stopped_run_keeps_what_is_denoised(
     assert {file.suffix for file in tmp_path.joinpath("out").iterdir()} == {".mp4"}
 
 
+@pytest.mark.usefixtures("few_pictures")
 def test_previews_of_running_samples_change_nothing(
     done: Workbench, tmp_path: Path, loads: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +120,7 @@ def test_previews_of_running_samples_change_nothing(
     assert (colors.stat().st_mtime_ns, len(shown)) == (stamp, 3)  # fitted once
 
 
+@pytest.mark.usefixtures("few_pictures")
 def test_previews_that_cannot_be_made_end_no_sample(
     done: Workbench, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

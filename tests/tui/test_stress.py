@@ -42,6 +42,7 @@ async def read_anew(app: Dashboard, pilot: Pilot[None]) -> None:
     await pilot.pause()
 
 
+@pytest.mark.slow
 def test_every_screen_bears_it_while_files_break_and_the_terminal_changes(heavy: HeavyProject) -> None:
     async def run() -> None:
         app = dashboard(heavy.root, one_gpu())
