@@ -6,6 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -35,7 +36,7 @@ from hv15.queue.standing import QueueStanding, mode_in_words, standings
 from hv15.records.json_values import JsonObject
 from hv15.records.paths import CONFIG
 from hv15.records.queue import Queue, QueuedProject, QueuedState
-from hv15.runs import control
+from hv15.runs import control, lock
 from hv15.runs.record import project_config
 from hv15.terminal_text import json_text, one_line
 
@@ -129,6 +130,8 @@ def stop(options: QueueStop) -> None:
     if not chosen:
         raise UserError(f"{', '.join(options.names)}: does not run", hint="`hv15 queue remove` removes what waits")
     for each in chosen:
+        if lock.holder(each.root) is None:
+            raise UserError(f"{each.number} ({each.root}) is about to begin or has just ended", hint="try again soon")
         control.stop(each.root)
         print(one_line(f"{each.number}: asked to save and stop ({each.root})"))
     ensure_worker(QueueFile())
@@ -168,10 +171,8 @@ def pause(options: QueuePause) -> None:
     queue = file.change(paused)
     ensure_worker(file)
     for each in queue.running if options.stop else ():
-        try:
+        with suppress(UserError):  # it has just ended; or it is about to begin, and the worker stops it
             control.stop(each.root)
-        except UserError as error:  # it has just ended, or just begun
-            print(one_line(f"{each.number}: {error.message}"))
     _tell(file)
 
 

@@ -16,6 +16,8 @@ from hv15.runs.state import status
 
 BY_HAND = "a run that was started by hand is in progress: waits for its end"
 
+STARTING = "is looked at, then begins"
+
 
 @dataclass(frozen=True)
 class QueueStanding:
@@ -68,12 +70,13 @@ def standing(queue: Queue, project: QueuedProject) -> QueueStanding:
         return QueueStanding(project, queue.place(project), note)
     if project.state is not QueuedState.RUNNING:
         return QueueStanding(project, note=project.reason)
-    found = status(RunFolder(project.root, project.run), lock.holder(project.root))
+    holder = lock.holder(project.root)
+    found = status(RunFolder(project.root, project.run), holder)
     begun = project.started or 0.0
     training = next((each for each in trainings_progress(project.root) if each.time >= begun), None)
     return QueueStanding(
         project,
-        note="saves and stops" if found.run.stop.exists() else "",
+        note=STARTING if holder != project.run else "saves and stops" if found.run.stop.exists() else "",
         done=found.done,
         total=found.total,
         step=training.step if training else 0,
