@@ -82,8 +82,8 @@ def add(options: QueueAdd) -> None:
         known = own.number < before[0].next_number
         said = "waits already" if known else "added"
         print(one_line(f"{said} as {own.number}: {_asked(own)}"))
-    waits = "paused: `hv15 queue resume` continues it" if queue.paused else mode_in_words(queue)
-    print(f"{waits}, whoever is logged in; `hv15 queue` shows how far they are")
+    waits = "the queue is paused: `hv15 queue resume` continues it" if queue.paused else mode_in_words(queue)
+    print(f"{waits}; they run on when you log out, and `hv15 queue` shows how far they are")
 
 
 def remove(options: QueueRemove) -> None:

@@ -66,8 +66,7 @@ class QueueStanding:
 def standing(queue: Queue, project: QueuedProject) -> QueueStanding:
     """Return how far a project is. Reads the files of its run if that is alive."""
     if project.state is QueuedState.WAITING:
-        note = BY_HAND if is_run_by_hand(project) else project.reason
-        return QueueStanding(project, queue.place(project), note)
+        return QueueStanding(project, queue.place(project), _why_it_waits(queue, project))
     if project.state is not QueuedState.RUNNING:
         return QueueStanding(project, note=project.reason)
     holder = lock.holder(project.root)
@@ -83,6 +82,14 @@ def standing(queue: Queue, project: QueuedProject) -> QueueStanding:
         steps=training.total if training else 0,
         eta_s=training.eta_s if training else None,
     )
+
+
+def _why_it_waits(queue: Queue, project: QueuedProject) -> str:
+    """Say what a project waits for besides those before it; "" if there is nothing."""
+    before = next((each for each in queue.running if each.root == project.root), None)
+    if before is not None:
+        return f"the same project is running as {before.number}: waits for its end"
+    return BY_HAND if is_run_by_hand(project) else project.reason
 
 
 def standings(queue: Queue) -> tuple[QueueStanding, ...]:

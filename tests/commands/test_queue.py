@@ -175,6 +175,9 @@ def test_why_a_project_waits(file: QueueFile, tmp_path: Path) -> None:
         assert (found["place"], found["number"], found["state"]) == (1, 1, "waiting")
         assert found["note"].startswith("a run that was started by hand")
     make(tmp_path, "b")
+    keep(file, queue(project(1, tmp_path / "a", QueuedState.RUNNING, run="r"), project(2, tmp_path / "a")))
+    with run_by_hand(tmp_path / "a", "r"):
+        assert "2: the same project is running as 1: waits for its end" in hv15("queue").out
     keep(file, queue(project(1, tmp_path / "a"), project(2, tmp_path / "b")))
     assert "in the queue: waits at place 2;" in hv15("status", "b").out
 
