@@ -46,16 +46,12 @@ DAY_S = 86400.0
 def show(options: QueueList) -> None:
     """Print the queue; the worker is started again if it was killed."""
     file = QueueFile()
+    if not options.json:
+        _tell(file)
+        return
     pid = ensure_worker(file)
     queue = file.read()
-    found = standings(queue)
-    if options.json:
-        print(json_text(_as_json(queue, found, pid)))
-        return
-    print(one_line(_heading(queue, pid)))
-    _print_table(found)
-    for each in found:
-        _print_details(each)
+    print(json_text(_as_json(queue, standings(queue), pid)))
 
 
 def add(options: QueueAdd) -> None:
@@ -278,14 +274,17 @@ def _change(change: Callable[[Queue], Queue]) -> None:
 def _tell(file: QueueFile) -> None:
     pid = ensure_worker(file)
     queue = file.read()
+    found = standings(queue)
     print(one_line(_heading(queue, pid)))
-    _print_table(standings(queue))
+    _print_table(found)
+    for each in found:
+        _print_details(each)
 
 
 def _heading(queue: Queue, pid: int | None) -> str:
     if not queue.projects:
         return "the queue is empty; `hv15 queue add PROJECT...` adds projects"
-    paused = "paused (`hv15 queue resume` continues it), then " if queue.paused else ""
+    paused = "paused: `hv15 queue resume` continues it; " if queue.paused else ""
     worker = f"; worker: pid {pid}" if pid is not None else ""
     return f"{paused}{mode_in_words(queue)}{worker}"
 

@@ -145,8 +145,10 @@ def _with_ends(queue: Queue, ends: dict[int, End]) -> Queue:
 
 
 def _ended(project: QueuedProject, end: End) -> QueuedProject:
-    if end.state is QueuedState.WAITING or (project.again and end.state is QueuedState.STOPPED):
+    if end.state is QueuedState.WAITING:
         return changes.waiting_again(project, end.reason)
+    if project.again and end.state is QueuedState.STOPPED:
+        return changes.waiting_again(project, f"was stopped {end.reason}: continues from there")
     return replace(project, state=end.state, reason=end.reason, cure=end.cure, ended=end.time, again=False)
 
 
@@ -201,7 +203,7 @@ def main(folder: Path) -> int:
             time.sleep(TROUBLE_S)
         else:
             time.sleep(POLL_S if more else 0)
-    _log(f"worker {os.getpid()} ends: nothing is left")
+    _log(f"worker {os.getpid()} ends: there is nothing to do")
     return 0
 
 

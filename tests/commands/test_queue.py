@@ -123,7 +123,7 @@ def test_pausing_and_resuming(file: QueueFile, tmp_path: Path, monkeypatch: pyte
     stopped: list[Path] = []
     monkeypatch.setattr(control, "stop", stopped.append)
     keep(file, queue(project(1, tmp_path / "a", QueuedState.RUNNING, run="r"), project(2)))
-    assert hv15("queue", "pause").out.startswith("paused (`hv15 queue resume` continues it), then one after the other")
+    assert hv15("queue", "pause").out.startswith("paused: `hv15 queue resume` continues it; one after the other")
     assert stopped == []
     hv15("queue", "pause", "--stop")
     assert stopped == [tmp_path / "a"]
