@@ -174,7 +174,7 @@ def status(options: Status) -> int:
         return 0
     if found is None:
         print(f"{one_line(str(root))}: no run yet; `{_shell_command('run', options.project)}` starts one")
-        for line in (*_published(root), *_experiments(root)):
+        for line in (*_published(root), *_experiments(root), *_queued(root)):
             print(f"  {line}")
         return 0
     _print(found)
@@ -185,7 +185,7 @@ def status(options: Status) -> int:
         left_s = training.eta_s if found.state.alive else None
         name = f"{training.experiment}: " if training.experiment else ""
         print(f"  {name}training: step {training.step}{of}{loss}" + (f", {clock(left_s)} left" if left_s else ""))
-    for line in (*_published(root), *_experiments(root)):
+    for line in (*_published(root), *_experiments(root), *_queued(root)):
         print(f"  {line}")
     if left:
         pids = ", ".join(str(each.pid) for each in left)
@@ -250,6 +250,18 @@ def _published(root: Path) -> list[str]:
         return [] if there is None else [f"published: the LoRA after step {there:,}"]
     now, then = ("that after the last step" if each is None else f"that after step {each:,}" for each in (there, asked))
     return [f"published: the LoRA is {now}; a run publishes {then}"]
+
+
+def _queued(root: Path) -> list[str]:
+    """Say at which places of the queue the project waits."""
+    from hv15.queue.queue_file import QueueFile
+
+    try:
+        queue = QueueFile().read()
+    except UserError:  # which `hv15 queue` tells
+        return []
+    places = [str(queue.place(each)) for each in queue.waiting if each.root == root]
+    return [f"in the queue: waits at place {', '.join(places)}; `hv15 queue` shows all"] if places else []
 
 
 def _trainings(root: Path, found: RunStatus | None) -> list[TrainingProgress]:
