@@ -7,7 +7,8 @@
 #
 # The rules only name files. What has to run is decided in hv15/workflow/planner.py, from what the products record about
 # themselves. So nothing is lost with `.snakemake`, and a copied or moved project is up to date.
-# The rules' `conda:` matters with `--sdm conda` only; without it they run in the environment of this snakemake.
+# The rules' `conda:` matters with `--sdm conda` only, and `container:` with `--sdm apptainer`; without them they run in the
+# environment of this snakemake.
 from snakemake.utils import min_version
 
 min_version("9.20")
@@ -36,6 +37,10 @@ shell.prefix(prefix())
 
 # Snakemake's own report (`snakemake --report report.zip`) begins with it. Its captions are in rules/report.
 report: "rules/report/workflow.rst"
+
+
+# The image that runtime.container names.
+container: PROJECT.container
 
 
 wildcard_constraints:

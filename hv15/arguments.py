@@ -65,6 +65,8 @@ class Group:
     help: str
     commands: tuple[type[Command], ...]
     metavar: str = "KIND"
+    default: type[Command] | None = None
+    """What the word does by itself; all its arguments are options."""
 
 
 Entry = type[Command] | Group
@@ -84,16 +86,24 @@ class _Parser(Parser):
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # as its overloads say
         if isinstance(self.entry, Group):
-            add_commands(self, self.entry.commands, self.entry.metavar)
+            default = self.entry.default
+            if default is not None:
+                self._add_command(default)
+            add_commands(self, self.entry.commands, self.entry.metavar, required=default is None)
         else:
-            _add_arguments(self, self.entry)
-            self.set_defaults(**{_COMMAND: self.entry})
+            self._add_command(self.entry)
         return super().parse_known_args(args, namespace)
 
+    def _add_command(self, command: type[Command]) -> None:
+        _add_arguments(self, command)
+        self.set_defaults(**{_COMMAND: command})
 
-def add_commands(parser: argparse.ArgumentParser, commands: Sequence[Entry], metavar: str = "COMMAND") -> None:
-    """Add commands to a parser."""
-    subparsers = parser.add_subparsers(title="commands", metavar=metavar, required=True, parser_class=_Parser)
+
+def add_commands(
+    parser: argparse.ArgumentParser, commands: Sequence[Entry], metavar: str = "COMMAND", *, required: bool = True
+) -> None:
+    """Add commands to a parser; one of them has to be named, unless it is not `required`."""
+    subparsers = parser.add_subparsers(title="commands", metavar=metavar, required=required, parser_class=_Parser)
     for entry in commands:
         text = entry.help if isinstance(entry, Group) else help_of(entry)
         subparsers.add_parser(entry.name, help=text.replace("%", "%%"), description=text).entry = entry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -76,6 +77,19 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+TORN = ".*.tmp*"
+"""Matches all that is being written, or that a killed process has left."""
+
+
+def remove_torn(target: Path) -> None:
+    """Remove what killed processes left instead of a file or a folder. Nobody may be writing it now."""
+    name, stem = glob.escape(target.name), glob.escape(target.stem)
+    for file in target.parent.glob(f".{stem}.????????.tmp{glob.escape(target.suffix)}"):
+        file.unlink(missing_ok=True)
+    for folder in target.parent.glob(f".{name}.????????.tmp"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_writable(folder: Path) -> None:

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from hv15 import __version__
 from hv15.arguments import Command, Parser, add_commands, chosen_command
+from hv15.commands.ending import AskedToEnd, tidy_end
 from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import SettingsCommand
 from hv15.compiler_errors import of_the_compiler
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with cleaned():
         command = parse(arguments)
         if not command.draws:
-            return _run(command)
+            with tidy_end():
+                return _run(command)
     return _run(command)
 
 
@@ -48,6 +50,8 @@ def _run(command: Command) -> int:
             drop_output()
             print("error: the reader of the output is gone", file=sys.stderr)
             return UNREAD
+        raise
+    except AskedToEnd:
         raise
     except BaseException as error:
         from hv15.runs.failures import write_failure

@@ -18,7 +18,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from hv15.errors import UserError
-from hv15.own_files import lock_own
+from hv15.own_files import lock_own, text_if_locked
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOCAL_RANK = "LOCAL_RANK"
@@ -35,7 +35,11 @@ _held: list[int] = []
 
 def gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: by number or by UUID."""
-    given = os.environ.get(VISIBLE)
+    return gpus_in(os.environ.get(VISIBLE))
+
+
+def gpus_in(given: str | None) -> list[str]:
+    """The GPUs that a process with this in CUDA_VISIBLE_DEVICES may use; with None, all of this machine."""
     if given is None:
         return _installed()
     names = takewhile(lambda name: name and not name.startswith("-"), map(str.strip, given.split(",")))
@@ -50,7 +54,8 @@ def gpu_jobs(device: str) -> int:
 def take_gpu(device: str) -> None:
     """Reserve a GPU for this process until it ends; torch will see no other. Call it before torch looks for GPUs.
 
-    If none is free, one is shared, as its memory may suffice. A GPU that is set by number is marked as taken.
+    If none is free, one is shared, as its memory may suffice. A GPU that is set by number, or is the
+    only one, is marked as taken.
 
     Args:
         device: the setting `runtime.device`.
@@ -65,6 +70,17 @@ def take_gpu(device: str) -> None:
                 _lock(name)
     elif len(names) > 1:
         _take(names, 1)
+    elif names:
+        with suppress(OSError):
+            _lock(names[0])
+
+
+def is_taken(name: str) -> bool:
+    """Whether a job has reserved a GPU, which is named as in CUDA_VISIBLE_DEVICES."""
+    try:
+        return text_if_locked(_lock_file(name)) is not None
+    except OSError:
+        return False
 
 
 def take_gpus(device: str, count: int, setting: str) -> None:
@@ -134,14 +150,22 @@ def _lock(name: str) -> bool:
     Raises:
         OSError: it cannot be locked here.
     """
-    # Within a SLURM job, GPUs may be numbered from 0 no matter which they are. Other names mean the same GPU in each.
-    job = os.environ.get(SLURM_JOB, "") if name.isdecimal() else ""
-    file = re.sub(r"[^\w.-]", "_", f"{job}-{name}.gpu")
-    descriptor = lock_own(_folder() / file)
+    descriptor = lock_own(_lock_file(name))
     if descriptor is None:
         return False
     _held.append(descriptor)
     return True
+
+
+def _lock_file(name: str) -> Path:
+    """The file that stands for a GPU.
+
+    Raises:
+        OSError: its folder cannot be made, or somebody else made it.
+    """
+    # Within a SLURM job, GPUs may be numbered from 0 no matter which they are. Other names mean the same GPU in each.
+    job = os.environ.get(SLURM_JOB, "") if name.isdecimal() else ""
+    return _folder() / re.sub(r"[^\w.-]", "_", f"{job}-{name}.gpu")
 
 
 def _folder() -> Path:

@@ -51,3 +51,23 @@ def lock_own(path: Path) -> int | None:
             return None
         raise
     return descriptor
+
+
+def text_if_locked(path: Path) -> str | None:
+    """Return the text of a file that a process has locked (`lock_own`); None if none has, or it cannot be looked at."""
+    import fcntl
+
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
+    except OSError:  # a file system without locks
+        return None
+    else:
+        return None
+    finally:
+        os.close(descriptor)

@@ -12,7 +12,11 @@ if PROJECT.compares:
         input:
             unpack(PROJECT.inputs("comparison")),
         output:
-            PROJECT.comparison,
+            report(
+                PROJECT.comparison,
+                caption="report/comparison.rst",
+                category="Comparison",
+            ),
         log:
             SHARED.log("comparison"),
         benchmark:

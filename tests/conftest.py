@@ -21,6 +21,9 @@ settings.load_profile("hv15")
 # Devices that this user has measured would change what is planned.
 os.environ["XDG_CONFIG_HOME"] = "/nonexistent"
 
+# The user's queue is none of the tests' concern.
+os.environ["HV15_QUEUE"] = "/nonexistent/queue"
+
 # The models of the tests are tiny: a second thread costs them more than it gives, and results stay the same anywhere.
 torch.set_num_threads(1)
 

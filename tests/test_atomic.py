@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hv15.atomic import atomic_folder, atomic_path, write_json
+from hv15.atomic import atomic_folder, atomic_path, remove_torn, write_json
 from hv15.errors import UserError
 
 
@@ -36,3 +36,15 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"), atomic_folder(tmp_path / "file" / "out"):
         pass
+
+
+def test_what_killed_processes_have_left_is_removed(tmp_path: Path) -> None:
+    """That of the target alone, file or folder."""
+    (tmp_path / ".a[1].abcdefgh.tmp.mp4").touch()
+    (tmp_path / ".a[1].mp4.abcdefgh.tmp").mkdir()
+    (tmp_path / ".a[1].mp4.abcdefgh.tmp" / "one.png").touch()
+    kept = {".a1.abcdefgh.tmp.mp4", ".a[1].b.abcdefgh.tmp.mp4", ".a[1].abcdefgh.tmp.png", "a[1].mp4"}
+    for name in kept:
+        (tmp_path / name).touch()
+    remove_torn(tmp_path / "a[1].mp4")
+    assert {file.name for file in tmp_path.iterdir()} == kept

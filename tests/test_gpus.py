@@ -14,7 +14,7 @@ import pytest
 
 from hv15 import gpus
 from hv15.errors import UserError
-from hv15.gpus import LOCAL_RANK, SLURM_JOB, VISIBLE, gpu_jobs, held_locks, take_gpu, take_gpus
+from hv15.gpus import LOCAL_RANK, SLURM_JOB, VISIBLE, gpu_jobs, held_locks, is_taken, take_gpu, take_gpus
 
 JOB = f"""
 import logging, os, sys
@@ -168,7 +168,7 @@ def test_slurm_jobs_that_see_all_gpus_take_different_ones(start: Callable[..., J
 
 @pytest.mark.parametrize(
     ("device", "visible"),
-    [("cpu", "0,1"), ("auto", "3"), ("auto", ""), ("auto", "-1"), ("auto", "-1,0"), ("auto", None)],
+    [("cpu", "0,1"), ("auto", ""), ("auto", "-1"), ("auto", "-1,0"), ("auto", None)],
 )
 def test_where_there_is_nothing_to_choose_nothing_is_changed(
     device: str, visible: str | None, monkeypatch: pytest.MonkeyPatch
@@ -179,6 +179,17 @@ def test_where_there_is_nothing_to_choose_nothing_is_changed(
     take_gpu(device)
     assert os.environ.get(VISIBLE) == visible
     assert gpus._held == []
+
+
+def test_the_only_gpu_is_not_chosen_but_marked_as_taken(start: Callable[..., Job]) -> None:
+    """A job that may use others as well leaves it alone."""
+    assert not is_taken("GPU-b")
+    alone = start(CUDA_VISIBLE_DEVICES="GPU-b")
+    assert alone.said == "GPU-b"
+    assert is_taken("GPU-b")
+    assert not is_taken("GPU-a")
+    assert start(CUDA_VISIBLE_DEVICES="GPU-b,GPU-a").sees == "GPU-a"
+    assert start(CUDA_VISIBLE_DEVICES="GPU-b").said == "GPU-b", "nothing is said where there is no other"
 
 
 def test_a_process_takes_one_gpu_however_often_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:

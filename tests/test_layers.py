@@ -54,6 +54,7 @@ LEVELS = (
     {"project", "demo", "recipes"},
     {"plan", "comparison"},
     {"workflow", "runs", "notices", "selftest", "report"},
+    {"queue"},
     {"commands", "arguments", "cli"},
 )
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}

@@ -117,6 +117,7 @@ def test_a_run_finds_it_too(installed: Path, empty: Path) -> None:
     assert (empty / "demo/models/demo" / name).read_bytes() == (REPOSITORY / "hv15/demo/base" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_no_environment_has_to_be_activated(installed: Path, empty: Path) -> None:
     """The jobs find the `hv15` beside the interpreter that snakemake runs in."""
     python(installed, empty, "-m", "hv15.cli", "new", "other", "--preset", "demo")
@@ -125,6 +126,7 @@ def test_no_environment_has_to_be_activated(installed: Path, empty: Path) -> Non
     assert (empty / "other/models/demo/vae.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_why_and_check_need_no_more(installed: Path, empty: Path) -> None:
     """Of a project without models; .ci/run checks one that has some."""
     python(installed, empty, "-m", "hv15.cli", "new", "fresh", "--preset", "demo")
@@ -132,10 +134,12 @@ def test_why_and_check_need_no_more(installed: Path, empty: Path) -> None:
     assert "error" not in python(installed, empty, "-m", "hv15.cli", "check", "fresh")
 
 
+@pytest.mark.slow
 def test_the_dashboard_opens(installed: Path, empty: Path) -> None:
     assert python(installed, empty, "-c", DASHBOARD).split() == ["run", str(installed / "tui/__init__.py")]
 
 
+@pytest.mark.slow
 def test_conda_environments_need_a_clone(installed: Path, empty: Path) -> None:
     snakefile = str(installed / FILES / "Snakefile")
     said = python(installed, empty, "-m", "snakemake", "-s", snakefile, "-d", "demo", "-n", "--sdm", "conda", code=1)

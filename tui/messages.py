@@ -10,6 +10,8 @@ from textual.message import Message
 
 if TYPE_CHECKING:
     from tui.data.experiments import ExperimentsView
+    from tui.data.projects import ProjectsView
+    from tui.data.samples import Sample
     from tui.data.system import SystemSample
     from tui.project_files import JobsView, MetricsView, RunView, TailView
 
@@ -57,6 +59,13 @@ class ExperimentsSeen(Message, bubble=False):
 
 
 @dataclass
+class ProjectsSeen(Message, bubble=False):
+    """The queue changed, or another project did."""
+
+    view: ProjectsView
+
+
+@dataclass
 class SourceFailed(Message, bubble=False):
     """A reader raised an error, which is a bug; the others continue."""
 
@@ -69,3 +78,29 @@ class OpenLog(Message):
     """Show this log on the screen Logs."""
 
     path: Path
+
+
+@dataclass
+class SamplesSeen(Message):
+    """A sample appeared, changed or was removed."""
+
+    samples: tuple[Sample, ...]
+    asked: dict[str, bool]
+    """The samples that the config asks for -> whether also without the LoRA."""
+    enlarged: frozenset[str] = frozenset()
+    """Those that it also asks to be made larger."""
+
+
+@dataclass
+class SamplingSaid(Message):
+    """The command that samples again has printed another line."""
+
+    line: str
+
+
+@dataclass
+class ShardsSeen(Message):
+    """Jobs that make several samples have come to others."""
+
+    names: frozenset[str]
+    """Of the samples that are being made."""

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 KEPT_FREE = 0.05
 """The part of the disk that is left free."""
+ABANDONED_S = 3600.0
+"""After so many seconds without a change, a copy that is not complete is one of a training that was killed."""
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,7 @@ class CopiedStore:
             found = item.stat()
             if not self._copies_more or not self._fits(found.st_size):
                 return False
+            _remove_abandoned(target)
             with atomic_path(target, durable=False) as part:
                 shutil.copyfile(item, part)
                 os.utime(part, ns=(found.st_atime_ns, found.st_mtime_ns))
@@ -94,6 +98,13 @@ class CopiedStore:
         self._copies_more = False
         log.warning("cache.scratch: %s is nearly full: no more items are copied", self._copies.folder.parents[2])
         return False
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what killed trainings have left of copies of the same item (`hv15.atomic.atomic_path` names them)."""
+    for part in target.parent.glob(f".{target.stem}.*"):
+        if time.time() - part.stat().st_mtime > ABANDONED_S:
+            part.unlink(missing_ok=True)
 
 
 def copied(stores: Stores, scratch: str | None, resolve: Callable[[str], Path]) -> Stores:

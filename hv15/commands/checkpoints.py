@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from hv15.commands.options.runs import Pick, Run
@@ -12,6 +13,7 @@ from hv15.errors import UserError
 from hv15.project import Project
 from hv15.project.checkpoints import STEP, earlier_step, keep_checkpoint, not_kept, step_of, will_be_kept
 from hv15.project.products import lora_files
+from hv15.records.json_values import JsonObject, as_object
 from hv15.records.paths import copy_of_step
 from hv15.records.spec import Spec
 from hv15.terminal_text import one_line
@@ -30,30 +32,34 @@ def pick(options: Pick) -> int:
     """
     from hv15.commands.runs import run
 
-    print(one_line(f"{options.config}: {choose(options.config, options.step)}"))
+    said = choose(options.config, options.step, options.experiment)
+    print(one_line(f"{options.config}: {options.experiment}{': ' if options.experiment else ''}{said}"))
     if options.no_run:
         return 0
-    return run(Run(project=options.project, follow=options.follow))
+    return run(Run(project=options.project, experiment=options.experiment, follow=options.follow))
 
 
-def choose(config: Path, word: str) -> str:
+def choose(config: Path, word: str, experiment: str = "") -> str:
     """Write into a config which step is published, and say so in words.
 
     Args:
         word: the number of a step, `BEST` or `FINAL`.
+        experiment: of which one; "": of the config itself.
 
     Raises:
         UserError: as `pick`.
     """
     from hv15.workflow import refuse_living_run
 
-    project = Project(config)
+    project = Project(config, experiment=experiment)
     refuse_living_run(project.root)
     step = chosen_step(project, word)
+    if experiment and step != earlier_step(project.settings.train, project.settings.train.publish_step):
+        _refuse_swept(project, step)
     if step is not None and step in project.kept:
         _secure(project, project.kept[step], step)
     before = read_config_text(config)
-    after = with_step(before, step)
+    after = with_step(before, step, experiment)
     if after != before:
         write_config_text(config, after)
     which = "the last step" if step is None else f"step {step:,}"
@@ -94,17 +100,48 @@ def chosen_step(project: Project, word: str) -> int | None:
     return earlier_step(train, step)
 
 
-def with_step(text: str, step: int | None) -> str:
+def with_step(text: str, step: int | None, experiment: str = "") -> str:
     """Return the text of a config that publishes the LoRA after a step; None: after the last one.
+
+    Args:
+        experiment: one that `experiments` names; "": the config itself.
 
     Raises:
         UserError: it cannot be done without touching more than this setting.
     """
+    if experiment:
+        return _with_step_of(text, step, experiment)
     if step is not None:
         return set_value(text, (SECTION, SETTING), step)
     train = values(text).data.get(SECTION)
     is_set = isinstance(train, dict) and SETTING in train
     return remove_value(text, (SECTION, SETTING)) if is_set else text
+
+
+def _with_step_of(text: str, step: int | None, experiment: str) -> str:
+    """The same of an experiment. If the config itself publishes a step, the last one is `null` in the experiment."""
+    config = values(text).data
+    own = as_object(as_object(config.get("experiments")).get(experiment) or {})
+    section, dotted_name = own.get(SECTION), f"{SECTION}.{SETTING}"
+    is_inside = isinstance(section, dict) and (SETTING in section or dotted_name not in own)
+    place = ("experiments", experiment, *((SECTION, SETTING) if is_inside else (dotted_name,)))
+    if step is not None or SETTING in as_object(config.get(SECTION) or {}):
+        return set_value(text, place, step)
+    is_set = dotted_name in own or (isinstance(section, dict) and SETTING in section)
+    return remove_value(text, place) if is_set else text
+
+
+def _refuse_swept(project: Project, step: int | None) -> None:
+    """Raise a UserError if an experiment is one of a sweep, whose settings are written for several at once."""
+    experiment = project.experiments[project.run]
+    if experiment.place[0] == "experiments":
+        return
+    own: JsonObject = {**experiment.values, f"{SECTION}.{SETTING}": step}
+    written = json.dumps({f"{project.run}-picked": own}, ensure_ascii=False)
+    raise UserError(
+        f"{project.run} is made by the sweep, in which no single one can have a step of its own",
+        hint=f"add it to `experiments`, where it takes over this training: {written}",
+    )
 
 
 def _secure(project: Project, kept: Path, step: int) -> None:

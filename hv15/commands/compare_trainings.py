@@ -61,7 +61,11 @@ def compare_experiments(options: ExperimentsCompared) -> None:
     comparison = compared(places, details.settings)
     out = ComparisonPaths(options.out.parent)
     title = "Experiments"
-    write_comparison(comparison, places, out, title=title, made_from=spec.wanted, has_samples=details.has_samples)
+    files = write_comparison(
+        comparison, places, out, title=title, made_from=spec.wanted, has_samples=details.has_samples
+    )
+    if details.has_samples and out.film not in files:
+        raise UserError.at(root, "the experiments have no samples from the same noise", hint="start the run again")
     print(one_line(summary(comparison)), file=sys.stderr)
 
 

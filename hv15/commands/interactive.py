@@ -19,8 +19,8 @@ from hv15.commands.fetched_models import fetch_models
 from hv15.commands.interruption import Interruption
 from hv15.commands.line_history import LineHistory, history_file
 from hv15.commands.logs import log_to_stderr
+from hv15.commands.options.sample import Sample
 from hv15.commands.options.seeds import agreed_seeds, read_seed
-from hv15.commands.options.stages import Sample
 from hv15.commands.resident import ResidentModels
 from hv15.commands.sample import Parts, file_of, is_made
 from hv15.commands.sample_work import check_machine
@@ -209,7 +209,10 @@ class Session:
         self.models.drop()
         parts = Parts(self.options.out)
         with parts.in_use() as is_alone:
-            parts.remove(self._with_images, keep_images=not is_alone())
+            alone = is_alone()
+            parts.remove(self._with_images, keep_images=not alone)
+            if alone:
+                parts.remove_torn(())
 
     # -- commands ---------------------------------------------------------------------------------------------------
 
@@ -311,7 +314,7 @@ def _seed(session: Session, text: str) -> None:
 
 
 def _size(session: Session, text: str) -> None:
-    session.sets("video_size", list(parse_size(tuple(_words(text)))) if text else None)
+    session.sets("video_size", list(parse_size(tuple(_words(text)), "/size")) if text else None)
 
 
 def _lora(session: Session, text: str) -> None:
@@ -351,7 +354,8 @@ def _whole(word: str, text: str) -> int:
 
 def _settings(session: Session, _: str) -> None:
     request = session.request
-    shown: dict[str, object] = {name: value for name, value in request.sample.items() if value is not None}
+    given = {name: value for name, value in request.sample.items() if value is not None}
+    shown: dict[str, object] = {name: value for name, value in given.items() if name != "sr"}  # it is always off here
     shown |= {"seed": " ".join(map(str, request.seeds)), "lora": " ".join(request.loras), "image": request.image}
     for name, value in shown.items():
         if value:

@@ -14,7 +14,7 @@ from hv15.atomic import check_writable
 from hv15.choices import ROLES
 from hv15.commands.fetched_models import fetch_models
 from hv15.commands.logs import log_to_stderr
-from hv15.commands.options.stages import Sample
+from hv15.commands.options.sample import Sample
 from hv15.config.section import FASTEST, SLOWEST
 from hv15.errors import UserError
 from hv15.gpus import take_gpu

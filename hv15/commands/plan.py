@@ -25,6 +25,7 @@ def plan(options: Plan) -> None:
     Raises:
         UserError: the config, the device or a dataset cannot be used, or the plan cannot be written.
     """
+    from hv15.plan.experiments import plan_experiments
     from hv15.plan.report import make_plan
     from hv15.workflow import make_demo_clips
 
@@ -32,7 +33,12 @@ def plan(options: Plan) -> None:
     make_demo_clips(project)
     device, note = _device(options, project)
     made = make_plan(project, device, note)
-    text = json_text(made.to_json()) if options.json else "\n".join(made.lines())
+    all_of_them = plan_experiments(project, made) if project.experiments and not project.run else None
+    if options.json:
+        content = made.to_json()
+        text = json_text(content if all_of_them is None else {**content, "experiments": all_of_them.to_json()})
+    else:
+        text = "\n".join([*made.lines(), *([] if all_of_them is None else ["", *all_of_them.lines()])])
     if options.out is None:
         print(text)
         return

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from hv15.commands.options.project import Fetch, New, Show, Snakefile
 from hv15.errors import UserError
+from hv15.records.paths import ProjectPaths
+from hv15.runs.record import project_config
 from hv15.terminal_text import one_line
 
 
@@ -59,7 +62,27 @@ def show(options: Show) -> None:
 
     if options.segment is not None and not options.as_config:
         raise UserError("--segment without --config", hint="add --config, or leave it out: all of them are listed")
+    file = _shown_file(options.file, options.experiment)
     if options.as_config:
-        print(config_of(options.file, options.segment), end="")
+        print(config_of(file, options.segment), end="")
     else:
-        print(describe(options.file))
+        print(describe(file))
+
+
+def _shown_file(file: Path, experiment: str) -> Path:
+    """The file that is shown: the one that is named or, of an experiment of a project, its LoRA.
+
+    Raises:
+        UserError: it is not made yet, or there is no such experiment.
+    """
+    from hv15.config.load import ConfigSource
+
+    if not experiment:
+        return file
+    config = project_config(file)
+    lora = ProjectPaths(config.parent, experiment).lora
+    if not lora.exists():
+        ConfigSource(config).experiment(experiment)
+        words = ["hv15", "run", str(file), "--experiment", experiment]
+        raise UserError.at(lora, "is not made yet", hint=f"`{shlex.join(words)}` makes it")
+    return lora

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from hv15.commands.options.runs import Run, SampleNow, Status, Stop, Tui
 from hv15.commands.targets import asked
 from hv15.errors import UserError
 from hv15.progress import clock
+from hv15.records.failures import Failure
 from hv15.records.fields import to_json
 from hv15.records.json_values import JsonObject, RecordError
 from hv15.records.notices import NoticeDelivery, read_delivery
@@ -43,7 +45,7 @@ def run(options: Run) -> int:
     Raises:
         UserError: Snakemake's arguments ask for a dry run, or are given with `--dry-run`; or see `refuse_broken`.
     """
-    folder, targets = asked(options.project, options.words, options.target)
+    folder, targets = asked(options.project, options.words, options.target, options.experiment)
     options = replace(options, project=folder, words=(), target=targets)
     root = project_config(options.project).parent
     if options.unlock:
@@ -59,14 +61,9 @@ def run(options: Run) -> int:
         from hv15.commands.why import due_stages, in_words, note_on_step
         from hv15.project import Project
 
-        project = Project(options.config)
-        print("\n".join([*in_words(due_stages(project, options.target)), *note_on_step(project.settings)]))
+        project = Project(options.config, experiment=options.experiment)
+        print("\n".join([*in_words(due_stages(project, options.target)), *note_on_step(project)]))
         return 0
-    if DRY_RUN & set(options.snakemake):
-        raise UserError(
-            "--snakemake -n: a dry run is not recorded as a run",
-            hint=f"`hv15 run {shlex.quote(str(options.project))} --dry-run` shows what would run, and why",
-        )
     refuse_broken(options)
     from hv15.commands.notify import notices_of_run
 
@@ -86,11 +83,17 @@ def refuse_broken(options: Run) -> None:
     Settings on Snakemake's own command line may correct the file, so with them its planning checks instead.
 
     Raises:
-        UserError: the config is wrong, or a file, a dataset or a setting cannot be used.
+        UserError: the config is wrong, or a file, a dataset or a setting cannot be used; or Snakemake's words ask for a
+            dry run.
     """
-    if any(word.startswith(("--config", "-C")) for word in options.snakemake):
+    if DRY_RUN & set(options.snakemake):
+        raise UserError(
+            "--snakemake -n: a dry run is not recorded as a run",
+            hint=f"`hv15 run {shlex.quote(str(options.project))} --dry-run` shows what would run, and why",
+        )
+    if overrides_settings(options.snakemake):
         return
-    from hv15.plan.beforehand import refuse_beforehand
+    from hv15.plan.beforehand import remembered_checks
     from hv15.project import Project
     from hv15.project.remote import remote_items
     from hv15.workflow import asked_runs, make_demo_clips, said_of
@@ -100,12 +103,18 @@ def refuse_broken(options: Run) -> None:
         return  # the run copies them first
     base.models.check()
     make_demo_clips(base)
-    for project in asked_runs(base, options.target):
-        with said_of(project.run):
-            project.models.check()
-            project.dataset.refuse_unusable()
-            refuse_beforehand(project)
+    with remembered_checks(base) as passed:
+        for project in asked_runs(base, options.target):
+            with said_of(project.run):
+                project.models.check()
+                project.dataset.refuse_unusable()
+                passed.refuse(project)
     base.save_caches()
+
+
+def overrides_settings(words: Sequence[str]) -> bool:
+    """Whether words for Snakemake say that settings have other values than in the config."""
+    return any(word.startswith(("--config", "-C")) for word in words)
 
 
 def _follow(run: RunFolder) -> int:
@@ -152,8 +161,8 @@ def stop(options: Stop) -> int:
 
 def sample_now(options: SampleNow) -> int:
     """Ask the running training for samples."""
-    control.sample_now(project_config(options.project).parent)
-    print(f"the training makes samples after this step: {ProjectPaths().previews}")
+    previews = control.sample_now(project_config(options.project).parent, options.experiment)
+    print(one_line(f"the training makes samples after this step: {previews}"))
     return 0
 
 
@@ -161,13 +170,18 @@ def status(options: Status) -> int:
     """Print what runs, or how the last run ended."""
     root = project_config(options.project).parent
     found = current(root)
+    if options.experiment:
+        from hv15.commands.experiment_status import print_experiment
+
+        print_experiment(options, found)
+        return 0
     left = control.orphans(root)
     if options.json:
         print(json_text(_as_json(root, found, [each.pid for each in left])))
         return 0
     if found is None:
         print(f"{one_line(str(root))}: no run yet; `{_shell_command('run', options.project)}` starts one")
-        for line in (*_published(root), *_experiments(root)):
+        for line in (*_published(root), *_experiments(root), *_queued(root)):
             print(f"  {line}")
         return 0
     _print(found)
@@ -178,7 +192,7 @@ def status(options: Status) -> int:
         left_s = training.eta_s if found.state.alive else None
         name = f"{training.experiment}: " if training.experiment else ""
         print(f"  {name}training: step {training.step}{of}{loss}" + (f", {clock(left_s)} left" if left_s else ""))
-    for line in (*_published(root), *_experiments(root), *_notices(found.run)):
+    for line in (*_published(root), *_experiments(root), *_queued(root), *_notices(found.run)):
         print(f"  {line}")
     if left:
         pids = ", ".join(str(each.pid) for each in left)
@@ -245,6 +259,18 @@ def _published(root: Path) -> list[str]:
     return [f"published: the LoRA is {now}; a run publishes {then}"]
 
 
+def _queued(root: Path) -> list[str]:
+    """Say at which places of the queue the project waits."""
+    from hv15.queue.queue_file import QueueFile
+
+    try:
+        queue = QueueFile().read()
+    except UserError:  # which `hv15 queue` tells
+        return []
+    places = [str(queue.place(each)) for each in queue.waiting if each.root == root]
+    return [f"in the queue: waits at place {', '.join(places)}; `hv15 queue` shows all"] if places else []
+
+
 def _trainings(root: Path, found: RunStatus | None) -> list[TrainingProgress]:
     """The progress of this run's trainings, the last at work first; none of those that an earlier run left."""
     if found is None or found.started is None:
@@ -281,7 +307,16 @@ def _print(found: RunStatus) -> None:
 def _print_failures(root: Path, found: RunStatus) -> None:
     """Print why jobs failed, and what to do."""
     causes = [] if found.failure is None else [("the plan", found.failure)]
-    causes += [(each.job.name, explain_job(root, each.job, each.failure)) for each in found.failed if not each.stopped]
+    print_causes([*causes, *causes_of(root, found)])
+
+
+def causes_of(root: Path, found: RunStatus) -> list[tuple[str, Failure]]:
+    """Return the jobs of a run that failed, by name, and why."""
+    return [(each.job.name, explain_job(root, each.job, each.failure)) for each in found.failed if not each.stopped]
+
+
+def print_causes(causes: Iterable[tuple[str, Failure]]) -> None:
+    """Print why jobs failed, and what to do."""
     for name, failure in causes:
         print(f"  {one_line(name)}: {indent(str(failure), '    ').strip()}")
         print(f"    what to do: {one_line(failure.cure)}")

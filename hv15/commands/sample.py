@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hv15.atomic import check_writable
+from hv15.atomic import TORN, check_writable, remove_torn
 from hv15.commands.encode import text_encoder
 from hv15.commands.fetched_models import fetch_models
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.options.reach import reach_settings
+from hv15.commands.options.sample import Sample
 from hv15.commands.options.seeds import agreed_seeds
-from hv15.commands.options.stages import Sample
 from hv15.commands.sample_work import (
     DecodingWork,
     ImageWork,
@@ -63,7 +63,8 @@ def sample(options: Sample) -> int | None:
     if not options.prompts and options.prompts_file is None:
         raise UserError(
             "no prompt is given",
-            hint="write prompts behind `hv15 sample`, or name a file by --prompts-file or --latents",
+            hint="write prompts right behind `hv15 sample`, because an option such as --lora takes all words up to the "
+            "next one; or name a file by --prompts-file or --latents",
         )
     request = sample_request(options)
     if request.reach and not request.loras:
@@ -231,7 +232,10 @@ def _make(
         if is_first_rank():
             _decode(project, specs, parts, tells=tells)
             decode(project, [*_decodings(larger, parts, text, tells=tells)])
-            parts.remove([*denoised, *(each.large for each in larger)], keep_images=not is_alone())
+            every, alone = [*denoised, *(each.large for each in larger)], is_alone()
+            parts.remove(every, keep_images=not alone)
+            if alone:
+                parts.remove_torn(file for spec in every for file in files_of(spec, out))
 
 
 def _decodings(larger: Iterable[Enlargement], parts: Parts, text: str, *, tells: bool) -> Iterator[DecodingWork]:
@@ -280,15 +284,14 @@ class Parts:
 
         Yields a function, for the end of the use, that returns whether no other command uses it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder, os.O_RDONLY)
+        self.out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.out, os.O_RDONLY)
         try:
             _lock(descriptor, fcntl.LOCK_SH)
             yield lambda: _lock(descriptor, fcntl.LOCK_EX)
         finally:
             os.close(descriptor)
-            with contextlib.suppress(OSError):  # something is in it
-                self.folder.rmdir()
+            self._remove_folder()
 
     def remove(self, specs: Iterable[SampleSpec], *, keep_images: bool = False) -> None:
         """Remove those of finished samples.
@@ -300,7 +303,18 @@ class Parts:
             for file in (None if keep_images else self.condition(spec), self.latents(spec)):
                 if file is not None and file.parent == self.folder:
                     file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # another run's files are in it
+        self._remove_folder()
+
+    def remove_torn(self, files: Iterable[Path]) -> None:
+        """Remove what killed commands left half written of results and parts. No other command may use the folder."""
+        for file in files:
+            remove_torn(file)
+        for file in self.folder.glob(TORN):
+            file.unlink(missing_ok=True)
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        with contextlib.suppress(OSError):  # parts are in it, or it is not there
             self.folder.rmdir()
 
 

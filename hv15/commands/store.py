@@ -24,7 +24,7 @@ def collect(options: Collect) -> None:
     Raises:
         UserError: it is not known what another project needs; or, with `--yes`, a run of this one is in progress.
     """
-    project = Project(options.config, options.overrides, experiment=options.experiment)
+    project = Project(options.config, options.overrides)
     if options.yes:
         refuse_living_run(project.root)
     register(project.cache, project.root)
@@ -89,7 +89,7 @@ def repair(options: Repair) -> None:
     Raises:
         UserError: damaged items cannot be removed, for example because the folder is read-only.
     """
-    project = Project(options.config, options.overrides, experiment=options.experiment)
+    project = Project(options.config, options.overrides)
     counts: Counter[str] = Counter()
     stuck: list[BrokenItemError] = []
     for encoding in _all_encodings(project):

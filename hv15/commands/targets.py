@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from hv15.records.paths import CONFIG, RESULTS, ProjectPaths
+from hv15.records.json_values import Json
+from hv15.records.paths import CONFIG, RESULTS, config_file
 from hv15.records.rules import Rule, TargetRule
 
 
@@ -16,7 +18,13 @@ class AskedTargets(NamedTuple):
     targets: tuple[str, ...]
 
 
-def asked(project: Path, words: tuple[str, ...], targets: tuple[str, ...], experiment: str = "") -> AskedTargets:
+def asked(
+    project: Path,
+    words: tuple[str, ...],
+    targets: tuple[str, ...],
+    experiment: str = "",
+    overrides: Mapping[str, Json] | None = None,
+) -> AskedTargets:
     """Return the project and the targets.
 
     Args:
@@ -24,12 +32,20 @@ def asked(project: Path, words: tuple[str, ...], targets: tuple[str, ...], exper
         words: those after it.
         targets: those of `--target`.
         experiment: if nothing is named, all of that one is asked for.
+        overrides: settings that override the config's.
+
+    Raises:
+        ConfigError: there is no such experiment, or its settings are wrong.
+        UserError: a model, an image or a LoRA that its samples need is missing.
     """
     if is_target(project):
         project, words = Path(), (str(project), *words)
     named = (*words, *targets)
     if experiment and not named:
-        named = (str(ProjectPaths(run=experiment).lora),)
+        from hv15.project import Project
+        from hv15.workflow.rule_names import everything
+
+        named = tuple(everything(Project(config_file(project), overrides, experiment=experiment)))
     return AskedTargets(project, named)
 
 
@@ -38,6 +54,10 @@ def is_target(word: Path) -> bool:
 
     A target is a rule or a file of the results: any other word is a project, whose name may be mistyped.
     """
+    return names_a_target(word) and Path(CONFIG).is_file()
+
+
+def names_a_target(word: Path) -> bool:
+    """Whether a word names a target of any project, and is no project itself."""
     is_project = word.suffix.lower() in (".yaml", ".yml") or (word / CONFIG).is_file()
-    names_a_target = str(word) in {*Rule, *TargetRule} or word.parts[:1] == (RESULTS,)
-    return names_a_target and not is_project and Path(CONFIG).is_file()
+    return not is_project and (str(word) in {*Rule, *TargetRule} or word.parts[:1] == (RESULTS,))

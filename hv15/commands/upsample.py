@@ -15,7 +15,7 @@ from hv15.commands.encode import text_encoder
 from hv15.commands.fetched_models import fetch_models
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import enlarging_notes
-from hv15.commands.options.stages import Upsample
+from hv15.commands.options.sample import Upsample
 from hv15.commands.sample import Parts
 from hv15.commands.sample_work import check_machine, first_frame_encoder, loaded_decoder
 from hv15.config.section import check_size

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from hv15.commands.options.project import Why
 from hv15.commands.targets import asked
-from hv15.config import Settings
 from hv15.project import Project
 from hv15.project.checkpoints import earlier_step
 from hv15.records.paths import ProjectPaths, config_file
@@ -19,13 +19,13 @@ def why(options: Why) -> None:
 
     Without a project before it, a word that names a product is the target: `hv15 why results/lora.safetensors`.
     """
-    folder, targets = asked(options.project, options.words, options.target, options.experiment)
+    folder, targets = asked(options.project, options.words, options.target, options.experiment, options.overrides)
     project = Project(config_file(folder), options.overrides, experiment=options.experiment)
     due = due_stages(project, targets)
     if options.json:
         print(json_text(due.to_json()))
     else:
-        print("\n".join([*in_words(due), *note_on_step(project.settings)]))
+        print("\n".join([*in_words(due), *note_on_step(project)]))
 
 
 def due_stages(project: Project, targets: Sequence[str] = ()) -> DueStages:
@@ -44,14 +44,15 @@ def due_stages(project: Project, targets: Sequence[str] = ()) -> DueStages:
     return Reasons(project, planner).due()
 
 
-def note_on_step(settings: Settings) -> list[str]:
+def note_on_step(project: Project) -> list[str]:
     """Say which LoRA is published, if it is not that after the last step; no line if it is."""
-    train = settings.train
+    train = project.settings.train
     step = earlier_step(train, train.publish_step)
     if step is None:
         return []
-    lora = ProjectPaths().lora
-    return [f"{lora} is the LoRA after step {step:,} (train.publish_step); `hv15 pick final` publishes the last one"]
+    lora, last = ProjectPaths(run=project.run).lora, ["hv15", "pick", "final"]
+    last += ["--experiment", project.run] if project.run else []
+    return [f"{lora} is the LoRA after step {step:,} (train.publish_step); `{shlex.join(last)}` publishes the last one"]
 
 
 def in_words(due: DueStages) -> list[str]:

@@ -117,8 +117,9 @@ def shown_groups(comparison: TrainingComparison) -> list[TrainingGroup]:
 
 
 def validation_band(group: TrainingGroup) -> Band | None:
-    """Return the validation losses at the steps at which all trainings of a group were measured; None without any."""
-    found = [{each.step: each.loss for each in training.validations} for training in group.trainings]
+    """Return the validation losses at the steps at which all drawn trainings of a group were measured; None without
+    any."""
+    found = [{each.step: each.loss for each in training.validations} for training in group.drawn]
     found = [each for each in found if each]
     steps = sorted(set.intersection(*map(set, found))) if found else []
     spreads = [spread(each[step] for each in found) for step in steps]
@@ -126,10 +127,10 @@ def validation_band(group: TrainingGroup) -> Band | None:
 
 
 def loss_band(group: TrainingGroup) -> Band | None:
-    """Return the running means of the losses as far as all trainings of a group have come; None without any."""
+    """Return the running means of the losses as far as all drawn trainings of a group have come; None without any."""
     import numpy as np
 
-    lines = [training.loss for training in group.trainings if len(training.loss.steps)]
+    lines = [training.loss for training in group.drawn if len(training.loss.steps)]
     if not lines:
         return None
     start, end = max(line.steps[0] for line in lines), min(line.steps[-1] for line in lines)
@@ -221,7 +222,7 @@ def _levels(groups: Sequence[TrainingGroup]) -> dict[TrainingGroup, Band] | None
     means: dict[TrainingGroup, list[float | None]] = {}
     sigmas: Sequence[float] = ()
     for group in groups:
-        last = [each.last for each in group.trainings if each.last is not None and each.last.loss_by_quantile]
+        last = [each.last for each in group.counted if each.last is not None and each.last.loss_by_quantile]
         if last:
             sigmas = last[0].sigmas
             levels = zip(*(each.loss_by_quantile for each in last), strict=False)
@@ -264,7 +265,7 @@ def _draw_setting(axes: Axes, comparison: TrainingComparison, name: str) -> None
             points.append((float(value), group))
     points.sort(key=lambda each: each[0])
     for value, group in points:
-        losses = [each.best.loss for each in group.trainings if each.best is not None and each.best.loss is not None]
+        losses = [each.best.loss for each in group.counted if each.best is not None and each.best.loss is not None]
         axes.plot([value] * len(losses), losses, ".", color="0.6")
     at, spreads = [value for value, _ in points], [group.validation for _, group in points]
     means = [each.mean for each in spreads if each is not None]

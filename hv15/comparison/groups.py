@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from hv15.records.json_values import Json, JsonObject
 
 LONGEST_LABEL = 48
 """Characters of the settings that name a group; of a longer one, its trainings' names do."""
+_SEED_IN_NAME = re.compile(r"_?(train\.)?seed-\d+")
 _SAME_SIGMA = 1e-4
 """What the levels of two validations differ by at most if they are the same: records are rounded."""
 
@@ -45,16 +47,28 @@ class TrainingGroup:
     settings: JsonObject
     """The settings in which groups differ, by dotted name."""
     trainings: tuple[ComparedTraining, ...]
+    counted: tuple[ComparedTraining, ...]
+    """Those whose numbers count in the means: see `TrainingComparison.counted`. Of each seed only one."""
+
+    @property
+    def seeds(self) -> int:
+        """How many different trainings there are. One of the same seed is the same training, perhaps a copy."""
+        return len(_of_each_seed(self.trainings))
 
     @property
     def validation(self) -> Spread | None:
-        """Of the lowest validation loss of each training."""
-        return spread(each.best.loss if each.best else None for each in self.trainings)
+        """Of the lowest validation loss of each training that counts."""
+        return spread(each.best.loss if each.best else None for each in self.counted)
+
+    @property
+    def drawn(self) -> tuple[ComparedTraining, ...]:
+        """Those whose mean is the group's curve: those that count or, if there are none, all as far as they are."""
+        return self.counted or self.trainings
 
     @property
     def first(self) -> ComparedTraining:
         """The training that stands for the group where there is room for one: that with the lowest seed."""
-        return min(self.trainings, key=lambda each: (each.seed is None, each.seed or 0))
+        return min(self.drawn, key=lambda each: (each.seed is None, each.seed or 0))
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,17 @@ class TrainingComparison:
     """All trainings that are compared, in the order in which they were named."""
 
     trainings: tuple[ComparedTraining, ...]
+
+    @cached_property
+    def counted(self) -> tuple[ComparedTraining, ...]:
+        """The trainings whose numbers count in means, and for the best: those that are finished, since a loss still
+        falls. While none is finished, all count as far as they are."""
+        finished = tuple(each for each in self.trainings if not each.is_unfinished)
+        return finished if any(each.steps for each in finished) else self.trainings
+
+    def counts(self, training: ComparedTraining) -> bool:
+        """Return whether the numbers of a training count."""
+        return training in self.counted
 
     @cached_property
     def differing(self) -> tuple[str, ...]:
@@ -82,9 +107,9 @@ class TrainingComparison:
         settings = {name: trainings[0].settings.get(name) for name in self.differing if trainings[0].settings}
         label = in_words(settings)
         if not 0 < len(label) <= LONGEST_LABEL:
-            label = ", ".join(each.name for each in trainings)
-            label = label if len(label) <= LONGEST_LABEL else f"{trainings[0].name} and {len(trainings) - 1} more"
-        return TrainingGroup(label, settings, tuple(trainings))
+            label = _label_of([each.name for each in trainings])
+        counted = _of_each_seed(each for each in trainings if self.counts(each))
+        return TrainingGroup(label, settings, tuple(trainings), counted)
 
     def group_of(self, training: ComparedTraining) -> TrainingGroup:
         """Return the group that a training belongs to."""
@@ -92,8 +117,8 @@ class TrainingComparison:
 
     @cached_property
     def has_repetitions(self) -> bool:
-        """Whether any group has several trainings."""
-        return len(self.groups) < len(self.trainings)
+        """Whether any group has several seeds."""
+        return any(group.seeds > 1 for group in self.groups)
 
     @cached_property
     def varied(self) -> str | None:
@@ -109,13 +134,23 @@ class TrainingComparison:
     @cached_property
     def is_comparable(self) -> bool:
         """Whether the validation losses of all trainings were measured in the same way, as far as they tell."""
-        measured = [each for each in self.trainings if each.last is not None]
-        sigmas = [each.last.sigmas for each in measured if each.last is not None]
+        return self.has_same_levels and self.has_same_clips
+
+    @cached_property
+    def has_same_levels(self) -> bool:
+        """Whether all were measured at the same noise levels."""
+        sigmas = [each.last.sigmas for each in self.trainings if each.last is not None]
         if any(len(each) != len(sigmas[0]) for each in sigmas):
             return False
-        if any(abs(a - b) > _SAME_SIGMA for each in sigmas for a, b in zip(each, sigmas[0], strict=True)):
-            return False
-        return not any(name.startswith(_HELD_OUT) for name in self.differing)
+        return all(abs(a - b) <= _SAME_SIGMA for each in sigmas for a, b in zip(each, sigmas[0], strict=True))
+
+    @cached_property
+    def has_same_clips(self) -> bool:
+        """Whether all were measured on the same clips: by content or, if a record does not tell it, by settings."""
+        clips = {each.last.clips for each in self.trainings if each.last is not None}
+        if "" in clips:
+            return len(clips) <= 2 and not any(name.startswith(_HELD_OUT) for name in self.differing)
+        return len(clips) <= 1
 
     @cached_property
     def best_group(self) -> TrainingGroup | None:
@@ -128,27 +163,64 @@ class TrainingComparison:
     @cached_property
     def best_training(self) -> ComparedTraining | None:
         """The training with the lowest validation loss; None if they cannot be compared."""
-        found = [(each.best.loss, each) for each in self.trainings if each.best and each.best.loss is not None]
+        found = [(each.best.loss, each) for each in self.counted if each.best and each.best.loss is not None]
         if len(found) < 2 or not self.is_comparable:
             return None
         return min(found, key=lambda each: each[0])[1]
 
     @cached_property
+    def unfinished(self) -> tuple[str, ...]:
+        """The names of the trainings that have steps left."""
+        return tuple(each.name for each in self.trainings if each.is_unfinished)
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether there are trainings whose numbers do not count."""
+        return len(self.counted) < len(self.trainings)
+
+    @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the numbers has to know, in sentences."""
         notes = []
-        if not self.is_comparable:
+        if not self.has_same_levels:
             notes.append(
-                "The validation losses cannot be compared: the trainings were not measured at the same noise levels, "
-                "or not on the same clips. train.validation.noise_levels: even measures all at the same levels."
+                "The validation losses cannot be compared: the trainings were not measured at the same noise levels. "
+                "train.validation.noise_levels: even measures all at the same levels."
             )
-        if unfinished := [each.name for each in self.trainings if 0 < each.steps < each.total_steps]:
-            notes.append(f"Not finished: {', '.join(unfinished)}.")
+        if not self.has_same_clips:
+            notes.append(
+                "The validation losses cannot be compared: the trainings were not measured on the same clips. Clips "
+                "that all hold out (train.validation.datasets) can be compared."
+            )
+        if self.unfinished and self.leaves_out:
+            notes.append(f"Not finished, so in no mean, and not the best: {', '.join(self.unfinished)}.")
+        elif self.unfinished:
+            notes.append(f"None is finished, so the numbers are those so far: {', '.join(self.unfinished)}.")
         if unmeasured := [each.name for each in self.trainings if not each.steps]:
             notes.append(f"Nothing measured: {', '.join(unmeasured)}.")
         if len({each.device for each in self.trainings if each.device}) > 1:
             notes.append("They ran on different devices, so times and memory differ for that reason too.")
         return tuple(notes)
+
+
+def _label_of(names: Sequence[str]) -> str:
+    """What a group is called by the names of its trainings: what a sweep calls them without the seed, or all names."""
+    without_seed = {_SEED_IN_NAME.sub("", name) for name in names}
+    if len(names) > 1 and len(without_seed) == 1 and "" not in without_seed:
+        return without_seed.pop()
+    label = ", ".join(names)
+    return label if len(label) <= LONGEST_LABEL else f"{names[0]} and {len(names) - 1} more"
+
+
+def _of_each_seed(trainings: Iterable[ComparedTraining]) -> tuple[ComparedTraining, ...]:
+    """The first training of each seed; all whose seed is not known."""
+    seen = set[int]()
+    found = []
+    for each in trainings:
+        if each.seed is None or each.seed not in seen:
+            found.append(each)
+        seen |= set() if each.seed is None else {each.seed}
+    return tuple(found)
 
 
 _HELD_OUT = ("train.validation.fraction", "train.validation.datasets", "train.validation.samples")

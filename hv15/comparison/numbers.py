@@ -42,8 +42,8 @@ class MeasuredColumn:
     is_whole: bool = False
 
     def of_group(self, group: TrainingGroup) -> Spread | None:
-        """Return mean and spread over the trainings of a group; None if nothing was measured."""
-        return spread(self.value(each) for each in group.trainings)
+        """Return mean and spread over the trainings of a group that count; None if nothing was measured."""
+        return spread(self.value(each) for each in group.counted)
 
     def scale(self, trainings: Iterable[ComparedTraining]) -> Scale:
         """Return the unit in which all of these are shown."""
@@ -61,6 +61,7 @@ VALIDATION_BEST = MeasuredColumn(
     "Best validation",
     lambda each: each.best.loss if each.best else None,
 )
+STEPS = MeasuredColumn("steps", "Steps", lambda each: each.steps or None, is_whole=True)
 COLUMNS = (
     VALIDATION_BEST,
     MeasuredColumn(
@@ -70,7 +71,7 @@ COLUMNS = (
     MeasuredColumn("trained_last", "On trained clips", lambda each: each.last.trained_loss if each.last else None),
     MeasuredColumn("loss_last", "Loss", lambda each: each.loss_last),
     MeasuredColumn("samples_right", "Samples right", lambda each: each.samples_right, (PERCENT,), COST_DIGITS),
-    MeasuredColumn("steps", "Steps", lambda each: each.steps or None, is_whole=True),
+    STEPS,
     MeasuredColumn("train_seconds", "Time", lambda each: each.train_seconds or None, _TIMES, COST_DIGITS),
     MeasuredColumn("memory_peak_bytes", "Memory", lambda each: each.memory_peak, _SIZES, COST_DIGITS),
     MeasuredColumn("lora_bytes", "LoRA", lambda each: each.lora_bytes, _SIZES, COST_DIGITS),

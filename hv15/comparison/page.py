@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.comparison.charts import ComparisonChart, chart_colours, colour_styles
-from hv15.comparison.groups import Spread, TrainingComparison
+from hv15.comparison.groups import Spread, TrainingComparison, TrainingGroup
 from hv15.comparison.numbers import (
     PLAIN,
+    STEPS,
     VALIDATION_BEST,
     MeasuredColumn,
     Scale,
@@ -124,7 +125,8 @@ def summary(comparison: TrainingComparison) -> str:
     count, groups = len(comparison.trainings), comparison.groups
     text = f"{count} training{'s' * (count != 1)}"
     if comparison.has_repetitions:
-        text += f", {len(groups)} setting{'s' * (len(groups) != 1)} with several seeds"
+        some = "" if all(group.seeds > 1 for group in groups) else ", some"
+        text += f", {len(groups)} setting{'s' * (len(groups) != 1)}{some} with several seeds"
     if comparison.differing:
         names = [short_name(name) for name in comparison.differing]
         text += (
@@ -159,13 +161,14 @@ def groups_table(comparison: TrainingComparison) -> PageTable:
     for group in comparison.groups:
         settings = [_setting(group.settings.get(name)) for name in comparison.differing]
         named = settings if group.settings else [PageCell(group.label), *settings[1:]]
-        cells = [*named, PageCell(str(len(group.trainings)), is_number=True)]
+        cells = [*named, _seeds(group)]
         for column, scale, digits in columns:
             cells.append(_of_spread(column, column.of_group(group), digits, scale))
         rows.append(PageRow(tuple(cells), is_best=group is comparison.best_group))
     header = [PageCell(short_name(name)) for name in comparison.differing] or [PageCell("Experiment")]
     counted = PageCell("Seeds", is_number=True)
-    note = "Mean and standard deviation over the seeds. A click on a title sorts by it."
+    finished = ", of finished trainings alone" if comparison.leaves_out else ""
+    note = f"Mean and standard deviation over the seeds{finished}. A click on a title sorts by it."
     return PageTable("Settings", (*header, counted, *_titles(columns)), tuple(rows), note)
 
 
@@ -181,6 +184,7 @@ def trainings_table(comparison: TrainingComparison) -> PageTable:
         for column, scale, digits in columns:
             value = column.value(each)
             shown = number_text(None if value is None else value * scale.factor, digits)
+            shown += f" of {each.total_steps}" if column is STEPS and each.is_unfinished else ""
             cells.append(PageCell(shown, True, "" if value is None else value, column is VALIDATION_BEST))
         rows.append(PageRow(tuple(cells), is_best=each is comparison.best_training))
     header = [PageCell("Experiment"), *(PageCell(short_name(name)) for name in comparison.differing)]
@@ -209,6 +213,12 @@ def _titles(columns: Sequence[tuple[MeasuredColumn, Scale, int]]) -> list[PageCe
 def _of_spread(column: MeasuredColumn, found: Spread | None, digits: int, scale: Scale) -> PageCell:
     value = "" if found is None else found.mean
     return PageCell(spread_text(found, digits, scale.factor), True, value, column is VALIDATION_BEST)
+
+
+def _seeds(group: TrainingGroup) -> PageCell:
+    """How many trainings the means are of, and of how many."""
+    count, every = len(group.counted), group.seeds
+    return PageCell(str(count) if count == every else f"{count} of {every}", is_number=True, value=count)
 
 
 def _setting(value: Json) -> PageCell:

@@ -21,6 +21,7 @@ from hv15.comparison.numbers import (
 )
 from hv15.comparison.settings import SEED, short_name, value_text
 from hv15.records.json_values import Json
+from hv15.terminal_text import one_line
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
@@ -53,12 +54,14 @@ def trainings_csv(comparison: TrainingComparison) -> str:
 
 
 def groups_csv(comparison: TrainingComparison) -> str:
-    """Return a row for each group: its settings, the number of its trainings, mean and deviation of each number."""
-    header = ["group", "trainings", *comparison.differing]
+    """Return a row for each group: its settings, the number of its trainings and of those that count in the means, mean
+    and deviation of each number."""
+    header = ["group", "trainings", "counted", *comparison.differing]
     header += [f"{column.key}_{what}" for column in COLUMNS for what in ("mean", "std")]
     rows: list[list[Json]] = []
     for group in comparison.groups:
-        row: list[Json] = [group.label, len(group.trainings), *map(group.settings.get, comparison.differing)]
+        counts = (len(group.trainings), len(group.counted))
+        row: list[Json] = [group.label, *counts, *map(group.settings.get, comparison.differing)]
         for column in COLUMNS:
             found = column.of_group(group)
             row += [None, None] if found is None else [found.mean, found.deviation]
@@ -85,10 +88,15 @@ def latex_table(comparison: TrainingComparison) -> str:
             row.append(_number(text, is_bold=column is VALIDATION_BEST and group is comparison.best_group))
         rows.append(row)
     body = "\n".join(f"{' & '.join(row)} \\\\" for row in rows)
-    counts = sorted({len(group.trainings) for group in comparison.groups})
+    counts = sorted({len(group.counted) for group in comparison.groups if group.counted})
     over = f"mean and standard deviation over {' to '.join(map(str, counts[:1] + counts[1:][-1:]))} seeds; "
+    missing = (
+        f"% not finished, so in no mean: {one_line(', '.join(comparison.unfinished))}\n"
+        if comparison.leaves_out
+        else ""
+    )
     return (
-        f"% {over if comparison.has_repetitions else ''}needs \\usepackage{{booktabs}}\n"
+        f"% {over if comparison.has_repetitions else ''}needs \\usepackage{{booktabs}}\n{missing}"
         f"\\begin{{tabular}}{{{'l' * len(settings)}{'r' * len(columns)}}}\n"
         f"\\toprule\n{' & '.join(header)} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
     )

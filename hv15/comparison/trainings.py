@@ -63,6 +63,11 @@ class ComparedTraining:
         return 0 < self.steps == self.total_steps
 
     @property
+    def is_unfinished(self) -> bool:
+        """Whether it has begun and has steps left."""
+        return 0 < self.steps < self.total_steps
+
+    @property
     def best(self) -> ValidationRecord | None:
         """The validation with the lowest loss, the first of several."""
         return min(self.validations, key=lambda each: each.loss or 0.0, default=None)

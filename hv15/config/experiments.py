@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain, islice, product
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue, ValidationError
 
 from hv15.config.section import Conflict, Section, Seed
 from hv15.digest import short
@@ -23,6 +23,7 @@ MOST = 1000
 """Experiments of one config: a grid of a few long lists is a mistake sooner than a plan."""
 LONGEST = 100
 """Characters of a name."""
+GRID: Location = ("sweep", "grid")
 SEED: Location = ("train", "seed")
 """What `sweep.seeds` stands for."""
 OWN_NAME = "name"
@@ -55,6 +56,11 @@ class OwnValue:
     place: Location
     """Where the value stands in the config: ("experiments", "fast", "train.learning_rate")."""
 
+    @property
+    def key_place(self) -> Location:
+        """Where its setting stands, which several values of a grid have in common."""
+        return self.place[:-1] if self.place[:2] == GRID else self.place
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -78,6 +84,13 @@ def _without_null(value: object) -> object:
     return {} if value is None else value
 
 
+def _no_bool(value: object) -> object:
+    """Refuse true and false, as a section does for its own numbers."""
+    if isinstance(value, bool):
+        raise ValueError(f"found {str(value).lower()}, expected a whole number")
+    return value
+
+
 Values = dict[str, JsonValue]
 """Values by settings: dotted names (`train.seed`) or sections as in the config."""
 
@@ -96,7 +109,7 @@ class SweepSettings(Section):
     """Sets of values that belong together, such as [{train.network_dim: 8, train.network_alpha: 4}]. An entry may have
     a `name` of its own."""
 
-    seeds: tuple[Seed, ...] = ()
+    seeds: tuple[Annotated[Seed, BeforeValidator(_no_bool)], ...] = ()
     """The same as `train.seed` in the grid: each training with each of these seeds, for a mean and its spread."""
 
     @property
@@ -143,7 +156,7 @@ class _Part:
 
 def _choices(sweep: SweepSettings, names: Mapping[Location, str]) -> Iterator[list[_Part]]:
     for name, values in sweep.grid.items():
-        place = ("sweep", "grid", name)
+        place = (*GRID, name)
         yield [_part(location_of(name), value, (*place, number), names) for number, value in enumerate(values)]
     if sweep.list:
         yield [_entry(entry, ("sweep", "list", number), names) for number, entry in enumerate(sweep.list)]
@@ -233,6 +246,48 @@ def _cut(name: str) -> str:
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{short(name)[:8]}"
 
 
+# -- what can be read of a config that is wrong elsewhere -------------------------------------------------------------
+
+
+def readable_parts(config: Mapping[str, Json]) -> tuple[dict[str, Values], SweepSettings]:
+    """Return `experiments` and `sweep` of a config as it was read, without what is wrong in their form."""
+    named, sweep = config.get("experiments"), _mapping(config.get("sweep"))
+    experiments = {
+        name: _mapping(values) for name, values in _mapping(named).items() if isinstance(values, dict | None)
+    }
+    parts: dict[str, Json] = {
+        "grid": {name: values for name, values in _mapping(sweep.get("grid")).items() if isinstance(values, list)},
+        "list": [values for values in _list(sweep.get("list")) if isinstance(values, dict)],
+        "seeds": _list(sweep.get("seeds")),
+    }
+    for name, value in parts.items():
+        try:
+            SweepSettings.model_validate({name: value})
+        except ValidationError:
+            parts[name] = [] if isinstance(value, list) else {}
+    return experiments, SweepSettings.model_validate(parts)
+
+
+def _mapping(value: Json) -> dict[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
+
+
+def samples_of_values(experiments: Mapping[str, Values], sweep: SweepSettings) -> Iterator[Experiment]:
+    """Yield so few experiments that each value that is written is in one of them; none of far too many."""
+    if len(experiments) + count_swept(sweep) > MOST:
+        return
+    seen = set[Location]()
+    for each in chain(named_experiments(experiments), swept_experiments(sweep)):
+        own = {change.place for change in each.changes}
+        if own - seen:
+            seen |= own
+            yield each
+
+
 # -- faults -----------------------------------------------------------------------------------------------------------
 
 
@@ -243,13 +298,12 @@ def experiment_conflicts(experiments: Mapping[str, Values], sweep: SweepSettings
         *_wrong_sweep(sweep),
     ]
     yield from found
-    if found:
-        return
     many = len(experiments) + count_swept(sweep)
     if many > MOST:
         yield ("sweep" if count_swept(sweep) else "experiments",), f"makes {many:,} experiments, at most {MOST:,}"
         return
-    yield from _wrong_names([*named_experiments(experiments), *swept_experiments(sweep)])
+    is_swept = all(place[0] != "sweep" for place, _ in found)
+    yield from _wrong_names([*named_experiments(experiments), *(swept_experiments(sweep) if is_swept else ())])
 
 
 def _wrong_names(experiments: Iterable[Experiment]) -> Iterator[Conflict]:
@@ -257,7 +311,9 @@ def _wrong_names(experiments: Iterable[Experiment]) -> Iterator[Conflict]:
     for each in experiments:
         if twice := _set_twice(each.changes):
             yield each.place, f"{twice} is set twice in one experiment: keep one of them"
-        if not _NAME.fullmatch(each.name) or len(each.name) > LONGEST:
+        if not each.name and each.place == ("sweep",):
+            yield each.place, "makes an experiment in which nothing differs: give that entry of the list a name"
+        elif not _NAME.fullmatch(each.name) or len(each.name) > LONGEST:
             text = f"found the name '{each.name:.120}', expected at most {LONGEST} letters, digits and . _ + -"
             yield each.place, f"{text}, beginning with a letter or digit (for folder names)"
         elif is_result_name(each.name):
@@ -283,7 +339,10 @@ def _wrong_settings(values: Mapping[str, Json], place: Location) -> Iterator[Con
         if not _SETTING.fullmatch(name):
             yield (*place, name), f"found '{name:.60}', expected a setting such as train.learning_rate"
             continue
-        for change in _leaves(location_of(name), value, (*place, name)):
+        location = location_of(name)
+        if len(location) == 1 and value is None:
+            yield (*place, name), "found nothing, expected the settings in it that differ"
+        for change in _leaves(location, value, (*place, name)):
             for depth in range(1, len(change.setting) + 1):
                 if why := FIXED.get(change.setting[:depth]):
                     yield change.place, f"{dotted(change.setting[:depth])} cannot differ between experiments: {why}"
@@ -291,8 +350,11 @@ def _wrong_settings(values: Mapping[str, Json], place: Location) -> Iterator[Con
 
 def _wrong_sweep(sweep: SweepSettings) -> Iterator[Conflict]:
     for name, values in sweep.grid.items():
-        yield from islice(_wrong_settings({name: values[0]}, ("sweep", "grid")), 1)
-        yield from _doubled(values, ("sweep", "grid", name))
+        if len(location_of(name)) == 1 and any(isinstance(value, dict) for value in values):
+            text = "found a section, expected one setting; values that belong together are entries of sweep.list"
+            yield (*GRID, name), text
+        yield from islice(_wrong_settings({name: values[0]}, GRID), 1)
+        yield from _doubled(values, (*GRID, name))
     yield from _doubled(sweep.seeds, ("sweep", "seeds"))
     for number, entry in enumerate(sweep.list):
         place = ("sweep", "list", number)

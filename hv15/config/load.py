@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from hv15.config.experiments import Experiment, named_experiments, swept_experiments
+from hv15.config.experiments import (
+    Experiment,
+    experiment_conflicts,
+    named_experiments,
+    readable_parts,
+    samples_of_values,
+    swept_experiments,
+)
 from hv15.config.problems import explain, nearest
 from hv15.config.section import expand_variables
 from hv15.config.settings import Settings
@@ -26,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROMPTS = ("sample", "prompts")
+OF_SETTING = 3
+"""The least parts of the place of a setting of an experiment: ("experiments", "fast", "train.seed")."""
 MOST_LISTED = 10
 """The most experiments that a message lists."""
 
@@ -84,8 +93,34 @@ class ConfigSource:
         if experiment:
             return self._settings_of(self.experiment(experiment))
         if self._base is None:
-            self._base = self._validated(dict(self._data), _Origin(self._source, self._replaced, self.root))
+            origin = _Origin(self._source, self._replaced, self.root)
+            try:
+                self._base = self._validated(dict(self._data), origin)
+            except ConfigError as error:
+                found = dict.fromkeys([*error.problems, *self._faults_of_experiments(origin, error.problems)])
+                raise ConfigError(sorted(found, key=origin.order)) from None
         return self._base
+
+    def _faults_of_experiments(self, origin: _Origin, told: Collection[Problem]) -> Iterator[Problem]:
+        """Yield what is wrong in the experiments' own values, so that all mistakes of a wrong config are told at once.
+
+        Args:
+            told: what is known to be wrong already.
+        """
+        experiments, sweep = readable_parts(self._data)
+        places = {problem.place.setting for problem in told}
+        for place, text in experiment_conflicts(experiments, sweep):
+            places.add(place)
+            yield Problem(text, place=origin.place(place))
+        for each in samples_of_values(experiments, sweep):
+            own = {place for change in each.changes for place in (change.place, change.key_place)}
+            try:
+                self._settings_of(each)
+            except ConfigError as error:
+                for problem in error.problems:
+                    above = {problem.place.setting[:depth] for depth in range(len(problem.place.setting) + 1)}
+                    if above & own and not any(place in places for place in above if len(place) >= OF_SETTING):
+                        yield problem
 
     @property
     def experiments(self) -> Mapping[str, Experiment]:
@@ -218,7 +253,8 @@ class _Origin:
     def place(self, location: Location, of_key: bool = False) -> Place:
         """Return the place of a setting, or of its key."""
         if (moved := self._in_experiment(location)) is not None:
-            return self.place_in_file(moved, of_key)
+            keys = {change.place: change.key_place for change in self.experiment.changes} if self.experiment else {}
+            return self.place_in_file(keys.get(moved, moved) if of_key else moved, of_key)
         if self.toml is not None and location[:1] == ("datasets",):
             return Place(self.toml, setting=location)
         if self.prompts is not None and (number := self._in_prompts(location)) is not None:
@@ -250,7 +286,10 @@ class _Origin:
         place, name = problem.place, self.experiment.name
         if place.file not in (self.yaml.path, COMMAND_LINE):
             return replace(problem, message=f"in {name}: {problem.message}")
-        if any(place.setting[: len(change.place)] == change.place for change in self.experiment.changes):
+        if any(
+            place.setting == change.key_place or place.setting[: len(change.place)] == change.place
+            for change in self.experiment.changes
+        ):
             return problem
         found = f"in {name}: {dotted(place.setting)}: {problem.message}"
         return replace(problem, message=found, place=self.place_in_file(self.experiment.place, of_key=True))

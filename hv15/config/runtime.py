@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from hv15.choices import JobNeed, PlannedJob
-from hv15.config.section import SPEED, WATCHING, Section, check_count
+from hv15.config.section import SPEED, WATCHING, PathText, Section, check_count
 from hv15.precision import check_device_name
 
 Asked = Annotated[int, Field(gt=0)]
@@ -30,7 +30,13 @@ class RuntimeSettings(Section):
     resources: dict[PlannedJob, dict[JobNeed, Asked]] = Field(default_factory=dict, json_schema_extra=WATCHING)
     """What jobs ask a cluster for, instead of what is planned: kind of job -> mem_mb (10^6 bytes), runtime (minutes),
     threads, e.g. {train: {runtime: 1440, threads: 8}}. The kinds are encode_latents, encode_texts, encode_masks,
-    condition (first images), train, sample, decode and convert (docs/clusters.md)."""
+    condition (first images), train, sample, decode, upsample, decode_large (super resolution) and convert
+    (docs/clusters.md)."""
+
+    container: PathText | None = Field(None, pattern=r"^\S+$", json_schema_extra=WATCHING)
+    """The image in which jobs run with `snakemake --sdm apptainer`, without which it is not used: a file such as
+    hv15.sif, in the project folder or with its whole path, or docker://REGISTRY/NAME. It has to hold the same hv15
+    (docs/clusters.md)."""
 
     @field_validator("device")
     @classmethod

@@ -134,16 +134,16 @@ def _time(stage: StagePlan) -> str:
     if stage.each is None or stage.loading is None or stage.total is None:
         return f"{stage.count} x 1 {stage.unit}"
     times = f"{stage.loads} x " if stage.loads > 1 else ""
-    parts = f"{_span(stage.each)} a {stage.unit}, {times}{_span(stage.loading)} to load"
+    parts = f"{span_text(stage.each)} a {stage.unit}, {times}{span_text(stage.loading)} to load"
     if stage.validation is not None:
-        parts += f", {_span(stage.validation)} for validations"
+        parts += f", {span_text(stage.validation)} for validations"
     if stage.previews is not None:
-        parts += f", {_span(stage.previews)} for previews"
-    return f"{_span(stage.total)} ({parts}), {stage.total.basis}"
+        parts += f", {span_text(stage.previews)} for previews"
+    return f"{span_text(stage.total)} ({parts}), {stage.total.basis}"
 
 
-def _span(seconds: Seconds) -> str:
-    """A range; its unit is said once."""
+def span_text(seconds: Seconds) -> str:
+    """Return a range of time; its unit is said once."""
     least, most = duration(seconds.least), duration(seconds.most)
     if least == most:
         return most

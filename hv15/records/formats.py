@@ -25,7 +25,7 @@ CONVERSION = 2
 """The LoRA in the layouts of other programs."""
 GRID = 1
 """The sheet and the video of all checkpoints."""
-COMPARISON = 1
+COMPARISON = 2
 """The comparison of experiments: its page, tables and pictures."""
 REPORT = 1
 """The page of all results."""

@@ -140,6 +140,9 @@ class ValidationRecord(MetricsRecord):
     trained_loss_i2v: Annotated[float | None, Measure("Validation by task", log=True, label="trained, i2v")] = None
     sigmas: tuple[float, ...] = ()
     """The noise levels of the quantiles."""
+    clips: str = ""
+    """Digest of the clips that are not trained on with their captions, and of which are measured at which level; "" if
+    an older version measured."""
     is_best: bool = False
     """Whether the loss was the lowest so far."""
     seconds: float = 0.0

@@ -519,4 +519,5 @@ def _names_of_results() -> frozenset[str]:
     properties = (name for name, each in vars(ProjectPaths).items() if isinstance(each, property))
     found = (path for name in properties if isinstance(path := getattr(paths, name), Path))
     below = (path.relative_to(paths.results).parts for path in found if path.is_relative_to(paths.results))
-    return frozenset(parts[0] for parts in below if parts)
+    others = (RESULTS, REPRODUCED, paths.comparison().charts.name)
+    return frozenset(name.lower() for name in (*others, *(parts[0] for parts in below if parts)))

@@ -225,14 +225,18 @@ def save_now(root: Path) -> int:
     return len(training)
 
 
-def sample_now(root: Path) -> None:
-    """Ask the running training for samples after its current step.
+def sample_now(root: Path, experiment: str = "") -> Path:
+    """Ask the running training for samples after its current step, and return the folder that they come to, within the
+    project's.
+
+    Args:
+        experiment: whose training; "": that which runs.
 
     Raises:
         UserError: no training runs here, it has done its last step or has no prompts, or the file that asks for it
             cannot be written.
     """
-    paths = _training_now(root)
+    paths = ProjectPaths(root, experiment) if experiment else _training_now(root)
     found = current(root)
     record = found.record if found and found.state.alive else None
     at_work = record is not None and lock.is_held(paths.training_lock)
@@ -250,6 +254,7 @@ def sample_now(root: Path) -> None:
             root, "the training has done its last step", hint="the samples of the finished LoRA come next in this run"
         )
     write_text(paths.sample_now, "")
+    return ProjectPaths(run=paths.run).previews
 
 
 def _training_now(root: Path) -> ProjectPaths:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from hv15.errors import UserError
-from hv15.own_files import cure, open_own
+from hv15.own_files import cure, open_own, text_if_locked
 from hv15.records.paths import ProjectPaths
 
 PROBE_S = 0.02
@@ -52,26 +52,9 @@ def take(root: Path, run_id: str, *, attempts: int = 25) -> int | None:
 
 def holder(root: Path) -> str | None:
     """Return the id of the live run, "" if it has not written its id yet, None if there is none."""
-    return _text_if_locked(ProjectPaths(root).lock)
+    return text_if_locked(ProjectPaths(root).lock)
 
 
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock of a file."""
-    return _text_if_locked(path) is not None
-
-
-def _text_if_locked(path: Path) -> str | None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
-    except OSError:  # a file system without locks
-        return None
-    else:
-        return None
-    finally:
-        os.close(descriptor)
+    return text_if_locked(path) is not None

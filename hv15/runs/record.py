@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from hv15.atomic import write_json
+from hv15.environment import NEW_RUN_VARIABLE
 from hv15.errors import UserError
 from hv15.records.events import RunEvent, RunRecord, event_line, read_run
 from hv15.records.fields import to_json
@@ -116,8 +117,12 @@ class RunFolder:
 
 
 def new_run(root: Path) -> RunFolder:
-    """Return the folder of a run that begins now; it is not made yet. Ids sort by time."""
-    return RunFolder(root, time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2))
+    """Return the folder of a run that begins now; it is not made yet. Ids sort by time.
+
+    An id that was given beforehand (HV15_NEW_RUN) begins only one run: its folder cannot be made twice.
+    """
+    given = os.environ.get(NEW_RUN_VARIABLE)
+    return RunFolder(root, given or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2))
 
 
 def history(root: Path) -> list[RunFolder]:

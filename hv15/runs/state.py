@@ -232,7 +232,7 @@ def _without_end(found: RunStatus, record: RunRecord) -> RunStatus:
         reason = f"it was started on {record.host} and has written nothing for {silence / 60:.0f} minutes"
         return replace(found, state=RunState.DIED, reason=reason, ended=last)
     state = RunState.DIED
-    if abs(psutil.boot_time() - record.boot_time) > RESTART_S and psutil.boot_time() > record.started:
+    if was_before_restart(record):
         reason = "the machine was restarted"
     elif run.stop.exists():
         state, reason = RunState.STOPPED, "killed on request"
@@ -243,6 +243,12 @@ def _without_end(found: RunStatus, record: RunRecord) -> RunStatus:
     with contextlib.suppress(OSError):
         append_event(run.events, RunDied(reason=reason, time=last))
     return replace(found, state=state, reason=reason, ended=last)
+
+
+def was_before_restart(record: RunRecord) -> bool:
+    """Whether this machine was restarted after a run began."""
+    booted: float = psutil.boot_time()
+    return abs(booted - record.boot_time) > RESTART_S and booted > record.started
 
 
 def _last_write(run: RunFolder) -> float:

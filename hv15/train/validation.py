@@ -30,6 +30,7 @@ from hv15.background import Background
 from hv15.cache.batches import Stores, TrainingItem, read_batch, read_masks
 from hv15.config import Settings
 from hv15.config.training.validation import OF_TRAINING
+from hv15.digest import short
 from hv15.lora import LoRANetwork
 from hv15.models import DiT
 from hv15.models.latents import scale
@@ -116,6 +117,12 @@ def make_measurements(
     return found
 
 
+def digest_of_clips(measurements: Iterable[Measurement]) -> str:
+    """Return what is equal in trainings whose validation losses are those of the same clips, measured alike."""
+    held_out = [each for each in measurements if not each.is_trained]
+    return short([[each.pair.item.clip, each.pair.item.caption, *each.pair[1:], each.i2v] for each in held_out])
+
+
 @dataclass(frozen=True)
 class Share:
     """The part of one group of processes. Groups divide a training's batches and its validations among them."""
@@ -144,6 +151,8 @@ class Validation:
     device: torch.device
     stopping: Stopping
     share: Share
+    clips: str = ""
+    """As in the record."""
     keep_best: Callable[[int, float], object] | None = None
     """Saves the LoRA after so many steps, which has this loss."""
 
@@ -177,6 +186,7 @@ class Validation:
                 trained_loss_t2v=self._of_task(losses, is_trained=True, i2v=False),
                 trained_loss_i2v=self._of_task(losses, is_trained=True, i2v=True),
                 sigmas=tuple(self.sigmas),
+                clips=self.clips,
                 is_best=is_best,
                 seconds=round(perf_counter() - begun, 3),
             )
@@ -278,11 +288,11 @@ def make_validation(
     def keep(step: int, loss: float) -> None:
         writer.write(best, step, {VALIDATION_LOSS: str(loss)})
 
+    learnt = [item for item in trained if not item.loss.is_reg]
+    measurements = make_measurements(held_out, learnt, asked.samples, settings.i2v_prob)
     return Validation(
         interval=Interval(every_n_steps, asked.every_n_epochs, asked.at_first),
-        measurements=make_measurements(
-            held_out, [item for item in trained if not item.loss.is_reg], asked.samples, settings.i2v_prob
-        ),
+        measurements=measurements,
         sigmas=[distribution.quantile(probability) for probability in PROBABILITIES],
         stores=stores,
         batches=batches,
@@ -292,6 +302,7 @@ def make_validation(
         device=step.device,
         stopping=Stopping(asked.patience),
         share=Share(group, options.num_processes, rank == 0, sum_up),
+        clips=digest_of_clips(measurements),
         keep_best=keep if asked.keep_best and accelerator.is_main_process else None,
     )
 

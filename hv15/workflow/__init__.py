@@ -12,6 +12,7 @@
 - comparing: the comparison of the experiments
 - command_line: what Snakemake's own command line changes
 - job_environment: where the jobs find this hv15
+- containers: the image that they run in
 - refusals: how Snakemake ends where a person has to put something right
 - job_resources: what the jobs ask an executor for
 """
@@ -29,11 +30,11 @@ from typing import TYPE_CHECKING
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.register import register
 from hv15.choices import PlannedJob, TransformerSection
-from hv15.collection import paused_collection
+from hv15.collection import collect_rarely, paused_collection
 from hv15.environment import RUN_VARIABLE, SAFE_PATH
 from hv15.errors import UserError, of_the_system
 from hv15.gpus import gpu_jobs
-from hv15.plan.beforehand import refuse_beforehand
+from hv15.plan.beforehand import refuse_beforehand, remembered_checks
 from hv15.project import Project
 from hv15.project.remote import fetch_missing
 from hv15.records.json_values import Json, RecordError
@@ -47,6 +48,7 @@ from hv15.runs.events import record_events
 from hv15.runs.lock import holder
 from hv15.workflow.command_line import FROM, changed_settings, settings_of_notices, without_reproduction
 from hv15.workflow.comparing import asks_for_comparison, comparison_stage, is_compared
+from hv15.workflow.containers import use_container
 from hv15.workflow.former import former_stages
 from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.job_resources import JobResources, Resource
@@ -90,7 +92,9 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         os.environ[SAFE_PATH] = "1"
         name_source(workflow)
         find_command()
+        opened.container = use_container(workflow, project.settings)
         if workflow.is_main_process:
+            collect_rarely()
             fetch_missing(project)
             with paused_collection():
                 opened.check()
@@ -125,10 +129,15 @@ def asked_runs(project: Project, targets: Collection[str]) -> list[Project]:
     asked = {run_of_target(target, names) for target in targets}
     if TargetRule.EXPERIMENTS in targets or asks_for_comparison(targets):
         if not names:
-            raise UserError("the config has no experiments", hint="name some in `experiments:`, or set a `sweep:`")
+            raise no_experiments()
         asked |= {*names}
         project.check_experiments()
     return [project.experiment(name) for name in ("", *names) if not name or name in asked]
+
+
+def no_experiments() -> UserError:
+    """Return the error for a target that needs experiments."""
+    return UserError("the config has no experiments", hint="name some in `experiments:`, or set a `sweep:`")
 
 
 def _are_of_checkpoints(targets: Collection[str]) -> bool:
@@ -155,11 +164,12 @@ def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False, compares: 
     reader = MadeFromReader(base.paths.recorded_products)
     complete = CompleteEncodings(base.paths.complete_encodings)
     stages = list[Stage]()
-    for run in runs:
-        with said_of(run.run):
-            refuse_folders(run.paths)
-            refuse_beforehand(run, missing=False)
-            stages += StageBuilder(run, reader, complete).stages(of_checkpoints=of_checkpoints)
+    with remembered_checks(base) as passed:
+        for run in runs:
+            with said_of(run.run):
+                refuse_folders(run.paths)
+                passed.refuse(run, missing=False)
+                stages += StageBuilder(run, reader, complete).stages(of_checkpoints=of_checkpoints)
     former = former_stages(base.root, base.experiments, stages, reader) if base.experiments else ()
     stages = [*former, *stages]
     if compares:
@@ -195,6 +205,8 @@ class WorkflowProject(RuleNames):
         self._workflow = workflow
         self.refused: Callable[[UserError], None] | None = None
         """Notes for the record of the run why nothing could be planned."""
+        self.container: Callable[[Wildcards], str] | None = None
+        """The image in which the jobs run, if `--sdm apptainer` asks for containers."""
 
     def check(self) -> None:
         """Check everything that can be checked before the jobs are planned. Only the main process does this.
@@ -261,6 +273,7 @@ class WorkflowProject(RuleNames):
         planner = Planner(self.shared, stages, targets=targets, dry_run=bool(workflow.dryrun), devices=devices)
         if workflow.is_main_process:
             planner.prepare()
+            self._job_resources.settle()
         return planner
 
     @property
@@ -292,6 +305,11 @@ class WorkflowProject(RuleNames):
             return {key: [ancient(file) for file in files] for key, files in named.items()}
 
         return input_files
+
+    def all_experiments(self, wildcards: Wildcards) -> list[str]:
+        if not self.has_experiments:
+            end_with(self._workflow, no_experiments(), self.refused)
+        return super().all_experiments(wildcards)
 
     @property
     def lora_to_reproduce(self) -> str:
@@ -349,7 +367,11 @@ class WorkflowProject(RuleNames):
 
     def gpu_of(self, stage: str) -> Callable[[Wildcards], int]:
         """The GPU of a sample's job; none where it only takes what the job of a shard has made."""
-        return lambda wildcards: 0 if self._only_takes(stage, wildcards) else self.gpu
+
+        def number(wildcards: Wildcards) -> int:
+            return 0 if self._only_takes(stage, wildcards) else self.gpu
+
+        return self._job_resources.same_for_all(number, 0, lambda: not self.gpu)
 
     def _only_takes(self, stage: str, wildcards: Wildcards) -> bool:
         """Whether a job here takes or copies what is made. Another machine is asked for a GPU, in case that is lost."""
@@ -371,7 +393,7 @@ class WorkflowProject(RuleNames):
             here = not self._workflow.non_local_exec
             return self.gpu * (min(ranks, gpu_jobs(settings.runtime.device)) if here else ranks)
 
-        return resource
+        return self._job_resources.same_for_all(resource, 0, lambda: not self.gpu)
 
     def resources(self, job: PlannedJob, stage: str = "") -> dict[str, Resource]:
         """Memory and time of a rule's jobs, for executors that ask for them (`hv15.workflow.job_resources`)."""

@@ -25,8 +25,11 @@ LEAST = 2
 """Experiments that can be compared."""
 OF_SAMPLES = ("sample", "convert")
 """Sections that no record of a training tells as they are now."""
-_OF_NOISE = ("datasets", "task", "sample.prompts", "sample.prompts_file", "sample.seed", "sample.seeds", "sample.video")
-"""The beginnings of settings without which the experiments have samples from the same noise."""
+_OF_NOISE = (
+    *("task", "sample.prompts", "sample.prompts_file", "sample.seed", "sample.seeds", "sample.video"),
+    *("sample.strengths", "sample.compare", "sample.output_type"),
+)
+"""The beginnings of settings without which the experiments have samples of the same names from the same noise."""
 
 
 def is_compared(experiments: Collection[str]) -> bool:
@@ -54,7 +57,7 @@ def have_common_samples(base: Project, experiments: Mapping[str, Experiment]) ->
     types = [prompt.output_type or sample.output_type for prompt in sample.prompts]
     is_seen = any(OUTPUT_TYPES[each][0].is_decoded for each in types)
     changed = (name for each in experiments.values() for name in each.values)
-    return is_seen and not any(name.startswith((*_OF_NOISE, "sample.output_type")) for name in changed)
+    return is_seen and not any(name.startswith(_OF_NOISE) or name == "datasets" for name in changed)
 
 
 def comparison_stage(base: Project, experiments: Sequence[Project], reader: MadeFromReader) -> Stage:

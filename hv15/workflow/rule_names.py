@@ -116,18 +116,12 @@ class RuleNames:
         """What is made unless something else is asked for: the LoRA, with all that belongs to it, and its model card,
         or the samples; and the page that shows it."""
         card = [str(self.shared.card)] if self.project.settings.datasets else []
-        return [*self._everything(""), str(self.shared.report), *card]
-
-    def _everything(self, run: str) -> list[str]:
-        project, paths = self.project.experiment(run), ProjectPaths(run=run)
-        if project.settings.datasets:
-            return [str(paths.lora)]
-        return [*map(str, shown_files(project.settings, project.samples, project.enlarged, paths))]
+        return [*everything(self.project), str(self.shared.report), *card]
 
     def all_experiments(self, wildcards: Wildcards) -> list[str]:
         """What `snakemake experiments` makes: of each experiment the LoRA, or the samples if it has no dataset, and
         what compares them."""
-        files = [file for name in self.project.experiments for file in self._everything(name)]
+        files = [file for name in self.project.experiments for file in everything(self.project.experiment(name))]
         return [*files, *([str(self.shared.comparison().page)] if self.compares else [])]
 
     @property
@@ -241,6 +235,14 @@ class RuleNames:
         if self.has_experiments:
             return f"{SAMPLE_NAME}({re.escape(ENLARGED_SUFFIX)})?"
         return f"{self.sample_pattern}|{any_of([spec.name for spec in self.project.enlarged.values()])}"
+
+
+def everything(project: Project) -> list[str]:
+    """Return what is made of a config or of an experiment: the LoRA, with all that belongs to it, or the samples."""
+    paths = ProjectPaths(run=project.run)
+    if project.settings.datasets:
+        return [str(paths.lora)]
+    return [*map(str, shown_files(project.settings, project.samples, project.enlarged, paths))]
 
 
 def any_of(names: Iterable[str]) -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from hv15 import atomic
 from hv15.cache import scratch
 from hv15.cache.batches import Stores
 from hv15.cache.scratch import CopiedStore, copied
 from hv15.cache.store import BrokenItemError, Store
+from tests.commands.workbench import full_disk
 
 KEY = "ab" * 32
 DIGEST = "0123456789abcdef"
@@ -111,18 +115,58 @@ def test_a_twentieth_of_the_disk_stays_free(
     ], "said once"
 
 
-def test_a_disk_that_fails_ends_the_copying(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def full(*words: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(scratch.shutil, "copyfile", full)
+def test_a_full_disk_ends_the_copying(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The kernel refuses to write more."""
     copies = reader(store, tmp_path / "fast")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING), full_disk(100):
         assert all(is_whole(copies.read(KEY)) for _ in range(3))
     assert sum("no more items are copied" in record.message for record in caplog.records) == 1
-    assert not [*copy_of(tmp_path / "fast").parent.glob("*")], "nothing half-written is left"
+    assert not [*copy_of(tmp_path / "fast").parent.iterdir()], "nothing half-written is left"
+
+
+def test_a_disk_that_became_read_only(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is there is read there."""
+    other = "cd" * 32
+    store.write(other, {"text": torch.full((2, 3), 2.0), "glyphs": torch.ones(1, 3)}, {})
+    reader(store, tmp_path / "fast").read(KEY)
+
+    def refused(*words: object, **options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(atomic.tempfile, "mkstemp", refused)
+    read = list[Path]()
+    original = Store.read
+    monkeypatch.setattr(Store, "read", lambda self, key: read.append(self.path(key)) or original(self, key))
+    copies = reader(store, tmp_path / "fast")
+    assert is_whole(copies.read(KEY))
+    assert all(is_whole(copies.read(other), 2) for _ in range(2))
+    assert read == [copy_of(tmp_path / "fast"), store.path(other), store.path(other)]
+    assert sum("Read-only file system" in record.message for record in caplog.records) == 1, "said once"
+
+
+def test_a_training_that_is_killed_while_it_copies(store: Store, tmp_path: Path) -> None:
+    """Half a copy is never read, and is removed when the item is copied again."""
+    folder = copy_of(tmp_path / "fast").parent
+    if (process := os.fork()) == 0:
+
+        def half(item: Path, part: Path) -> None:
+            part.write_bytes(item.read_bytes()[: item.stat().st_size // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        scratch.shutil.copyfile = half
+        reader(store, tmp_path / "fast").read(KEY)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+    [part] = folder.iterdir()
+    assert part.stat().st_size > 0
+    assert is_whole(reader(store, tmp_path / "fast").read(KEY))
+    assert {*folder.iterdir()} == {part, copy_of(tmp_path / "fast")}, "it could be that of a training that runs"
+    copy_of(tmp_path / "fast").unlink()
+    os.utime(part, (0, 0))
+    assert is_whole(reader(store, tmp_path / "fast").read(KEY))
+    assert [*folder.iterdir()] == [copy_of(tmp_path / "fast")]
 
 
 def test_variables_are_those_of_the_machine_that_trains(

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from hv15.models import load_dit, load_vae
+from hv15.train import curves
 from tests.commands.workbench import Workbench, config
 from tests.workflow.conftest import clip_names, demo_clips, demo_models  # noqa: F401  (fixtures)
 from tests.workflow.project import copy_clips
@@ -46,5 +49,38 @@ def done(finished: Workbench, tmp_path: Path) -> Workbench:
     return bench
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_charts() -> Iterator[None]:
+    """A training's records are drawn as one chart: all of them (tests/train/test_curves.py) take as long as it does."""
+    all_curves = curves.curves_of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curves, "curves_of", lambda metrics: dict([*all_curves(metrics).items()][:1]))
+        yield
+
+
+@pytest.fixture
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The map from latents to colors is fitted on a sixth of the pictures: another map, in a sixth of the time."""
+    monkeypatch.setattr("hv15.sample.latent_colors._PICTURES", 4)
+    monkeypatch.setattr("hv15.sample.latent_colors._HELD_OUT", 1)
+
+
 def copy_of(bench: Workbench, folder: Path) -> Workbench:
     return Workbench(shutil.copytree(bench.root, folder / "project"))
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often the transformer and the VAE are loaded."""
+    counted = {"dit": 0, "vae": 0}
+
+    def counting(name: str, load: object) -> object:
+        def loaded(*words: object, **named: object) -> object:
+            counted[name] += 1
+            return load(*words, **named)  # type: ignore[operator]
+
+        return loaded
+
+    monkeypatch.setattr("hv15.models.ready.load_dit", counting("dit", load_dit))
+    monkeypatch.setattr("hv15.sample.decode.load_vae", counting("vae", load_vae))
+    return counted

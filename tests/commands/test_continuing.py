@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 
+import pytest
 import yaml
 
 from hv15.project.metadata import read_metadata
@@ -79,6 +80,7 @@ def test_from_the_latest_state(done: Workbench) -> None:
     assert "the training continues after step 2 of another one" in done.does("why", "--target", LORA).out
 
 
+@pytest.mark.slow
 def test_each_training_is_printed_as_a_config_that_makes_it_again(done: Workbench) -> None:
     done.set(train={"learning_rate": 0.001, "continue_from": "latest", "max_train_steps": 4})
     done.train()

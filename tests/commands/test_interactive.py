@@ -28,7 +28,7 @@ from hv15.commands.line_history import KEPT, LineHistory, history_file
 from hv15.data.pixels import Pixels
 from hv15.models import load_dit, load_text_encoder, load_vae
 from hv15.sample import sampler
-from tests.commands.test_sample import SMALL, spec_of
+from tests.commands.sampling import SMALL, spec_of
 from tests.commands.workbench import LORA, Said, Workbench, is_a_refusal
 from tests.workflow.project import environment
 
@@ -134,7 +134,7 @@ def test_settings_of_a_session(talk: Talk, done: Workbench, tmp_path: Path) -> N
         ("/frames 6", "/frames: 6 frames: the VAE needs 4k+1"),
         ("/frames six", "/frames six: expected a whole number"),
         ("/steps 0", "/steps: found 0"),
-        ("/size 7p", "expected a resolution"),
+        ("/size 7p", "error: /size 7p: expected a resolution"),
         ("/guidance much", "/guidance much: expected a number"),
         ("/guidance nan", "/guidance: "),
         ("/seed -1", "/seed -1: expected a whole number"),
@@ -327,6 +327,7 @@ def test_links_and_pipes_are_left_alone(tmp_path: Path, typed: Any) -> None:
     LineHistory(blocked).write()
 
 
+@pytest.mark.usefixtures("few_pictures")
 def test_the_terminal_shows_what_a_sample_becomes(talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The video is the same with and without pictures; each is of a few frames."""
     shown: list[tuple[tuple[int, ...], str]] = []

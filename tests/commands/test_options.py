@@ -18,7 +18,7 @@ from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import ProjectCommand, SettingsCommand
 from hv15.commands.options.project import Check, Show
 from hv15.commands.options.runs import Run
-from hv15.commands.options.stages import Sample, Upsample
+from hv15.commands.options.sample import Sample, Upsample
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from tests.workflow.project import environment
 
@@ -131,3 +131,16 @@ def test_the_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", [Sample, Upsample])
+def test_model_files_stand_together_in_the_order_in_which_they_are_used(
+    command: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse([*words_of(command), "--help"])
+    _, _, listed = capsys.readouterr().out.partition("model files, instead of the project's:")
+    names = [line.split()[0] for line in listed.splitlines() if line.startswith("  --")]
+    first = ["--dit"] if command is Sample else []
+    others = ["--vae", "--text-encoder", "--tokenizer", "--glyph-encoder", "--image-encoder", "--sr-dit", "--upsampler"]
+    assert names == [*first, *others]

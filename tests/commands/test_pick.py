@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hv15.cli import main
 from hv15.commands.checkpoints import choose, with_step
@@ -76,6 +77,41 @@ def test_anything_else_is_refused(word: str, project: Project) -> None:
     if word in "37":
         assert "there are 2, 4, 6" in refused.value.message
     assert project.config.read_text() == TEXT
+
+
+def test_an_experiment_has_a_step_of_its_own() -> None:
+    """In the form in which it is written; null where the config itself publishes a step, and this one the last."""
+    plain = "experiments:\n  small: {train.network_dim: 2} # mine\n  other:\n"
+    assert with_step(plain, 3, "small") == plain.replace("2}", "2, train.publish_step: 3}")
+    picked = with_step(plain, 3, "other")
+    assert yaml.safe_load(picked)["experiments"]["other"] == {"train.publish_step": 3}
+    assert with_step(with_step(plain, 3, "small"), None, "small") == plain
+    assert with_step(plain, None, "small") == plain
+    sections = "experiments:\n  small:\n    train:\n      network_dim: 2\n"
+    assert with_step(sections, 3, "small") == f"{sections}      publish_step: 3\n"
+    with_base = f"train: {{publish_step: 2}}\n{plain}"
+    own = yaml.safe_load(with_step(with_base, None, "small"))
+    assert (own["train"], own["experiments"]["small"]["train.publish_step"]) == ({"publish_step": 2}, None)
+
+
+def test_the_step_of_an_experiment_is_picked(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.config.write_text(f"{TEXT}experiments:\n  small: {{train.network_dim: 2}}\nsweep: {{seeds: [1]}}\n")
+    for name in ("small", "seed-1"):
+        experiment = Project(project.config, experiment=name)
+        copy(experiment, experiment.paths.trained, 6)
+        copy(experiment, experiment.paths.checkpoints / "lora-epoch0001.safetensors", 2)
+    assert main(["pick", "2", str(project.config), "--experiment", "small", "--no-run"]) == 0
+    assert "small: the LoRA after step 2 is now the one to publish" in capsys.readouterr().out
+    chosen = Project(project.config)
+    assert chosen.settings.train.publish_step is None
+    assert chosen.experiment("small").settings.train.publish_step == 2
+    text = project.config.read_text()
+    assert main(["pick", "2", str(project.config), "--experiment", "seed-1", "--no-run"]) == 2
+    said = capsys.readouterr().err
+    assert "seed-1 is made by the sweep" in said
+    assert '{"seed-1-picked": {"train.seed": 1, "train.publish_step": 2}}' in said
+    assert main(["pick", "final", str(project.config), "--experiment", "seed-1", "--no-run"]) == 0, "as it is"
+    assert project.config.read_text() == text
 
 
 def test_without_a_best_one_it_says_how_to_get_one(project: Project) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
 from hv15.config import new_project, preset_text
+from hv15.out_of_memory import StageName
 from hv15.plan.advice import advise
 from hv15.plan.devices import device_of_size
 from hv15.plan.known_devices import store_rates
+from hv15.plan.stage_plan import StagePlan
 from hv15.plan.stages import StagePlanner
 from hv15.project import Project
 from hv15.records.device_rates import DeviceRates
@@ -113,7 +116,7 @@ def test_decoding_in_a_number_format_of_its_own(project: Workbench) -> None:
     assert (half.settings["dtype"], half.settings["vae_dtype"]) == ("bfloat16", "float16")
 
 
-@pytest.mark.parametrize("stage", ["train", "encode latents"])
+@pytest.mark.parametrize("stage", [pytest.param("train", marks=pytest.mark.slow), "encode latents"])
 def test_out_of_memory_is_one_message_with_what_helps(
     done: Workbench, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
@@ -143,3 +146,41 @@ def test_the_demo_before_anything_is_made(tmp_path: Path) -> None:
     said = hv15("plan", tmp_path, "--device", "4090")
     assert (said.code, "RTX 4090" in said.out) == (0, True), said.err
     assert list((tmp_path / "demo/clips").glob("*.mp4"))
+
+
+def test_all_experiments_are_planned_once_for_what_they_share(
+    project: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seeds and learning rates need nothing else; the total has what is encoded once, and each training once."""
+    planned = list[str]()
+    stage = StagePlanner.stage
+
+    def counted(self: StagePlanner, name: StageName, *rest: Any) -> StagePlan:
+        planned.append(f"{self.project.run}/{name}")
+        return stage(self, name, *rest)
+
+    monkeypatch.setattr(StagePlanner, "stage", counted)
+    project.set(
+        sample={"prompts": []},
+        experiments={"long": {"train.max_train_steps": 6000}, "same": {}},
+        sweep={"grid": {"train.learning_rate": [1e-4, 1e-3]}, "seeds": [1, 2]},
+    )
+    made = json.loads(project.does("plan", "--device", "4090", "--json").out)
+    assert {each.partition("/")[0] for each in planned} == {"", "long"}
+    alike = made["experiments"]["alike"]
+    assert [each["names"][0] for each in alike] == ["long", "same"]
+    assert len(alike[1]["names"]) == 5
+    train = {each["name"]: each for each in made["stages"]}["train"]
+    assert alike[1]["training"]["most"] == train["total"]["most"]
+    assert alike[0]["needed"] == alike[1]["needed"] == train["needed"]
+    assert made["experiments"]["trainings"] == 6, "each seed and rate is a training of its own"
+    encoding = sum(each["total"]["most"] for each in made["stages"] if each["name"].startswith("encode"))
+    trainings = sum(each["training"]["most"] * len(each["names"]) for each in alike)
+    assert made["experiments"]["total"]["most"] == pytest.approx(encoding + trainings)
+
+    said = project.does("plan", "--device", "4090").out
+    assert "6 experiments, of which 6 different trainings:" in said
+    assert "same, learning_rate-0.0001_seed-1 and 3 more" in said
+    assert said.count("long") == 1
+    one = project.does("plan", "--device", "4090", "--json", "--experiment", "long")
+    assert "experiments" not in json.loads(one.out)

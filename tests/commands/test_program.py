@@ -118,6 +118,7 @@ def test_an_output_that_is_not_utf8_escapes_what_it_cannot_say(project: Workbenc
     assert done.stdout.isascii()
 
 
+@pytest.mark.slow
 def test_a_training_in_a_terminal_that_is_closed_saves_its_state(done: Workbench) -> None:
     done.set(train={"max_train_steps": 2000})
     output = done.root / "results" / "other" / "lora.safetensors"

@@ -107,6 +107,7 @@ def test_trainings_that_continued_one_another(done: Workbench, stages: list[list
     assert not stages
 
 
+@pytest.mark.slow
 def test_a_first_training_whose_rate_depends_on_a_greater_length(project: Workbench, stages: list[list[str]]) -> None:
     """It has to be stopped where the second one began."""
     project.set(train={"lr_scheduler": "cosine", "max_train_steps": 9})
@@ -119,6 +120,7 @@ def test_a_first_training_whose_rate_depends_on_a_greater_length(project: Workbe
     assert ["--until", "8"] in [words[-2:] for words in stages]
 
 
+@pytest.mark.slow
 def test_one_that_started_from_a_copy(done: Workbench) -> None:
     """Its file is named in the config, and need not be there any more."""
     done.set(train={"save_every_n_steps": 1, "seed": 5})
@@ -140,6 +142,7 @@ def test_the_lora_of_an_experiment(done: Workbench) -> None:
     assert record(done)["steps"] == 2
 
 
+@pytest.mark.slow
 def test_copies_of_a_step_and_averages(done: Workbench, stages: list[list[str]]) -> None:
     done.set(train={"save_every_n_steps": 1, "max_train_steps": 4, "ema_decay": 0.5, "seed": 5})
     done.train()
@@ -276,6 +279,7 @@ def test_files_that_no_training_wrote(done: Workbench, tmp_path: Path) -> None:
     is_a_refusal(hv15("reproduce", lora, "--project", tmp_path / "nowhere"), ("is not a folder",))
 
 
+@pytest.mark.slow
 def test_a_start_that_is_not_there_any_more(done: Workbench) -> None:
     """Another program's LoRA, which no training here can make again."""
     with safe_open(done.root / LORA, framework="pt") as file:

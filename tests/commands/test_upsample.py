@@ -171,9 +171,10 @@ def test_any_other_video_needs_a_prompt(bench: Workbench, tmp_path: Path, caplog
     small = look(video, "480p")
     assert (small.frames, small.height, small.width, small.fps) == (5, 480, 848, 12.0)
     assert "resized and cropped from 70x40 to 848x480 pixels and cut from 7 to 5 frames" in small.change
+    write_video(video, pixels[:3], 12.0)  # one frame, as an official size is much for a test
     said = bench.hv15("upsample", video, "--prompt", PROMPT, "--size", "96", "160", "--steps", "1")
     info = probe(made(said), "video")
-    assert (info.width, info.height, len(info.timeline.times), info.timeline.rate) == (160, 96, 5, 12)
+    assert (info.width, info.height, len(info.timeline.times), info.timeline.rate) == (160, 96, 1, 12)
     assert "resized and cropped" in caplog.text
 
 

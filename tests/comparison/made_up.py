@@ -38,6 +38,7 @@ def make_training(
     sigmas: Sequence[float] = EVEN,
     steps: int = STEPS,
     past: JsonObject | None = None,
+    clips: str = "",
     **train: object,
 ) -> ProjectPaths:
     """Write what a training leaves: its record, its metrics with validations evenly over the steps, a LoRA of 1 kB.
@@ -45,6 +46,7 @@ def make_training(
     Args:
         losses: of the validations; each noise level has the same one.
         steps: finished ones.
+        clips: stands for the clips that were measured.
         train: settings.
     """
     paths = ProjectPaths(root, run)
@@ -60,7 +62,13 @@ def make_training(
         levels = (loss,) * len(sigmas)
         records.append(
             ValidationRecord(
-                step=at, time=1e9, loss=loss, trained_loss=0.3, loss_by_quantile=levels, sigmas=tuple(sigmas)
+                step=at,
+                time=1e9,
+                loss=loss,
+                trained_loss=0.3,
+                loss_by_quantile=levels,
+                sigmas=tuple(sigmas),
+                clips=clips,
             )
         )
     paths.metrics.write_text(lines(*records))

@@ -11,6 +11,7 @@ from torch import zeros
 
 from hv15.comparison.groups import Spread, TrainingComparison, spread
 from hv15.comparison.trainings import ComparedTraining, read_training, read_trainings
+from hv15.records.json_values import JsonObject
 from hv15.records.metadata import MADE_FROM
 from hv15.records.paths import ProjectPaths
 from tests.comparison.made_up import STEPS, ablation, make_training
@@ -99,6 +100,61 @@ def test_losses_on_other_clips_make_nobody_the_best(tmp_path: Path) -> None:
     assert found.best_group is None
 
 
+@pytest.mark.parametrize(("one", "other", "is_same"), [("a", "b", False), ("a", "a", True), ("a", "", True)])
+def test_held_out_clips_of_other_content_make_nobody_the_best(
+    tmp_path: Path, one: str, other: str, is_same: bool
+) -> None:
+    """The records tell the content; an older one tells nothing."""
+    found = compared(
+        make_training(tmp_path, "a", clips=one, network_dim=2), make_training(tmp_path, "b", clips=other, network_dim=4)
+    )
+    assert (found.best_group is not None) == is_same
+    assert any("not measured on the same clips" in note for note in found.notes) == (not is_same)
+
+
+def test_the_same_clips_by_other_settings_can_be_compared(tmp_path: Path) -> None:
+    one, other = ({"fraction": part, "noise_levels": "even"} for part in (0.1, 0.2))
+    found = compared(
+        make_training(tmp_path, "a", clips="x", validation=one),
+        make_training(tmp_path, "b", clips="x", validation=other),
+    )
+    assert found.best_group is not None
+
+
+def test_a_training_that_is_not_finished_counts_in_no_mean(tmp_path: Path) -> None:
+    """Its loss still falls, so it would make the mean of its group too high; here it is even the lowest of all."""
+    found = compared(
+        make_training(tmp_path, "a1", losses=(0.5,), seed=1),
+        make_training(tmp_path, "a2", losses=(0.1,), seed=2, steps=10),
+        make_training(tmp_path, "a3", losses=(0.7,), seed=3),
+        make_training(tmp_path, "b1", losses=(0.65,), seed=1, network_dim=2),
+        make_training(tmp_path, "c1", losses=(0.2,), seed=1, network_dim=4, steps=10),
+    )
+    first, _, third = found.groups
+    assert first.validation == pytest.approx(Spread(0.6, math.sqrt(0.02), 2))
+    assert [each.name for each in first.drawn] == ["a1", "a3"]
+    assert (third.validation, third.drawn) == (None, third.trainings), "its curve is shown as far as it is"
+    assert found.best_group is first
+    assert found.best_training is not None
+    assert found.best_training.name == "a1"
+    assert "Not finished, so in no mean, and not the best: a2, c1." in found.notes
+
+
+def test_the_same_training_counts_once(tmp_path: Path) -> None:
+    """An experiment that differs in its samples alone has a copy of another one's training: it is no repetition."""
+    one, copy = (make_training(tmp_path, name, losses=(0.2,), seed=1) for name in ("one", "copy"))
+    found = compared(one, copy)
+    assert (found.has_repetitions, found.groups[0].seeds) == (False, 1)
+    found = compared(one, copy, make_training(tmp_path, "two", losses=(0.4,), seed=2))
+    assert found.groups[0].validation == pytest.approx(Spread(0.3, math.sqrt(0.02), 2))
+
+
+def test_while_none_is_finished_all_count(tmp_path: Path) -> None:
+    found = compared(*(make_training(tmp_path, str(n), losses=(n / 10,), seed=n, steps=5 * n) for n in (1, 2)))
+    assert found.groups[0].validation == pytest.approx(Spread(0.15, math.sqrt(0.005), 2))
+    assert "None is finished, so the numbers are those so far: 1, 2." in found.notes
+
+
 def test_a_single_training_is_no_best(tmp_path: Path) -> None:
     found = compared(make_training(tmp_path, "a"))
     assert found.best_group is None
@@ -110,7 +166,7 @@ def test_what_a_reader_has_to_know_is_said(tmp_path: Path) -> None:
     found = compared(
         make_training(tmp_path, "done"), make_training(tmp_path, "half", steps=10), ProjectPaths(tmp_path, "new")
     )
-    assert "Not finished: half." in found.notes
+    assert "Not finished, so in no mean, and not the best: half." in found.notes
     assert "Nothing measured: new." in found.notes
     assert [group.label for group in found.groups] == ["done, half", "new"]
 
@@ -118,6 +174,17 @@ def test_what_a_reader_has_to_know_is_said(tmp_path: Path) -> None:
 def test_many_settings_are_no_name() -> None:
     trainings = [ComparedTraining(f"run{n}", {f"train.setting_{k}": n * k for k in range(1, 9)}) for n in (1, 2)]
     assert [group.label for group in TrainingComparison(tuple(trainings)).groups] == ["run1", "run2"]
+
+
+def test_a_group_without_a_short_label_is_called_as_a_sweep_calls_it() -> None:
+    settings: list[JsonObject] = [{f"train.setting_{k}": n * k for k in range(1, 9)} for n in (1, 2)]
+    names = (("shift-1_seed-1", "shift-1_seed-23"), ("one", "two"))
+    trainings = [
+        ComparedTraining(name, {**own, "train.seed": seed})
+        for own, group in zip(settings, names, strict=True)
+        for seed, name in enumerate(group)
+    ]
+    assert [group.label for group in TrainingComparison(tuple(trainings)).groups] == ["shift-1", "one, two"]
 
 
 def test_the_mean_and_the_deviation_of_a_sample() -> None:

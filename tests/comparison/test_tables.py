@@ -11,9 +11,10 @@ import pytest
 
 from hv15.comparison.groups import Spread, TrainingComparison
 from hv15.comparison.numbers import COLUMNS, VALIDATION_BEST, Scale, decimals, spread_text
+from hv15.comparison.page import groups_table, trainings_table
 from hv15.comparison.tables import groups_csv, latex_table, trainings_csv
 from hv15.comparison.trainings import ComparedTraining, read_training
-from tests.comparison.made_up import ablation
+from tests.comparison.made_up import ablation, make_training
 
 
 @pytest.fixture
@@ -41,6 +42,31 @@ def test_a_row_for_each_group_with_mean_and_deviation(comparison: TrainingCompar
     assert [(row["trainings"], row["train.discrete_flow_shift"]) for row in found] == [("3", "1.0"), ("3", "3.0")]
     assert float(found[1]["validation_best_mean"]) == pytest.approx(0.62)
     assert float(found[1]["validation_best_std"]) == pytest.approx(0.01)
+
+
+def test_what_is_not_finished_is_said(tmp_path: Path) -> None:
+    """In the page's tables, in both CSV files, and beside the numbers of a paper."""
+    places = [
+        make_training(tmp_path, "a1", losses=(0.5,), seed=1),
+        make_training(tmp_path, "a2", losses=(0.1,), seed=2, steps=10),
+        make_training(tmp_path, "b1", losses=(0.2,), seed=1, network_dim=2, steps=10),
+    ]
+    comparison = TrainingComparison(tuple(read_training(paths.run, paths) for paths in places))
+    assert [(row["steps"], row["total_steps"]) for row in rows(trainings_csv(comparison))] == [
+        *(("20", "20"), ("10", "20"), ("10", "20"))
+    ]
+    found = rows(groups_csv(comparison))
+    assert [(row["trainings"], row["counted"], row["validation_best_mean"]) for row in found] == [
+        *(("2", "1", "0.5"), ("1", "0", ""))
+    ]
+    text = latex_table(comparison)
+    assert "% not finished, so in no mean: a2, b1" in text.splitlines()
+    assert [line.split(" & ")[1] for line in text.splitlines() if line.endswith("\\\\")][1:] == ["$0.5000$", "--"]
+    groups, trainings = groups_table(comparison), trainings_table(comparison)
+    assert [row.cells[1].text for row in groups.rows] == ["1 of 2", "0 of 1"]
+    assert "of finished trainings alone" in groups.note
+    steps = [cell.text for cell in trainings.header].index("Steps")
+    assert [row.cells[steps].text for row in trainings.rows] == ["20", "10 of 20", "10 of 20"]
 
 
 def test_what_a_spreadsheet_would_compute_is_text() -> None:

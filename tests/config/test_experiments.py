@@ -176,6 +176,10 @@ def test_long_names_are_cut_and_stay_apart(config: Any) -> None:
             "config.yaml:3:39 sweep.grid.train.network_dim[1]: found 'x', expected a whole number",
         ),
         (
+            "sweep: {grid: {train.weight: [4, 8, 9]}}",
+            "config.yaml:3:16 sweep.grid.train.weight: unknown key; did you mean 'base_weights'?",
+        ),
+        (
             "experiments: {a: {'sample.prompts[0].seed': 1}}",
             "config.yaml:3:45 experiments.a.sample.prompts[0].seed: there is no entry [0]: "
             "the list that the config has there has 0 entries",
@@ -187,6 +191,39 @@ def test_wrong_settings_are_named_with_their_place(config: Any, text: str, said:
         config(text).check_experiments()
     assert str(caught.value).splitlines()[0] == said
     assert str(caught.value).count("config.yaml:") == 1, "a value of a sweep is reported once"
+
+
+def test_all_mistakes_are_told_at_once(problems: Problems) -> None:
+    """Those of the config itself, of the sweep's form, of names, and of values, each once, in the order of the file."""
+    found = problems(
+        "train: {network_dim: x}\n"
+        "experiments:\n"
+        "  a: {train.learning_rate: fast, runtime.device: cpu}\n"
+        "  b/c: {train.seed: -1}\n"
+        "  d: {'train.0': 3}\n"
+        "  e: 5\n"
+        "  f: {train.seed: 1, sample.infer_steps: 4}\n"
+        "sweep:\n"
+        "  grid: {train.network_alpha: 4, train.max_train_steps: [5, many, 6], train.weight: [1, 2]}\n"
+        "  list: [{train.max_grad_norm: y}, 7]\n"
+        "  seeds: [1, 1]\n"
+    )
+    places = [line.partition(": ")[0].split()[1] for line in found]
+    assert places == [
+        "train.network_dim",
+        "experiments.a.train.learning_rate",
+        "experiments.a.runtime.device",
+        "experiments.b/c",
+        "experiments.b/c.train.seed",
+        "experiments.d.train.0",
+        "experiments.e",
+        "sweep.grid.train.network_alpha",
+        "sweep.grid.train.max_train_steps[1]",
+        "sweep.grid.train.weight",
+        "sweep.list[0].train.max_grad_norm",
+        "sweep.list[1]",
+        "sweep.seeds[1]",
+    ]
 
 
 def test_values_that_do_not_fit_the_rest_name_the_experiment(config: Any) -> None:
@@ -215,6 +252,11 @@ def test_values_that_do_not_fit_the_rest_name_the_experiment(config: Any) -> Non
         ("experiments: {a: {cache: {directory: x}}}", "cache.directory cannot differ between experiments"),
         ("experiments: {a: {sweep: {seeds: [1]}}}", "sweep cannot differ between experiments"),
         ("experiments: {a: {train.seed: 1, train: {seed: 2}}}", "train.seed is set twice in one experiment"),
+        ("experiments: {a: {train: }}", "experiments.a.train: found nothing, expected the settings in it that differ"),
+        ("experiments: {results: {}}", "'results' is the name of something else"),
+        ("sweep: {grid: {train: [{seed: 1}, {seed: 2}]}}", "sweep.grid.train: found a section, expected one setting"),
+        ("sweep: {list: [{}, {train.seed: 1}]}", "sweep: makes an experiment in which nothing differs"),
+        ("sweep: {seeds: [true]}", "sweep.seeds[0]: found true, expected a whole number"),
         ("sweep: {grid: {train.seed: []}}", "sweep.grid.train.seed: found [], expected at least 1 entry"),
         ("sweep: {grid: {train.seed: 1}}", "sweep.grid.train.seed: found 1, expected a list"),
         ("sweep: {grid: {train.seed: [1, 2, 1]}}", "config.yaml:3:35 sweep.grid.train.seed[2]: found 1 twice"),
@@ -247,6 +289,7 @@ def test_no_folder_of_the_results_can_be_the_name_of_an_experiment() -> None:
     paths = ProjectPaths()
     folders = (paths.samples, paths.logs, paths.specs, paths.training, paths.again, paths.benchmarks)
     folders = (*folders, paths.manifests("text").parent, paths.checkpoint(1).parent, paths.training_lock)
+    folders = (*folders, paths.reproduction("a").results.parent, paths.comparison().charts, paths.card)
     for folder in folders:
         assert folder.parent == paths.results
         assert is_result_name(folder.name)

@@ -84,7 +84,7 @@ def test_a_still_picture_is_the_first_frame_of_its_clip() -> None:
     torch.testing.assert_close(alone, latents()[:4, :, :1], atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("factor", [0.9, 1.1])
+@pytest.mark.parametrize("factor", [0.9, pytest.param(1.1, marks=pytest.mark.slow)])
 def test_another_scale_of_the_latents_draws_worse(factor: float) -> None:
     with torch.inference_mode():
         right, wrong = (decibels(vae().decode(latents() * each), clips()) for each in (1.0, factor))

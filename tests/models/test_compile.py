@@ -48,6 +48,7 @@ def step(dit: DiT, network: LoRANetwork) -> dict[str, Tensor]:
     return {name: each.grad.clone() for name, each in network.named_parameters() if each.grad is not None}
 
 
+@pytest.mark.slow
 def test_training_steps_share_what_was_compiled_for_one_block():
     """Six blocks with a LoRA on each linear layer, in windows; another step seed compiles nothing again."""
     dit = model()

@@ -141,7 +141,11 @@ def peak(vae: VAE, frames: int, tiling: Tiling, folder: Path) -> int:
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize(
     ("tiling", "positions"),
-    [(Tiling(), 4 * 6), (Tiling(64, 0.5), 4 * 4), (Tiling(64, seamless=True), 0)],
+    [
+        pytest.param(Tiling(), 4 * 6, marks=pytest.mark.slow),
+        pytest.param(Tiling(64, 0.5), 4 * 4, marks=pytest.mark.slow),
+        (Tiling(64, seamless=True), 0),
+    ],
     ids=["whole", "official tiles", "seamless tiles"],
 )
 def test_memory_does_not_grow_with_the_frames(exact: VAE, tiling: Tiling, positions: int, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def really(latent: tuple[int, int, int], tiling: Tiling, patch_conv: bool, folde
     ("latent", "tiling"),
     [
         ((8, 2, 2), Tiling()),
-        ((8, 2, 5), Tiling(64, 0.5)),
+        pytest.param((8, 2, 5), Tiling(64, 0.5), marks=pytest.mark.slow),
         ((8, 1, 5), Tiling(64, seamless=True)),
     ],
 )

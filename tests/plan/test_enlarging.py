@@ -115,6 +115,7 @@ def test_the_largest_official_video(tmp_path: Path) -> None:
     assert found.planned.fits
 
 
+@pytest.mark.slow
 def test_a_cluster_is_asked_for_its_time_and_the_disk_for_its_latents(tmp_path: Path) -> None:
     opened = project(tmp_path, video_size=[720, 1280])
     device = find_device("h100")

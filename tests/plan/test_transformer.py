@@ -169,7 +169,16 @@ def test_a_denoising_step_with_each_kind_of_lora(kind: str):
     assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
 
 
-@pytest.mark.parametrize("name", ["plain", "kept activations", "swap and offload", "fp8", "dora", "moving average"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "swap and offload",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("plain", "kept activations", "fp8", "dora", "moving average")
+        ),
+    ],
+)
 def test_many_blocks_are_continued_from_few_to_the_byte(name: str, monkeypatch: pytest.MonkeyPatch):
     if name != "plain":
         monkeypatch.setattr(DiT, "most_tokens", 80)

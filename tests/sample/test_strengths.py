@@ -130,7 +130,7 @@ def test_nothing_is_reused_of_steps_with_another_strength(spec: SampleSpec, lora
     assert_close(found, expected, atol=2e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("recorder", [Counting, Traced])
+@pytest.mark.parametrize("recorder", [Counting, pytest.param(Traced, marks=pytest.mark.slow)])
 def test_recorded_passes_are_recorded_again(spec: SampleSpec, lora: Path, recorder: type[Counting]) -> None:
     spec, dit, used = replace(spec, steps=6), golden_dit(), recorder()
     applied = apply_all(dit, [WeightedLoRA(lora, 0.8, reach=LATE)])

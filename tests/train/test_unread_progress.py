@@ -54,7 +54,9 @@ def test_a_stop_saves_the_state(tmp_path: Path, unread: Callable[[], int]) -> No
     assert [json.loads(path.read_text())["step"] for path in positions] == [3]
 
 
-@pytest.mark.parametrize("unread", [broken_pipe, pytest.param(closed_terminal, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "unread", [pytest.param(each, marks=pytest.mark.slow) for each in (broken_pipe, closed_terminal)]
+)
 def test_it_trains_to_its_end(tmp_path: Path, unread: Callable[[], int]) -> None:
     assert train(tmp_path, unread(), 0) == 0
     assert (tmp_path / "lora.safetensors").exists()

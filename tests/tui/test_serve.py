@@ -172,7 +172,7 @@ def test_the_page_drives_a_program(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "end",
-    [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],  # which is like SIGTERM
+    [signal.SIGKILL, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGTERM, signal.SIGINT))],
     ids=lambda end: end.name,
 )
 def test_dashboards_end_with_their_server(end: signal.Signals, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,15 @@ def test_samples_stand_side_by_side_if_all_begin_from_the_same_noise(project: Qu
     assert not details(plan(project, ALL)).has_samples
 
 
+def test_experiments_with_other_clips_have_samples_from_the_same_noise(project: QuickProject) -> None:
+    """Those whose samples have other names, or other noise, have none in common."""
+    with_experiments(project, {**SEEDS, "few": {"datasets[0].max_num_samples": 2}})
+    assert details(plan(project, ALL)).has_samples
+    for changes in ({"sample.strengths": [0.5, 1]}, {"sample.seeds": [1]}, {"datasets": []}):
+        with_experiments(project, {**SEEDS, "other": changes})
+        assert not details(plan(project, ALL)).has_samples, changes
+
+
 def test_settings_of_samples_are_told_where_they_differ(project: QuickProject) -> None:
     with_experiments(project, {"weak": {"sample.guidance_scale": 2}, "strong": {"sample.guidance_scale": 6}})
     found = details(plan(project, ALL))
@@ -86,6 +96,9 @@ def test_another_order_is_a_reason_too() -> None:
     before, now = ({"experiments": [[name, "lora", {}] for name in names]} for names in (("a", "b"), ("b", "a")))
     assert [*comparison_changes(before, now)] == ["the experiments are in another order"]
     assert [*comparison_changes(before, before)] == []
+    assert [*comparison_changes({**before, "format": 1}, {**before, "format": 2})] == [
+        "hv15 compares experiments in a new way"
+    ]
 
 
 def test_it_is_made_again_when_one_of_its_files_is_lost(project: QuickProject) -> None:
@@ -105,6 +118,12 @@ def test_snakemake_makes_it_after_the_experiments(project: QuickProject) -> None
     assert outcome.jobs["stage comparison"] == 1
     assert "Comparing the experiments: not made yet" in outcome.output
     assert "Nothing to be done" in project.snakemake(target=ALL).output
+    packed = project.root / "report.zip"
+    outcome = project.snakemake("--report", str(packed), target=ALL)
+    assert outcome.code == 0, outcome.output
+    with zipfile.ZipFile(packed) as file:
+        names = {Path(name).name for name in file.namelist()}
+    assert {FILES.page.name, FILES.film.name, FILES.sheet.name, FILES.table.name} <= names
     (project.root / FILES.page).unlink()
     outcome = project.snakemake(target=str(FILES.latex))
     assert (outcome.code, dict(outcome.jobs)) == (0, {"stage comparison": 1}), outcome.output

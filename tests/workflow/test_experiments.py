@@ -66,6 +66,9 @@ def test_without_experiments_the_target_is_refused(project: QuickProject) -> Non
     with_experiments(project, {})
     with pytest.raises(UserError, match="the config has no experiments"):
         plan(project, *ALL)
+    outcome = project.snakemake("-n", target="experiments")
+    assert outcome.code == 1
+    assert "the config has no experiments" in outcome.output
 
 
 def test_what_is_encoded_otherwise_has_manifests_of_its_own(project: QuickProject) -> None:

@@ -19,6 +19,7 @@ from hv15.records.rules import Rule, rule_words
 from hv15.records.stage_names import run_of
 from hv15.records.training import RECORD, TrainingRecord
 from hv15.runs import lock
+from hv15.runs.failures import has_failed
 from hv15.stamp import Stamp, stamp
 from tui.data.jobs import Job, JobState
 from tui.data.metrics import MetricsReader
@@ -64,7 +65,8 @@ class ExperimentRow:
     doing: str = ""
     """What its job does, in words, while one runs."""
     is_best: bool = False
-    """Whether its lowest validation loss is the lowest of all, if they can be compared."""
+    """Whether its lowest validation loss is the lowest of all, if they can be compared: of the finished ones, or while
+    none is finished, of all so far."""
     group: str = ""
     """The settings that it shares with experiments of other seeds, in words."""
     of_group: Spread | None = None
@@ -120,7 +122,10 @@ class ExperimentsReader:
         for name, paths in places.items():
             row, validations = self._row(name, paths, by_name.get(name, ()), alive=alive, is_due=name in due)
             rows.append(row)
-            trainings.append(ComparedTraining(name, self._settings_of(paths), validations=validations))
+            known = self._settings_of(paths)
+            trainings.append(
+                ComparedTraining(name, known, steps=row.step, total_steps=row.total, validations=validations)
+            )
         compared = TrainingComparison(tuple(trainings))
         return ExperimentsView(tuple(_compared(rows, compared)), compared.is_comparable, self._error)
 
@@ -155,7 +160,7 @@ class ExperimentsReader:
             state = ExperimentState.WAITING
         elif paths.lora.exists():
             state = ExperimentState.STALE if is_due else ExperimentState.DONE
-        elif paths.failure(paths.log(Rule.TRAIN)).exists():
+        elif has_failed(paths.log(Rule.TRAIN)):
             state = ExperimentState.FAILED
         else:
             state = ExperimentState.CUT if status.step else ExperimentState.NEW
@@ -197,8 +202,8 @@ def _compared(rows: Sequence[ExperimentRow], compared: TrainingComparison) -> li
         replace(
             row,
             is_best=best is not None and best.name == row.name,
-            group=groups[row.name].label if len(groups[row.name].trainings) > 1 else "",
-            of_group=groups[row.name].validation if len(groups[row.name].trainings) > 1 else None,
+            group=groups[row.name].label if groups[row.name].seeds > 1 else "",
+            of_group=groups[row.name].validation if groups[row.name].seeds > 1 else None,
         )
         for row in rows
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,59 +10,31 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
-from hv15.records.outputs import enlarged
-from hv15.records.rules import Rule
 from hv15.runs.followed_file import end_of
 from hv15.runs.record import RunFolder
-from hv15.terminal_text import clean, visible
+from hv15.terminal_text import clean
 from tui.data.again import Again, AgainFields
-from tui.data.jobs import Job, JobState
-from tui.data.lora_names import loras_of_project, name_of_loras
+from tui.data.jobs import JobState
+from tui.data.lora_names import loras_of_project
+from tui.data.sample_jobs import cells_of, shards_of
 from tui.data.sample_matrix import SampleMatrix, by_lora, by_step
+from tui.data.sample_relatives import neighbour, pair_of
 from tui.data.samples import Sample, SamplesReader, cell_name
 from tui.data.shard_progress import sample_at_work
 from tui.dialogs.again import AgainDialog
-from tui.messages import JobsSeen
+from tui.messages import JobsSeen, SamplesSeen, SamplingSaid, ShardsSeen
 from tui.screens.base import DashboardScreen
-from tui.units import size
 from tui.watcher import WatchedSource
 from tui.widgets.rows import Rows
-from tui.widgets.sample_list import SampleList, SampleRow, sample_rows, sample_title, standing_words
+from tui.widgets.sample_facts import sample_facts
+from tui.widgets.sample_list import SampleList, SampleRow, sample_rows, sample_title
 from tui.widgets.sample_table import SampleTable
 from tui.widgets.sampling_line import SamplingLine
 from tui.widgets.still import StillDialog
 from tui.widgets.video import Playable, Player
-
-
-@dataclass
-class SamplesSeen(Message):
-    """A sample appeared, changed or was removed."""
-
-    samples: tuple[Sample, ...]
-    asked: dict[str, bool]
-    """The samples that the config asks for -> whether also without the LoRA."""
-    enlarged: frozenset[str] = frozenset()
-    """Those that it also asks to be made larger."""
-
-
-@dataclass
-class SamplingSaid(Message):
-    """The command that samples again has printed another line."""
-
-    line: str
-
-
-@dataclass
-class ShardsSeen(Message):
-    """Jobs that make several samples have come to others."""
-
-    names: frozenset[str]
-    """Of the samples that are being made."""
-
 
 VIEWS = ("list", "steps", "LoRAs")
 """What t goes through."""
@@ -208,10 +179,9 @@ class SamplesScreen(DashboardScreen):
         self._sampling = self.dashboard.files.root / line.log_file if line.log_file else None
         table = self.query_one(SampleTable)
         running = [each for each in view.jobs if each.state is JobState.RUNNING]
-        shards = [each for each in running if each.rule in (Rule.SAMPLE_SHARD, Rule.UPSAMPLE_SHARD)]
-        self._shards = tuple(f"{each.rule}.{each.wildcards['shard']}" for each in shards if "shard" in each.wildcards)
-        self._jobs_at_work = _names(running)
-        table.waiting = _names(each for each in view.jobs if each.state is JobState.WAITING)
+        self._shards = shards_of(running)
+        self._jobs_at_work = cells_of(running)
+        table.waiting = cells_of(each for each in view.jobs if each.state is JobState.WAITING)
         self._show_work()
 
     def _read_shards(self) -> frozenset[str]:
@@ -282,31 +252,9 @@ class SamplesScreen(DashboardScreen):
         names = ("A · ", "B · ") if len(shown) == 2 else ("",)
         clips = [Playable(each.path, f"{name}{sample_title(each)}") for name, each in zip(names, shown, strict=False)]
         self.query_one(Player).load(*clips)
-        facts = self._facts(current) if current else Content("")
+        facts = sample_facts(current, self.dashboard.files.root) if current else Content("")
         self.say("#sample-facts", facts)
         self.say("#table-facts", facts)
-
-    def _facts(self, sample: Sample) -> Content:
-        root = self.dashboard.files.root
-        path = sample.path.relative_to(root) if sample.path.is_relative_to(root) else sample.path
-        settings = sample.settings
-        named = (
-            ("seed", settings.seed),
-            ("steps", settings.steps),
-            ("guidance", settings.guidance_scale),
-            ("shift", settings.flow_shift),
-        )
-        facts = [f"{name} {value}" for name, value in named if value is not None]
-        facts += [f"with the moving average ({sample.ema_decay:g})"] if sample.ema_decay is not None else []
-        facts += [f"{settings.width} x {settings.height}"] if sample.kind == "enlarged" else []
-        facts += [f"with {name_of_loras(sample, root)}"] if sample.kind == "again" or settings.loras else []
-        texts = (("prompt ", settings.prompt), ("not    ", settings.negative_prompt))
-        lines = [Content.assemble((name, "$faint"), clean(text.replace("\n", " "))) for name, text in texts if text]
-        if words := standing_words(sample):
-            lines.insert(0, Content.styled(words, "$warning"))
-        lines.append(Content.styled(visible(str(path)), "$faint"))
-        lines.append(Content.styled(" · ".join([*facts, size(sample.size)]), "$faint"))
-        return Content("\n").join(lines)
 
     # The list and the tables
 
@@ -351,7 +299,7 @@ class SamplesScreen(DashboardScreen):
     def action_before_and_after(self) -> None:
         """Show a sample with its larger version as B; once more ends it."""
         current = self._current
-        pair = self._pair_of(current) if current is not None else None
+        pair = pair_of(self._samples, current) if current is not None else None
         if pair is None:
             self.notify("move to a sample that super resolution has made larger (sample.sr)", markup=False)
             return
@@ -362,35 +310,15 @@ class SamplesScreen(DashboardScreen):
         self._go_to(small)
         self._show()
 
-    def _pair_of(self, sample: Sample) -> tuple[Sample, Sample] | None:
-        """A final sample and what super resolution has made of it; None if one of them is not there."""
-        same = [
-            each
-            for each in self._samples
-            if (each.prompt_name, each.experiment) == (sample.prompt_name, sample.experiment)
-        ]
-        pair = [next((each for each in same if each.kind == kind), None) for kind in ("final", "enlarged")]
-        small, large = pair
-        return (small, large) if small is not None and large is not None else None
-
     def action_move_step(self, direction: int) -> None:
         """Go to the neighbouring step of both samples' prompts."""
         current = self._current
-        if self._pinned is not None and (moved := self._neighbour(self._pinned, direction)) is not None:
+        if self._pinned is not None and (moved := neighbour(self._samples, self._pinned, direction)) is not None:
             self._pinned = moved
             self._list()
-        if current is not None and (moved := self._neighbour(current, direction)) is not None:
+        if current is not None and (moved := neighbour(self._samples, current, direction)) is not None:
             self._go_to(moved)
         self._show()
-
-    def _neighbour(self, sample: Sample, direction: int) -> Sample | None:
-        of_prompt = [
-            each
-            for each in self._samples
-            if (each.prompt_name, each.experiment) == (sample.prompt_name, sample.experiment)
-        ]
-        index = next((number for number, each in enumerate(of_prompt) if each.path == sample.path), -1) + direction
-        return of_prompt[index] if 0 <= index < len(of_prompt) else None
 
     def action_still(self) -> None:
         current = self._current
@@ -405,7 +333,7 @@ class SamplesScreen(DashboardScreen):
         """Ask for other settings of this sample, and make it with them."""
         current, config = self._current, self.dashboard.files.config
         if current is not None and current.kind == "enlarged":
-            current, _ = self._pair_of(current) or (None, None)
+            current, _ = pair_of(self._samples, current) or (None, None)
         if current is None or not current.settings.prompt:
             self.notify("move to a sample that says what it was made from", markup=False)
             return
@@ -440,15 +368,15 @@ class SamplesScreen(DashboardScreen):
     def action_pick(self) -> None:
         """Write into the config that the LoRA of this sample's step is published."""
         current, config = self._current, self.dashboard.files.config
-        if current is None or current.kind in ("base", "enlarged", "again") or current.experiment:
+        if current is None or current.kind in ("base", "enlarged", "again"):
             self.notify("move to a sample of a step, or to a final one", markup=False)
             return
-        step = current.step
+        step, experiment = current.step, current.experiment
 
         def pick() -> str:
             from hv15.commands.checkpoints import FINAL, choose
 
-            return choose(config, FINAL if step is None else str(step))
+            return choose(config, FINAL if step is None else str(step), experiment)
 
         self.in_thread("pick", pick, self._picked)
 
@@ -460,13 +388,3 @@ class SamplesScreen(DashboardScreen):
         if current is not None:
             self.app.copy_to_clipboard(str(current.path))
             self.notify(str(current.path), title="Copied", markup=False)
-
-
-def _names(jobs: Iterable[Job]) -> frozenset[str]:
-    """The cells of the samples that jobs of their own make."""
-    found = set[str]()
-    for job in jobs:
-        name = job.wildcards.get("name")
-        if name is not None and job.rule.startswith(("sample_", "upsample_")):
-            found.add(cell_name(enlarged(name) if job.rule.startswith("upsample_") else name))
-    return frozenset(found)

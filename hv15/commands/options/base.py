@@ -49,15 +49,25 @@ def _object(text: str) -> JsonObject:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-@dataclass(frozen=True, kw_only=True)
-class SettingsCommand(ProjectCommand):
-    """A command that reads the project's settings, with those that the workflow's command line overrides."""
+ExperimentName = Annotated[str, Argument("one of its experiments, by name (its own settings)", metavar="NAME")]
 
-    stage: ClassVar[StageName | None] = None
-    """The command's name in a plan of memory, if it computes with a model."""
+
+@dataclass(frozen=True, kw_only=True)
+class WholeProjectCommand(ProjectCommand):
+    """A command that reads the settings of a project for all of its experiments, with those that the workflow's command
+    line overrides."""
 
     overrides: Annotated[
         dict[str, Json],
         Argument("settings that override its own", metavar="JSON", read=_object, variable=OVERRIDES_VARIABLE),
     ] = field(default_factory=dict)
-    experiment: Annotated[str, Argument("one of its experiments, by name (its own settings)", metavar="NAME")] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsCommand(WholeProjectCommand):
+    """A command that reads the settings of a project, or of one of its experiments."""
+
+    stage: ClassVar[StageName | None] = None
+    """The command's name in a plan of memory, if it computes with a model."""
+
+    experiment: ExperimentName = ""

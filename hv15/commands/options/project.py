@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from hv15.arguments import Argument, Command, Entry
-from hv15.commands.options.base import SettingsCommand, Targets
+from hv15.commands.options.base import ExperimentName, SettingsCommand, Targets, WholeProjectCommand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,13 @@ class Show(Command):
     """Print what a LoRA, a sample or a checkpoint was made from."""
 
     name: ClassVar[str] = "show"
-    file: Annotated[Path, Argument("a file that hv15 made, or any checkpoint or LoRA", positional=True)]
+    file: Annotated[
+        Path,
+        Argument(
+            "a file that hv15 made, or any checkpoint or LoRA; with --experiment, its project (here)", positional=True
+        ),
+    ] = Path()
+    experiment: ExperimentName = ""
     as_config: Annotated[bool, Argument("print a config.yaml that reproduces it", flags=("--config",))] = False
     segment: Annotated[
         int | None, Argument("with --config: of the trainings that made it one after the other, this one (the last)")
@@ -89,7 +95,7 @@ class Show(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fetch(SettingsCommand):
+class Fetch(WholeProjectCommand):
     """Copy what the config names in remote storage (s3://...) into the cache; again what is newer there."""
 
     name: ClassVar[str] = "fetch"
@@ -101,7 +107,7 @@ class Fetch(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lock(SettingsCommand):
+class Lock(WholeProjectCommand):
     """Write versions, models and clips as they are now into hv15.lock."""
 
     name: ClassVar[str] = "lock"
@@ -131,7 +137,7 @@ class Reproduce(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Collect(SettingsCommand):
+class Collect(WholeProjectCommand):
     """Remove encoded items that no project with this store needs."""
 
     name: ClassVar[str] = "gc"
@@ -146,7 +152,7 @@ class Collect(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Repair(SettingsCommand):
+class Repair(WholeProjectCommand):
     """Read every encoded item and drop damaged ones."""
 
     name: ClassVar[str] = "repair"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from hv15.arguments import Argument, Command, Entry
-from hv15.commands.options.base import ProjectCommand, ProjectPath, SettingsCommand, Targets
+from hv15.commands.options.base import ExperimentName, ProjectCommand, ProjectPath, SettingsCommand, Targets
 from hv15.records.paths import ProjectPaths, config_file
 
 
@@ -19,6 +19,7 @@ class Run(ProjectCommand):
     name: ClassVar[str] = "run"
     words: Targets = ()
     target: Annotated[tuple[str, ...], Argument(f"the same as TARGET ({ProjectPaths().lora})")] = ()
+    experiment: ExperimentName = ""
     dry_run: Annotated[bool, Argument("only say what would run and why")] = False
     follow: Annotated[bool, Argument("print its output until it ends")] = False
     unlock: Annotated[bool, Argument("only remove the lock that a killed Snakemake left")] = False
@@ -39,6 +40,7 @@ class Pick(Command):
     name: ClassVar[str] = "pick"
     step: Annotated[str, Argument("a step that is kept, `best` (lowest validation loss), or `final`", positional=True)]
     project: ProjectPath = Path()
+    experiment: ExperimentName = ""
     no_run: Annotated[bool, Argument("only write it into config.yaml")] = False
     follow: Annotated[bool, Argument("print the run's output until it ends")] = False
 
@@ -72,6 +74,7 @@ class SampleNow(ProjectCommand):
     """Ask the running training for samples after its current step."""
 
     name: ClassVar[str] = "sample-now"
+    experiment: ExperimentName = ""
 
     def run(self) -> int:
         from hv15.commands.runs import sample_now
@@ -84,6 +87,7 @@ class Status(ProjectCommand):
     """Say what runs, or how the last run ended."""
 
     name: ClassVar[str] = "status"
+    experiment: ExperimentName = ""
     json: Annotated[bool, Argument("for programs")] = False
 
     def run(self) -> int:

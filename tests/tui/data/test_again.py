@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hv15.cli import parse
-from hv15.commands.options.stages import Sample as SampleCommand
+from hv15.commands.options.sample import Sample as SampleCommand
 from tests.tui.data.test_sample_matrix import project, sampled
 from tui.data.again import Again, FieldError
 from tui.data.lora_names import NO_LORA, THIS_LORA, loras_of_project
