@@ -2,9 +2,9 @@
 
     python bench/bench_dataset_screen.py 1000 50000
 
-The clips are those of bench_check.py. `open` and `keys` are the longest stretches of computing of the UI thread, in CPU
-time, until all files are looked into and for each key afterwards; `wall` is the same by the clock, so other programs
-are in it.
+The clips are real videos of 25 frames, each with other content. `open` and `keys` are the longest stretches of
+computing of the UI thread, in CPU time, until all files are looked into and for each key afterwards; `wall` is the same
+by the clock, so other programs are in it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench_check import write
 from bench_dashboard import Stalls
+from growth_project import CLIPS, small_video, write_clips
 
 from tests.tui.recorded import dashboard, one_gpu
 from tui.widgets.clip_list import ClipList
 
+CONFIG = f"""\
+models: {{source: demo}}
+datasets:
+  - {{video_directory: {CLIPS}, resolution: [64, 64], target_frames: [9, 25], frame_extraction: chunk}}
+"""
 KEYS = ("down", "pagedown", "end", "up", "home", "slash", "7", "backspace", "escape")
 
 
@@ -53,7 +58,8 @@ def main() -> None:
     for count in [int(argument) for argument in sys.argv[1:]] or [1000]:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
-            write(root, count)
+            write_clips(root, range(count), small_video())
+            (root / "config.yaml").write_text(CONFIG)
             asyncio.run(measure(root, count))
 
 

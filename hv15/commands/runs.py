@@ -86,7 +86,7 @@ def refuse_broken(options: Run) -> None:
         )
     if overrides_settings(options.snakemake):
         return
-    from hv15.plan.beforehand import refuse_beforehand
+    from hv15.plan.beforehand import remembered_checks
     from hv15.project import Project
     from hv15.project.remote import remote_items
     from hv15.workflow import asked_runs, make_demo_clips, said_of
@@ -96,11 +96,12 @@ def refuse_broken(options: Run) -> None:
         return  # the run copies them first
     base.models.check()
     make_demo_clips(base)
-    for project in asked_runs(base, options.target):
-        with said_of(project.run):
-            project.models.check()
-            project.dataset.refuse_unusable()
-            refuse_beforehand(project)
+    with remembered_checks(base) as passed:
+        for project in asked_runs(base, options.target):
+            with said_of(project.run):
+                project.models.check()
+                project.dataset.refuse_unusable()
+                passed.refuse(project)
     base.save_caches()
 
 

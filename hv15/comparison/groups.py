@@ -46,7 +46,12 @@ class TrainingGroup:
     """The settings in which groups differ, by dotted name."""
     trainings: tuple[ComparedTraining, ...]
     counted: tuple[ComparedTraining, ...]
-    """Those whose numbers count in the means: see `TrainingComparison.counted`."""
+    """Those whose numbers count in the means: see `TrainingComparison.counted`. Of each seed only one."""
+
+    @property
+    def seeds(self) -> int:
+        """How many different trainings there are. One of the same seed is the same training, perhaps a copy."""
+        return len(_of_each_seed(self.trainings))
 
     @property
     def validation(self) -> Spread | None:
@@ -102,7 +107,8 @@ class TrainingComparison:
         if not 0 < len(label) <= LONGEST_LABEL:
             label = ", ".join(each.name for each in trainings)
             label = label if len(label) <= LONGEST_LABEL else f"{trainings[0].name} and {len(trainings) - 1} more"
-        return TrainingGroup(label, settings, tuple(trainings), tuple(each for each in trainings if self.counts(each)))
+        counted = _of_each_seed(each for each in trainings if self.counts(each))
+        return TrainingGroup(label, settings, tuple(trainings), counted)
 
     def group_of(self, training: ComparedTraining) -> TrainingGroup:
         """Return the group that a training belongs to."""
@@ -110,8 +116,8 @@ class TrainingComparison:
 
     @cached_property
     def has_repetitions(self) -> bool:
-        """Whether any group has several trainings."""
-        return len(self.groups) < len(self.trainings)
+        """Whether any group has several seeds."""
+        return any(group.seeds > 1 for group in self.groups)
 
     @cached_property
     def varied(self) -> str | None:
@@ -194,6 +200,17 @@ class TrainingComparison:
         if len({each.device for each in self.trainings if each.device}) > 1:
             notes.append("They ran on different devices, so times and memory differ for that reason too.")
         return tuple(notes)
+
+
+def _of_each_seed(trainings: Iterable[ComparedTraining]) -> tuple[ComparedTraining, ...]:
+    """The first training of each seed; all whose seed is not known."""
+    seen = set[int]()
+    found = []
+    for each in trainings:
+        if each.seed is None or each.seed not in seen:
+            found.append(each)
+        seen |= set() if each.seed is None else {each.seed}
+    return tuple(found)
 
 
 _HELD_OUT = ("train.validation.fraction", "train.validation.datasets", "train.validation.samples")

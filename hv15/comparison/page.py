@@ -216,7 +216,7 @@ def _of_spread(column: MeasuredColumn, found: Spread | None, digits: int, scale:
 
 def _seeds(group: TrainingGroup) -> PageCell:
     """How many trainings the means are of, and of how many."""
-    count, every = len(group.counted), len(group.trainings)
+    count, every = len(group.counted), group.seeds
     return PageCell(str(count) if count == every else f"{count} of {every}", is_number=True, value=count)
 
 

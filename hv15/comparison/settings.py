@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TypeVar
 
 from hv15.config.fields import affects, section_of
@@ -50,19 +51,23 @@ def named_settings(config: JsonObject, sections: Collection[str], unseen: Collec
     return {dotted(place): value for place, value in values if not marks_of(place) & set(unseen)}
 
 
-def marks_of(place: Location) -> set[Affects]:
+def marks_of(place: Location) -> frozenset[Affects]:
     """Return the marks of a setting and of the sections that it is in."""
+    return _marks_of(tuple(part for part in place if isinstance(part, str)))
+
+
+@cache
+def _marks_of(names: tuple[str, ...]) -> frozenset[Affects]:
+    """The same, remembered, because a comparison of 100 experiments asks for the marks of each setting 100 times."""
     found: set[Affects] = set()
     model: type[Section] | None = Settings
-    for part in place:
-        if isinstance(part, int):
-            continue
+    for part in names:
         if model is None or part not in model.model_fields:
             break
         mark = affects(model, part)
         found |= {mark} if mark is not None else set()
         model = section_of(model.model_fields[part].annotation)
-    return found
+    return frozenset(found)
 
 
 def differing(settings: Sequence[Mapping[str, Json]]) -> list[str]:

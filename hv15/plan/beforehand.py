@@ -7,7 +7,7 @@ on changes. Only the optimizer's check needs torch: with `train.optimizer_args`,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -79,6 +79,61 @@ def early_checks(project: Project) -> Iterator[EarlyCheck]:
             yield _file_check(project, "image", setting, file, _check_image)
 
 
+class PassedChecks:
+    """What was found good of a project and of those of its experiments that are planned together.
+
+    Args:
+        memory: the file that keeps it between plans.
+    """
+
+    def __init__(self, memory: Path) -> None:
+        self._memory = Memory(memory, VERSION, "it is checked again")
+        self._good: set[str] = set()
+
+    def refuse(self, project: Project, *, missing: bool = True) -> None:
+        """Check everything that is not yet known to be good.
+
+        Args:
+            missing: whether missing files are refused, too.
+
+        Raises:
+            ConfigError: something cannot be used; all of it at once.
+        """
+        problems = list[Problem]()
+        for early in early_checks(project):
+            key = early.key
+            if key is not None and key in self._memory.entries:
+                self._good.add(key)
+                continue
+            if early.file is not None and not missing and not early.file.exists():
+                continue
+            try:
+                early.check()
+            except UserError as error:
+                found = _problem(error, early.setting)
+                problems.append(replace(found, place=project.settings.place_of(found.place.setting)))
+            else:
+                if key is not None:
+                    self._memory.learn(key, True)
+                    self._good.add(key)
+        if problems:
+            raise ConfigError(dict.fromkeys(problems))
+
+    def save(self) -> None:
+        """Keep what was found good now, and forget what nothing asked for."""
+        self._memory.save(keep=self._good.__contains__)
+
+
+@contextmanager
+def remembered_checks(project: Project) -> Iterator[PassedChecks]:
+    """Give what was found good of a project, to which its experiments add; it is saved at the end, also of an error."""
+    passed = PassedChecks(project.paths.passed_checks)
+    try:
+        yield passed
+    finally:
+        passed.save()
+
+
 def refuse_beforehand(project: Project, *, missing: bool = True) -> None:
     """Check everything that is not yet known to be good, and remember what is.
 
@@ -88,27 +143,8 @@ def refuse_beforehand(project: Project, *, missing: bool = True) -> None:
     Raises:
         ConfigError: something cannot be used; all of it at once.
     """
-    memory = Memory(project.paths.passed_checks, VERSION, "it is checked again")
-    good, problems = set[str](), list[Problem]()
-    for early in early_checks(project):
-        key = early.key
-        if key is not None and key in memory.entries:
-            good.add(key)
-            continue
-        if early.file is not None and not missing and not early.file.exists():
-            continue
-        try:
-            early.check()
-        except UserError as error:
-            found = _problem(error, early.setting)
-            problems.append(replace(found, place=project.settings.place_of(found.place.setting)))
-        else:
-            if key is not None:
-                memory.learn(key, True)
-                good.add(key)
-    memory.save(keep=good.__contains__)
-    if problems:
-        raise ConfigError(dict.fromkeys(problems))
+    with remembered_checks(project) as passed:
+        passed.refuse(project, missing=missing)
 
 
 def _problem(error: UserError, setting: Location) -> Problem:

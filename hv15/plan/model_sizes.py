@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from hv15.choices import EnlargedResolution, Role
 from hv15.demo.layout import BASE, DEMO_FILES
@@ -35,7 +35,7 @@ def chosen_enlarging(project: Project) -> EnlargedResolution:
 
 
 class ModelSizes:
-    """Reads each size once, when it is first needed, from the header of a file."""
+    """Reads each size once, when it is first needed, from the header of a file, for all runs with these models."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -103,8 +103,12 @@ class ModelSizes:
         return bytes_of(path, "*.safetensors")
 
     def _read(self, role: Role, read: Callable[[Path], Sizes], published: Callable[[], Sizes]) -> Sizes:
+        known = self.project.models.sizes
         try:
-            return read(self._path(role))
+            path = self._path(role)
+            if (role, path) not in known:
+                known[role, path] = read(path)
+            return cast("Sizes", known[role, path])
         except UserError:
             self.assumed.append(role)
             return published()

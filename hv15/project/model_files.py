@@ -48,6 +48,8 @@ class ModelFiles:
     fingerprints: FingerprintCache
     own: Mapping[Role, Path] = field(default_factory=dict)
     """Files that a command names instead of the demo's or downloaded ones."""
+    sizes: dict[tuple[Role, Path], object] = field(default_factory=dict, compare=False, repr=False)
+    """What was read of the sizes of the models (`hv15.plan.model_sizes`)."""
 
     def path(self, role: Role) -> Path:
         """The file or folder of a model, there or still to be made.

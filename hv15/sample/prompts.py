@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -214,6 +215,10 @@ class SampleSpec:
 
     def to_json(self) -> JsonObject:
         """Return the spec as plain JSON values, which `from_json` reads."""
+        return {**self._json}
+
+    @cached_property
+    def _json(self) -> JsonObject:
         # `dataclasses.asdict` of the whole takes ten times as long, and a plan asks for thousands.
         shallow = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return parse_object(json.dumps(shallow | {"models": dict(self.models)}, default=dataclasses.asdict))

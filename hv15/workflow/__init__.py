@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.register import register
 from hv15.choices import PlannedJob, TransformerSection
-from hv15.collection import paused_collection
+from hv15.collection import collect_rarely, paused_collection
 from hv15.environment import RUN_VARIABLE, SAFE_PATH
 from hv15.errors import UserError, of_the_system
 from hv15.gpus import gpu_jobs
-from hv15.plan.beforehand import refuse_beforehand
+from hv15.plan.beforehand import refuse_beforehand, remembered_checks
 from hv15.project import Project
 from hv15.project.remote import fetch_missing
 from hv15.records.json_values import Json, RecordError
@@ -94,6 +94,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         find_command()
         opened.container = use_container(workflow, project.settings)
         if workflow.is_main_process:
+            collect_rarely()
             fetch_missing(project)
             with paused_collection():
                 opened.check()
@@ -173,12 +174,13 @@ def _stages(
     reader = MadeFromReader(base.paths.recorded_products)
     complete = CompleteEncodings(base.paths.complete_encodings)
     stages = list[Stage]()
-    for run in runs:
-        with said_of(run.run):
-            refuse_folders(run.paths)
-            refuse_beforehand(run, missing=False)
-            builder, with_grid = StageBuilder(run, reader, complete), _asks_for_grid(run, targets)
-            stages += builder.stages(of_checkpoints=of_checkpoints, with_grid=with_grid)
+    with remembered_checks(base) as passed:
+        for run in runs:
+            with said_of(run.run):
+                refuse_folders(run.paths)
+                passed.refuse(run, missing=False)
+                builder, with_grid = StageBuilder(run, reader, complete), _asks_for_grid(run, targets)
+                stages += builder.stages(of_checkpoints=of_checkpoints, with_grid=with_grid)
     former = former_stages(base.root, base.experiments, stages, reader) if base.experiments else ()
     stages = [*former, *stages]
     if compares:
@@ -282,6 +284,7 @@ class WorkflowProject(RuleNames):
         planner = Planner(self.shared, stages, targets=targets, dry_run=bool(workflow.dryrun), devices=devices)
         if workflow.is_main_process:
             planner.prepare()
+            self._job_resources.settle()
         return planner
 
     @property
@@ -375,7 +378,11 @@ class WorkflowProject(RuleNames):
 
     def gpu_of(self, stage: str) -> Callable[[Wildcards], int]:
         """The GPU of a sample's job; none where it only takes what the job of a shard has made."""
-        return lambda wildcards: 0 if self._only_takes(stage, wildcards) else self.gpu
+
+        def number(wildcards: Wildcards) -> int:
+            return 0 if self._only_takes(stage, wildcards) else self.gpu
+
+        return self._job_resources.same_for_all(number, 0, lambda: not self.gpu)
 
     def _only_takes(self, stage: str, wildcards: Wildcards) -> bool:
         """Whether a job here takes or copies what is made. Another machine is asked for a GPU, in case that is lost."""
@@ -397,7 +404,7 @@ class WorkflowProject(RuleNames):
             here = not self._workflow.non_local_exec
             return self.gpu * (min(ranks, gpu_jobs(settings.runtime.device)) if here else ranks)
 
-        return resource
+        return self._job_resources.same_for_all(resource, 0, lambda: not self.gpu)
 
     def resources(self, job: PlannedJob, stage: str = "") -> dict[str, Resource]:
         """Memory and time of a rule's jobs, for executors that ask for them (`hv15.workflow.job_resources`)."""

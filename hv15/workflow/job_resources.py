@@ -3,12 +3,17 @@
 Only an executor that sends jobs to other machines, or a limit such as `--resources mem_mb=64000`, makes use of memory
 and time. Then they come from the plan of memory and time (`hv15.plan.job_requests`), which is computed once for a
 config and remembered. Otherwise no job asks for them, and nothing is planned.
+
+Snakemake calls each function of a rule for each of its jobs, which takes a tenth of a plan of 100 experiments. What is
+the same for all jobs is known as soon as the executor is: then it stands in the place of the function.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 from hv15.choices import JobNeed, PlannedJob
 from hv15.config import Settings
@@ -37,6 +42,15 @@ _SMALL: tuple[PlannedJob, ...] = ("encode_masks", "convert")
 """Jobs that compute with no model."""
 
 Resource = Callable[["Wildcards"], int | None]
+Asked = TypeVar("Asked", bound=Resource)
+
+
+@dataclass(frozen=True)
+class _SameForAll:
+    """What a function gives for every job, if it does."""
+
+    value: int | None
+    is_so: Callable[[], bool]
 
 
 class JobResources:
@@ -52,6 +66,30 @@ class JobResources:
         """By run."""
         self._planned_by_key: dict[str, dict[PlannedJob, JobRequest]] = {}
         """By what it depends on, so that runs that need the same are planned once."""
+        self._same_for_all: dict[Resource, _SameForAll] = {}
+        """By function."""
+
+    # -- functions whose answer is known ------------------------------------------------------------------------------
+
+    def same_for_all(self, function: Asked, value: int | None, is_so: Callable[[], bool]) -> Asked:
+        """Return a function of a rule, of which it is known what it gives for every job if something is so.
+
+        Args:
+            is_so: called once the executor is known.
+        """
+        self._same_for_all[function] = _SameForAll(value, is_so)
+        return function
+
+    def settle(self) -> None:
+        """Put what is the same for all jobs in the place of the rules' functions. The executor has to be known."""
+        for rule in self._workflow.rules:
+            for name, resource in [*rule.resources.items()]:
+                evaluator = getattr(resource, "_evaluator", None)  # Snakemake wraps that of mem_mb
+                known = self._same_for_all.get(inspect.unwrap(evaluator)) if evaluator is not None else None
+                if known is not None and known.is_so():
+                    rule.resources[name] = known.value
+
+    # -- resources ----------------------------------------------------------------------------------------------------
 
     def threads(self, job: PlannedJob) -> Callable[[Wildcards], int]:
         """Return the function for a rule's `threads`: 1 for each job on this machine, which so run side by side."""
@@ -61,7 +99,7 @@ class JobResources:
                 return 1
             return self._asked(job, "threads") or threads_of(job, self._run(wildcards).settings)
 
-        return number
+        return self.same_for_all(number, 1, lambda: not self._is_elsewhere)
 
     def resources(self, job: PlannedJob, stage: str) -> dict[str, Resource]:
         """Return the functions for a rule's `resources`; one that returns None asks for nothing.
@@ -80,8 +118,13 @@ class JobResources:
             samples = self._samples(stage_of_wildcards(stage, dict(wildcards.items())))
             return self._request(job, wildcards).minutes(samples)
 
+        self.same_for_all(memory, None, lambda: self._asks_for_none(job, "mem_mb"))
+        self.same_for_all(minutes, None, lambda: self._asks_for_none(job, "runtime"))
         # Snakemake calls the first mem_mb, too.
         return {"mem": memory, "runtime": minutes} | (self._of_machines() if job == "train" else {})
+
+    def _asks_for_none(self, job: PlannedJob, need: JobNeed) -> bool:
+        return self._asked(job, need) is None and not self._counts(need)
 
     def _of_machines(self) -> dict[str, Resource]:
         """The resources of a training on several machines: `hv15 train` starts itself on each (`hv15.machines`)."""
@@ -94,6 +137,8 @@ class JobResources:
         def tasks(wildcards: Wildcards) -> int | None:
             return nodes(wildcards) if device == "cpu" else None  # with GPUs it means tasks of a GPU
 
+        for function in (nodes, tasks):
+            self.same_for_all(function, None, lambda: not self._is_elsewhere)
         return {"nodes": nodes, "tasks": tasks}
 
     @property

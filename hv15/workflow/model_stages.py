@@ -26,6 +26,7 @@ class ModelStages:
     def __init__(self, project: Project) -> None:
         self._project, self._root = project, project.root
         self._roles = project.settings.roles
+        self._made: dict[Role, tuple[Path, ...]] = {}
 
     def stages(self) -> Iterator[Stage]:
         """Yield the stages, each after those that it reads from.
@@ -45,8 +46,10 @@ class ModelStages:
 
     def made(self, *roles: Role) -> tuple[Path, ...]:
         """The model files that the workflow itself makes or downloads; files that a person gave need no job."""
-        made = [path for role in roles for path in self._project.models.made(role)]
-        return tuple(in_project(path, self._root) for path in made)
+        for role in roles:
+            if role not in self._made:
+                self._made[role] = tuple(in_project(path, self._root) for path in self._project.models.made(role))
+        return tuple(path for role in roles for path in self._made[role])
 
     @property
     def checked(self) -> list[Path]:

@@ -44,6 +44,7 @@ class StageBuilder:
         self._paths = ProjectPaths(run=project.paths.run)
         self._root = project.root
         self._models = ModelStages(project)
+        self._manifest_files: dict[EncodedKind, list[Path]] = {}
 
     @property
     def _trains(self) -> bool:
@@ -133,7 +134,10 @@ class StageBuilder:
         return self._manifests(self._project.masks) if self._project.masks.needed else []
 
     def _manifests(self, encoding: Encoding[object]) -> list[Path]:
-        return [in_project(encoding.manifest_path(shard), self._root) for shard in range(encoding.shards)]
+        if encoding.kind not in self._manifest_files:
+            files = [in_project(encoding.manifest_path(shard), self._root) for shard in range(encoding.shards)]
+            self._manifest_files[encoding.kind] = files
+        return self._manifest_files[encoding.kind]
 
     # -- training ---------------------------------------------------------------------------------------------------
 

@@ -139,6 +139,15 @@ def test_a_training_that_is_not_finished_counts_in_no_mean(tmp_path: Path) -> No
     assert "Not finished, so in no mean, and not the best: a2, c1." in found.notes
 
 
+def test_the_same_training_counts_once(tmp_path: Path) -> None:
+    """An experiment that differs in its samples alone has a copy of another one's training: it is no repetition."""
+    one, copy = (make_training(tmp_path, name, losses=(0.2,), seed=1) for name in ("one", "copy"))
+    found = compared(one, copy)
+    assert (found.has_repetitions, found.groups[0].seeds) == (False, 1)
+    found = compared(one, copy, make_training(tmp_path, "two", losses=(0.4,), seed=2))
+    assert found.groups[0].validation == pytest.approx(Spread(0.3, math.sqrt(0.02), 2))
+
+
 def test_while_none_is_finished_all_count(tmp_path: Path) -> None:
     found = compared(*(make_training(tmp_path, str(n), losses=(n / 10,), seed=n, steps=5 * n) for n in (1, 2)))
     assert found.groups[0].validation == pytest.approx(Spread(0.15, math.sqrt(0.005), 2))

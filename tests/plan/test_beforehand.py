@@ -15,10 +15,13 @@ from PIL import Image
 
 from hv15.config.presets import preset_names, preset_text
 from hv15.demo.layout import BASE, DEMO_FILES
+from hv15.models import DiTConfig
 from hv15.plan import beforehand
 from hv15.plan.beforehand import early_checks, refuse_beforehand
+from hv15.plan.model_sizes import ModelSizes
 from hv15.project import Project
 from hv15.records.problems import ConfigError, Location
+from hv15.workflow import make_planner
 from tests.workflow.quick import QuickProject
 
 ONE: dict[str, Any] = {"name": "one", "prompt": "a red circle"}
@@ -260,6 +263,39 @@ def test_what_is_good_is_looked_at_once(project: QuickProject, monkeypatch: pyte
     assert list(refused(project)) == [("sample", "prompts", 0, "image_path")]
     picture(project.root / "first.png", width=80)
     assert refused(project) == {}
+
+
+def test_what_is_good_in_each_experiment_is_looked_at_once(
+    project: QuickProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One experiment does not forget what another one remembers."""
+    rates = [{"train.optimizer_args": {"weight_decay": decay}} for decay in (0.1, 0.2, 0.3)]
+    project.set(sweep={"list": rates})
+    seen: list[object] = []
+    monkeypatch.setattr(beforehand, "_check_optimizer", seen.append)
+
+    def plan() -> int:
+        seen.clear()
+        make_planner(opened(project), targets=("experiments",))
+        return len(seen)
+
+    assert (plan(), plan()) == (3, 0)
+    project.set(sweep={"list": [*rates[:2], {"train.optimizer_args": {"weight_decay": 0.4}}]})
+    assert (plan(), plan()) == (1, 0)
+
+
+def test_models_of_many_experiments_are_read_once(project: QuickProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a file cannot be read, the published sizes are assumed; that is not remembered."""
+    project.set(experiments={"one": {"train.seed": 1}, "two": {"train.seed": 2}})
+    base = opened(project)
+    one, two = (ModelSizes(base.experiment(name)) for name in ("one", "two"))
+    monkeypatch.setattr(ModelSizes, "_path", lambda self, role: project.root / "missing.safetensors")
+    assert (one.dit.num_blocks, one.assumed) == (DiTConfig().num_blocks, ["dit"])
+    monkeypatch.undo()
+    three = ModelSizes(base.experiment("one"))
+    assert three.dit is two.dit
+    assert three.dit.num_blocks < DiTConfig().num_blocks
+    assert three.assumed == two.assumed == []
 
 
 def test_equal_files_are_looked_at_once(project: QuickProject, monkeypatch: pytest.MonkeyPatch) -> None:

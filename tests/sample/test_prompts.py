@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from hv15.errors import UserError
@@ -27,3 +29,9 @@ def test_a_missing_and_an_unknown_field_are_named(spec: SampleSpec):
     content = {name: value for name, value in spec.to_json().items() if name != "fps"}
     with pytest.raises(UserError, match=r"^cat\.mp4: .*: missing or unknown: fps, speed\n"):
         SampleSpec.from_json({**content, "speed": 1}, source="cat.mp4")
+
+
+def test_what_is_done_to_its_json_does_not_change_a_spec(spec: SampleSpec):
+    spec.to_json()["prompt"] = "another one"
+    assert spec.to_json()["prompt"] == spec.prompt
+    assert dataclasses.replace(spec, prompt="another one").to_json()["prompt"] == "another one"

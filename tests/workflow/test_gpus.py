@@ -69,6 +69,7 @@ class Sent:
     """Snakemake's workflow object where an executor sends the jobs to other machines, or keeps them here."""
 
     is_main_process, dryrun, dag_settings, remote_exec = False, True, None, False
+    rules = ()
 
     def __init__(self, *, elsewhere: bool, **limits: int) -> None:
         self.non_local_exec, self.global_resources = elsewhere, limits

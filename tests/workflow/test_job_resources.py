@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from snakemake.resources import Resources
 
 from hv15.choices import PlannedJob
 from hv15.plan import job_requests as planned
@@ -25,6 +27,7 @@ class Sent:
     """Snakemake's workflow object: of the main process, or of one that runs a job on another machine."""
 
     dryrun, dag_settings = True, None
+    rules: tuple[SimpleNamespace, ...] = ()
 
     def __init__(self, *, elsewhere: bool = False, remote: bool = False, **limits: int) -> None:
         self.non_local_exec, self.remote_exec, self.global_resources = elsewhere, remote, limits
@@ -117,3 +120,29 @@ def test_a_training_on_two_machines(
     assert (found["nodes"], found["tasks"], found["threads"]) == (nodes, tasks, threads)
     here = asked(project, Sent())
     assert (here["nodes"], here["tasks"]) == (None, None)
+
+
+def still_asked(project: QuickProject, workflow: Sent) -> dict[str, object]:
+    """What Snakemake asks a function for in each job of `train`, as "asked", and what it takes as it is."""
+    opened = WorkflowProject(Project(project.root / "config.yaml"), cast("Workflow", workflow))
+    functions = {**opened.resources("train"), "gpu": opened.gpus("train", "train"), "others": lambda wildcards: 7}
+    resources = Resources.from_mapping({**functions, "_cores": opened.threads("train")})
+    workflow.rules = (SimpleNamespace(resources=resources),)
+    opened._job_resources.settle()
+    return {name: "asked" if each.is_evaluable() else each.value for name, each in resources.items()}
+
+
+def test_what_is_the_same_for_all_jobs_is_not_asked_for_each(project: QuickProject) -> None:
+    """On this machine; a function of which that is not known is left alone."""
+    here = {"mem_mb": None, "runtime": None, "nodes": None, "tasks": None, "_cores": 1, "others": "asked"}
+    assert still_asked(project, Sent()) == {**here, "gpu": "asked"}
+    project.set(runtime={"device": "cpu"})
+    assert still_asked(project, Sent()) == {**here, "gpu": 0}
+    assert still_asked(project, Sent(mem_mb=64000)) == {**here, "gpu": 0, "mem_mb": "asked"}
+    project.set(runtime={"resources": {"train": {"runtime": 90}}})
+    assert still_asked(project, Sent()) == {**here, "gpu": 0, "runtime": "asked"}
+
+
+def test_an_executor_is_asked_for_each_job(project: QuickProject) -> None:
+    asked_for = still_asked(project, Sent(elsewhere=True))
+    assert set(asked_for.values()) == {"asked"}

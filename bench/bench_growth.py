@@ -1,0 +1,278 @@
+"""How the time of each command grows with the clips and the experiments of a project.
+
+    python bench/bench_growth.py                                     everything: about an hour
+    python bench/bench_growth.py plan --clips 100,10000 --experiments 0,10
+    python bench/bench_growth.py index caption commands --clips 10000
+
+plan      reading the workflow, the first plan, and the plan when nothing is to be done
+index     the first reading of a dataset's files, in units of this machine's sha256
+caption   one caption is edited: how long until its job begins, and until it is encoded
+commands  hv15 check, status and gc of a finished project; the clips are real videos
+
+Each row has medians: seconds, and in brackets the processor seconds of all processes, which other work on the machine
+changes less. The tables are in Markdown, as docs/growth.md has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from growth_project import CLIPS, make_everything, small_video, target, write_clips, write_config
+
+from hv15.data.index import FileIndex
+from hv15.data.media import MediaFile
+from hv15.data.scan import survey
+from hv15.home import workflow_folder
+from hv15.project import Project
+
+SNAKEMAKE = (sys.executable, "-m", "snakemake", "--cores", "1")
+HV15 = (sys.executable, "-m", "hv15")
+NOTHING = "Nothing to be done"
+ENCODING = "Encoding captions and prompts"
+"""What Snakemake prints when the job of an edited caption begins."""
+LARGE_BYTES, LARGE_FILES = 100 << 20, 20
+"""The files whose first reading is timed."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a command took."""
+
+    wall_s: float
+    cpu_s: float
+    output: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.wall_s:.1f} ({self.cpu_s:.1f})"
+
+
+def run(*command: str | Path, root: Path) -> Spent:
+    """Run a command to its end; one that fails is no measurement."""
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Spent(wall, cpu, done.stdout + done.stderr)
+
+
+def median(measure: Callable[[], Spent], repeats: int) -> Spent:
+    """The medians of several measurements."""
+    found = [measure() for _ in range(repeats)]
+    wall, cpu = (each.wall_s for each in found), (each.cpu_s for each in found)
+    return Spent(statistics.median(wall), statistics.median(cpu), found[-1].output)
+
+
+def snakemake(root: Path, *words: str) -> Spent:
+    return run(*SNAKEMAKE, "-d", root, *words, root=workflow_folder())
+
+
+def hv15(root: Path, *words: str) -> Spent:
+    return run(*HV15, *words, root=root)
+
+
+def print_row(*cells: object) -> None:
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+def print_head(*names: str) -> None:
+    print()
+    print_row(*names)
+    print_row(*("---" for _ in names))
+
+
+# -- plans ------------------------------------------------------------------------------------------------------------
+
+
+def measure_plans(folder: Path, options: argparse.Namespace) -> None:
+    """Each number of clips with each number of experiments."""
+    print_head("clips", "experiments", "jobs", "workflow read", "first plan", "nothing to do")
+    for clips in options.clips:
+        root = folder / str(clips)
+        write_clips(root, range(clips))
+        for experiments in options.experiments:
+            for left in ("results", ".hv15", ".snakemake"):
+                shutil.rmtree(root / left, ignore_errors=True)
+            write_config(root, experiments)
+            asked = target(experiments)
+            read = median(lambda root=root: snakemake(root, "--list-rules"), options.repeats)
+            plan = median(lambda root=root, asked=asked: snakemake(root, "-n", asked), options.repeats)
+            jobs = next(line.split()[1] for line in plan.output.splitlines() if line.startswith("total "))
+            make_everything(root, experiments)
+            idle = median(lambda root=root, asked=asked: snakemake(root, "-n", asked), options.repeats)
+            if NOTHING not in idle.output:
+                raise SystemExit(f"something is to be done:\n{idle.output}")
+            print_row(f"{clips:,}", experiments, f"{int(jobs):,}", read, plan, idle)
+
+
+# -- the first reading ------------------------------------------------------------------------------------------------
+
+
+def measure_index(folder: Path, options: argparse.Namespace) -> None:
+    """Large files, then small ones, against plain sha256 of as many bytes."""
+    speed = sha256_speed()
+    print(f"\nsha256 on one core: {speed / 1e6:,.0f} MB/s")
+    print_head("files", "bytes", "first reading, s", "MB/s", "of sha256 on one core", "files/s", "read again, s")
+    large = folder / "large"
+    write_large(large)
+    measure_reading(large, speed)
+    for clips in options.clips:
+        small = folder / f"small-{clips}"
+        write_clips(small, range(clips), os.urandom(4096))
+        measure_reading(small, speed)
+
+
+def sha256_speed() -> float:
+    """Bytes a second of one core."""
+    block = os.urandom(64 << 20)
+
+    def seconds() -> float:
+        begin = time.perf_counter()
+        hashlib.sha256(block).hexdigest()
+        return time.perf_counter() - begin
+
+    return len(block) / statistics.median(seconds() for _ in range(5))
+
+
+def write_large(root: Path) -> None:
+    folder = root / CLIPS
+    folder.mkdir(parents=True)
+    block = os.urandom(LARGE_BYTES)
+    for number in range(LARGE_FILES):
+        (folder / f"{number}.mp4").write_bytes(number.to_bytes(8, "big") + block)
+        (folder / f"{number}.txt").write_text("a caption")
+
+
+def measure_reading(root: Path, speed: float) -> None:
+    """The files are in the machine's memory, so that not its disk is measured."""
+    write_config(root)
+    sources: list[MediaFile] = [*survey(Project(root / "config.yaml").settings.datasets[0], root).sources]
+    for source in sources:
+        Path(source.place).read_bytes()
+
+    def seconds() -> float:
+        begin = time.perf_counter()
+        FileIndex(root / "index.json").media_keys(sources)
+        return time.perf_counter() - begin
+
+    first, again = seconds(), seconds()
+    total = sum(source.size for source in sources)
+    rate = total / first
+    share = f"{rate / speed:.2f}"
+    print_row(
+        f"{len(sources):,}",
+        f"{total / 1e6:,.0f} MB",
+        f"{first:.2f}",
+        f"{rate / 1e6:,.0f}",
+        share,
+        f"{len(sources) / first:,.0f}",
+        f"{again:.2f}",
+    )
+
+
+# -- one edited caption -----------------------------------------------------------------------------------------------
+
+
+def measure_caption(folder: Path, options: argparse.Namespace) -> None:
+    print_head("clips", "until its job begins, s", "until it is encoded, s")
+    for clips in options.clips:
+        root = folder / f"caption-{clips}"
+        write_clips(root, range(clips))
+        write_config(root)
+        make_everything(root)
+        rounds = [edit_and_encode(root, clips // 2, f"round {number}") for number in range(options.repeats)]
+        begun, encoded = (statistics.median(values) for values in zip(*rounds, strict=True))
+        print_row(f"{clips:,}", f"{begun:.1f}", f"{encoded:.1f}")
+
+
+def edit_and_encode(root: Path, clip: int, words: str) -> tuple[float, float]:
+    """Edit a caption; seconds from the call of Snakemake until its job begins, and until its encoding is done."""
+    (root / CLIPS / f"{clip:06}.txt").write_text(f"a clip with another caption, {words}")
+    command = [*SNAKEMAKE, "-d", str(root), "--until", "encode_texts"]
+    begin, begun = time.perf_counter(), 0.0
+    with subprocess.Popen(
+        command, cwd=workflow_folder(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        output = ""
+        for line in process.stdout:
+            output += line
+            if ENCODING in line and not begun:
+                begun = time.perf_counter() - begin
+    encoded = time.perf_counter() - begin
+    if process.returncode or not begun:
+        raise SystemExit(output)
+    return begun, encoded
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+
+
+def measure_commands(folder: Path, options: argparse.Namespace) -> None:
+    """What people call on a project that is done."""
+    print_head("clips", "check, first", "check", "check, all touched", "status", "gc", "gc of a tenth")
+    for clips in options.clips:
+        root = folder / f"commands-{clips}"
+        write_clips(root, range(clips), small_video())
+        write_config(root)
+        first = hv15(root, "check")
+        check = median(lambda root=root: hv15(root, "check"), options.repeats)
+        touched = median(lambda root=root: touch_and_check(root), options.repeats)
+        make_everything(root)
+        hv15(root, "run", "--follow")  # nothing is to be done; it leaves the record that `status` reads
+        status = median(lambda root=root: hv15(root, "status"), options.repeats)
+        collect = median(lambda root=root: hv15(root, "gc"), options.repeats)
+        for number in range(0, clips, 10):
+            for clip in (root / CLIPS).glob(f"{number:06}.*"):
+                clip.unlink()
+        unused = median(lambda root=root: hv15(root, "gc", "--unused"), options.repeats)
+        print_row(f"{clips:,}", first, check, touched, status, collect, unused)
+
+
+def touch_and_check(root: Path) -> Spent:
+    for clip in (root / CLIPS).glob("*.mp4"):
+        os.utime(clip)
+    return hv15(root, "check")
+
+
+PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
+    "plan": measure_plans,
+    "index": measure_index,
+    "caption": measure_caption,
+    "commands": measure_commands,
+}
+
+
+def numbers(text: str) -> Sequence[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="what to measure; all if none is named")
+    parser.add_argument("--clips", type=numbers, default=[100, 1_000, 10_000, 100_000])
+    parser.add_argument("--experiments", type=numbers, default=[0, 1, 10, 100], help="0: a config without any")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    for part in options.parts or PARTS:
+        with tempfile.TemporaryDirectory() as folder:
+            PARTS[part](Path(folder), options)
+
+
+if __name__ == "__main__":
+    main()
