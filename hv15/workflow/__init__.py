@@ -46,7 +46,7 @@ from hv15.records.twins import TWIN, twin_files
 from hv15.runs.control import note_on_lock, refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
-from hv15.workflow.command_line import FROM, changed_settings, without_reproduction
+from hv15.workflow.command_line import FROM, changed_settings, settings_of_notices, without_reproduction
 from hv15.workflow.comparing import asks_for_comparison, comparison_stage, is_compared
 from hv15.workflow.containers import use_container
 from hv15.workflow.former import former_stages
@@ -79,9 +79,9 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
     Raises:
         SystemExit: anything a user can put right was said, in one message (`hv15.workflow.refusals`).
     """
-    recorder = record_events(workflow)
-    config, asked = without_reproduction(config)
     files = [Path(file) for file in workflow.overwrite_configfiles]
+    recorder = record_events(workflow, settings_of_notices(files, config))
+    config, asked = without_reproduction(config)
     try:
         file = relative(files[0]) if files else ProjectPaths().config
         project = Project(file, changed_settings(file, config) if files else config)
