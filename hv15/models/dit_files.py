@@ -98,6 +98,7 @@ def save_dit(
     layout: PublishedLayout = "official",
     dtype: torch.dtype | None = None,
     metadata: Mapping[str, str] | None = None,
+    fp8: Fp8Writer | None = None,
 ) -> None:
     """Write the transformer to one .safetensors file in any of the layouts, one tensor at a time, atomically.
 
@@ -105,6 +106,7 @@ def save_dit(
         dit: must not be quantised.
         dtype: of the written tensors; None keeps their own.
         metadata: written in addition to the sizes.
+        fp8: writes the blocks' linear layers in fp8 with scales.
 
     Raises:
         UserError: an unknown layout, or the file cannot be written.
@@ -113,7 +115,7 @@ def save_dit(
         raise ValueError("a quantised transformer cannot be saved: use merge_dit, which makes files from files")
     state: Mapping[str, Tensor] = dit.state_dict()
     described = {key: tensor.to("meta") for key, tensor in state.items()}
-    _write(Path(path), dit.config, layout, described, state.__getitem__, dtype, metadata)
+    _write(Path(path), dit.config, layout, described, state.__getitem__, dtype, metadata, fp8)
 
 
 def merge_dit(
