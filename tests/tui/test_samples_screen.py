@@ -84,7 +84,8 @@ def test_p_publishes_the_step_that_is_shown(root: Path) -> None:
             await until(pilot, lambda: bool(told))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hv15.commands.checkpoints.choose", lambda config, word, experiment: told.append(word + experiment) or "done")
+        choose = "hv15.commands.checkpoints.choose"
+        patch.setattr(choose, lambda config, word, experiment: told.append(word + experiment) or "done")
         asyncio.run(run())
     assert told == ["120"]
 
