@@ -39,6 +39,19 @@ class CellBasis:
         ]
         return rearrange(torch.cat(parts, 1), "b f h w c -> b c f h w") / SCALING_FACTOR
 
+    def metric(self) -> Tensor:
+        """Return how much differences of scaled latents matter, [2, 32, 32]: in first frames, and in later ones.
+
+        For a difference d of a cell, d.T @ metric @ d is the mean of its squared size and of that of the change in the
+        pixels, which is scaled so that both are alike for differences in all directions.
+        """
+        found = []
+        for name in ("first", "later"):
+            rows = self.tensors[f"{name}.map"].double()
+            pixels = torch.linalg.inv(rows @ rows.T)
+            found.append((torch.eye(CHANNELS, dtype=torch.float64) + pixels / pixels.diagonal().mean()) / 2)
+        return torch.stack(found).float()
+
     def save(self, path: Path) -> None:
         """Write the map to a safetensors file.
 

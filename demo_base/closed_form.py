@@ -35,8 +35,9 @@ class LeastSquares:
     With `centred`, the inputs' means are subtracted, so that small differences are more accurate and less regularised.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, centred: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, *, centred: bool = False, ridge: float = RIDGE) -> None:
         size = 27 * inputs + 1
+        self.ridge = ridge
         self.gram = torch.zeros(size, size)
         self.right = torch.zeros(size, outputs)
         self.shift = None if centred else torch.zeros(size)
@@ -55,7 +56,7 @@ class LeastSquares:
         """Return weights and bias [outputs, 27 * C + 1]."""
         assert self.shift is not None
         gram = self.gram.double()
-        gram = gram + RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+        gram = gram + self.ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
         solution = torch.linalg.solve(gram, self.right.double()).T
         solution[:, -1] -= solution @ self.shift.double()
         return solution.float()

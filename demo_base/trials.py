@@ -108,22 +108,35 @@ class ToySampler:
         Args:
             images: for image-to-video, the first frame of each, uint8 [64, 64, 3].
         """
+        clips = self.decoded(self.latents(dit, scenes, options, images))
+        return [MeasuredSample(scene, clip, measure(clip)) for scene, clip in zip(scenes, clips, strict=True)]
+
+    def latents(
+        self,
+        dit: DiT,
+        scenes: Sequence[Scene],
+        options: SamplingOptions | None = None,
+        images: Sequence[Pixels] | None = None,
+    ) -> Tensor:
+        """Return the scaled latents of one sample of each scene, [B, 32, F', h, w]; arguments as for `sample`."""
         options = options or SamplingOptions()
         first: Tensor | None = None
         visions: list[Tensor | None] = [None] * len(scenes)
         if images is not None:
             first = scale(torch.stack([encode_frame(self.vae, image) for image in images]))
             visions = list(self.image_encoder.encode(list(images)).float())
-        cond = self._conditions([scene.caption for scene in scenes], visions, options.text_tokens)
-        uncond = self._conditions([""] * len(scenes), visions, 0) if options.guidance > 1 else None
+        cond = self.conditions([scene.caption for scene in scenes], visions, options.text_tokens)
+        uncond = self.conditions([""] * len(scenes), visions, 0) if options.guidance > 1 else None
         shape = (1, dit.config.latent_channels, *latent_size(*self.size))
         noise = torch.cat([initial_noise(shape, options.seed + number) for number in range(len(scenes))])
         levels = sigmas(options.steps, options.shift)
-        latents = denoise(dit, noise, cond, uncond, levels, options.guidance, first, batch_cfg=True)
+        return denoise(dit, noise, cond, uncond, levels, options.guidance, first, batch_cfg=True)
+
+    def decoded(self, latents: Tensor) -> list[Pixels]:
+        """Decode scaled latents [B, 32, F', h, w] to clips, uint8 [F, H, W, 3] each."""
         with torch.no_grad():
             pixels = [clip for part in unscale(latents).split(DECODED_AT_ONCE) for clip in self.vae.decode(part)]
-        clips = [to_frames(clip[None]) for clip in pixels]
-        return [MeasuredSample(scene, clip, measure(clip)) for scene, clip in zip(scenes, clips, strict=True)]
+        return [to_frames(clip[None]) for clip in pixels]
 
     def text(self, prompt: str) -> dict[str, Tensor]:
         """Return the states of a prompt, as in the store: `text` [L, D], `glyphs` [G, D']."""
@@ -132,7 +145,8 @@ class ToySampler:
             self._texts[prompt] = {"text": states.float(), "glyphs": glyphs.float()}
         return self._texts[prompt]
 
-    def _conditions(self, prompts: Sequence[str], visions: Sequence[Tensor | None], tokens: int) -> Condition:
+    def conditions(self, prompts: Sequence[str], visions: Sequence[Tensor | None], tokens: int = 0) -> Condition:
+        """Return the condition of a batch of prompts, with SigLIP's states of the first frames for i2v, [N, D] each."""
         each = [
             text_condition(self.text(prompt), vision, glyphs=True)
             for prompt, vision in zip(prompts, visions, strict=True)

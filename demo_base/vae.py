@@ -7,7 +7,6 @@ start at 0. A step's clips and noise depend only on stage and step, so a killed 
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +19,16 @@ from torch import Tensor, nn
 
 from demo_base.basis import CellBasis, to_pixels
 from demo_base.closed_form import fit_decoder, fit_encoder
+from demo_base.loop import Course, StepResult, train
 from hv15.atomic import atomic_path
 from hv15.demo import world
 from hv15.models.latents import SCALING_FACTOR
 from hv15.models.vae import VAE, VAEConfig
 from hv15.models.vae_blocks import Stream
 from hv15.models.vae_coders import Decoder, Encoder
-from hv15.progress import Progress
 from hv15.records.metrics import MetricsRecord
-from hv15.train.metrics import MetricsFile
 from hv15.train.random import generator, seed_for
-from hv15.train.schedules import Schedule
-from hv15.train.signals import Requests, Stopped
-from hv15.train.state import Position, StateFolder, locked
-
-log = logging.getLogger(__name__)
+from hv15.train.state import locked
 
 SIZES = VAEConfig(block_out_channels=(8, 16, 32, 64, 64), layers_per_block=1)
 
@@ -144,49 +138,30 @@ def fit_half(half: Encoder | Decoder, basis: CellBasis, stage: VaeStage, seed: i
 
 
 def _run(stage: VaeStage, half: Encoder | Decoder, basis: CellBasis, work: Path, spec: str, seed: int) -> None:
-    parameters = list(half.parameters())
-    schedule = Schedule("cosine", stage.steps, stage.warmup)
-    optimizer = torch.optim.AdamW(_groups(half, stage.rate), betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-    states = StateFolder(work / "state", spec)
-    first, offset = 0, 0
-    if (saved := states.load_latest()) is not None:
-        half.load_state_dict(saved.lora)
-        optimizer.load_state_dict(saved.optimizer)
-        first, offset = saved.position.step, saved.position.metrics_offset
-    with (
-        MetricsFile(work / "metrics.jsonl", offset) as metrics,
-        Progress(stage.steps, stage.name, unit="steps", start=first) as progress,
-        Requests() as requests,
-    ):
-        for step in range(first, stage.steps):
-            factor = schedule.factor(step)
-            for group in optimizer.param_groups:
-                group["lr"] = factor * group["peak"]
-            pixels = batch_of(stage, step, seed)
-            noise = generator(seed, f"vae noise {stage.name}", step)
-            loss, error = losses(half, basis.encode(pixels), pixels, stage.noise, noise)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            decibels = float(10 * np.log10(4 / error.item()))
-            metrics.write(
-                VaeStep(
-                    step=step + 1,
-                    loss=loss.item(),
-                    psnr=round(decibels, 3),
-                    grad_norm=norm.item(),
-                    lr=factor * stage.rate,
-                )
-            )
-            progress.advance(note=f"{decibels:.1f} dB")
-            stop, save, _ = requests.take()
-            if stop or save or step + 1 == stage.steps or (step + 1) % stage.state_every == 0:
-                position = Position(step + 1, 0.0, metrics.offset, spec, 1)
-                states.save(position, half.state_dict(), optimizer.state_dict())
-            if stop and step + 1 < stage.steps:
-                log.warning("saved at step %d; run the same command to resume", step + 1)
-                raise Stopped(step + 1)
+    def losses_of_step(step: int) -> tuple[Tensor, Tensor]:
+        pixels = batch_of(stage, step, seed)
+        noise = generator(seed, f"vae noise {stage.name}", step)
+        return losses(half, basis.encode(pixels), pixels, stage.noise, noise)
+
+    def record(step: int, result: StepResult) -> VaeStep:
+        decibels = round(_decibels(result), 3)
+        return VaeStep(step=step, loss=result.loss, psnr=decibels, grad_norm=result.grad_norm, lr=result.lr)
+
+    course = Course(stage.name, stage.steps, stage.rate, stage.warmup, stage.state_every)
+    train(
+        half,
+        _groups(half, stage.rate),
+        course,
+        losses_of_step,
+        work,
+        spec=spec,
+        record=record,
+        note=lambda result: f"{_decibels(result):.1f} dB",
+    )
+
+
+def _decibels(result: StepResult) -> float:
+    return float(10 * np.log10(4 / result.error))
 
 
 def losses(

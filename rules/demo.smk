@@ -7,6 +7,16 @@ rule pretrain:
         lambda wildcards: {
             "basis": [],
             "again": ["demo/pretraining/transformer.safetensors"],
+            "detail": [
+                "demo/pretraining/basis.safetensors",
+                "demo/pretraining/decoder.safetensors",
+            ],
+            "upsampler": ["demo/pretraining/detail.safetensors"],
+            "enlarger": [
+                "demo/pretraining/upsampler.safetensors",
+                "demo/pretraining/again.safetensors",
+            ],
+            "unrolled": ["demo/pretraining/enlarger.safetensors"],
         }.get(wildcards.stage, ["demo/pretraining/basis.safetensors"]),
     output:
         "demo/pretraining/{stage}.safetensors",
@@ -15,7 +25,7 @@ rule pretrain:
     benchmark:
         "results/benchmarks/pretrain_{stage}.tsv"
     wildcard_constraints:
-        stage="basis|encoder|decoder|transformer|again",
+        stage="basis|encoder|decoder|transformer|again|detail|upsampler|enlarger|unrolled",
     conda:
         "environment.yaml"
     message:
@@ -28,7 +38,7 @@ rule pretrained_base:
     input:
         expand(
             "demo/pretraining/{stage}.safetensors",
-            stage=["encoder", "decoder", "again"],
+            stage=["encoder", "decoder", "again", "unrolled"],
         ),
     output:
         directory("demo/base"),

@@ -54,7 +54,7 @@ def choose(config: Path, word: str, experiment: str = "") -> str:
     project = Project(config, experiment=experiment)
     refuse_living_run(project.root)
     step = chosen_step(project, word)
-    if experiment:
+    if experiment and step != earlier_step(project.settings.train, project.settings.train.publish_step):
         _refuse_swept(project, step)
     if step is not None and step in project.kept:
         _secure(project, project.kept[step], step)

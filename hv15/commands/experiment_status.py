@@ -12,6 +12,7 @@ from hv15.records.json_values import JsonObject
 from hv15.records.paths import ProjectPaths
 from hv15.records.rules import Rule
 from hv15.runs import lock
+from hv15.runs.failures import has_failed
 from hv15.runs.record import project_config
 from hv15.runs.state import RunStatus
 from hv15.terminal_text import json_text, one_line
@@ -57,10 +58,10 @@ def _state(paths: ProjectPaths, training: ComparedTraining) -> str:
         return "its training runs"
     if paths.lora.exists():
         return f"{ProjectPaths(run=paths.run).lora} is made"
-    if paths.failure(paths.log(Rule.TRAIN)).exists():
+    if has_failed(paths.log(Rule.TRAIN)):
         return "its training failed"
     if training.is_unfinished:
-        return "its training was cut short, and goes on where it was saved"
+        return "its training was stopped, and goes on where it was saved"
     return "its training is finished, the rest is not made yet" if training.is_finished else "not made yet"
 
 

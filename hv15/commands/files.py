@@ -13,6 +13,7 @@ from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.metadata import CONVERSION_NOTE
 from hv15.terminal_text import one_line
+from hv15.weighted_file import read_weighted_file
 
 if TYPE_CHECKING:
     from hv15.choices import LoRALayout
@@ -113,21 +114,24 @@ def merge(options: Merge) -> None:
             f"{len(options.lora)} --lora but {len(options.multiplier)} --multiplier",
             hint="give one --multiplier for each --lora, or none",
         )
-    multipliers = options.multiplier or [1.0] * len(options.lora)
-    reach = _reach(options)
-    loras = [
-        WeightedLoRA(path, multiplier, reach=reach) for path, multiplier in zip(options.lora, multipliers, strict=True)
-    ]
+    weighted = [read_weighted_file(words) for words in options.lora]
+    if options.multiplier and any(strength is not None for _, strength in weighted):
+        raise UserError(
+            "strengths are given by --multiplier and behind the names of files", hint="give them in one of these ways"
+        )
+    strengths = options.multiplier or [1.0 if strength is None else strength for _, strength in weighted]
+    reach, files = _reach(options), [path for path, _ in weighted]
+    loras = [WeightedLoRA(path, strength, reach=reach) for path, strength in zip(files, strengths, strict=True)]
     base = options.dit
     if base is None:
         base = Project(options.config, options.overrides, experiment=options.experiment).models.path("dit")
     if options.shard_size is None:
-        check_target(options.out, [base, *options.lora])
+        check_target(options.out, [base, *files])
     elif options.out.suffix == ".safetensors" or options.shard_size <= 0:
         raise UserError.at(options.out, "--shard-size needs a folder, and a size above 0", hint="name a new folder")
     fp8 = Fp8Writer() if options.dtype == "fp8" else None
     dtype = None if options.dtype is None else getattr(torch, TORCH_NAMES[options.dtype])
-    merge_to_file(
+    error = merge_to_file(
         base,
         loras,
         options.out,
@@ -136,7 +140,10 @@ def merge(options: Merge) -> None:
         fp8=fp8,
         shard_bytes=None if options.shard_size is None else int(options.shard_size * 1e9),
     )
-    notes = [f"; rounding to fp8 changes the blocks' weights by {fp8.error:.1e} of their norm"] if fp8 else []
+    if fp8 is not None:
+        notes = [f"; rounding to fp8 changes the blocks' weights by {fp8.error:.1e} of their norm"]
+    else:
+        notes = [f"; rounding changes the merged weights by {error:.1e} of their norm" if error else "; exact"]
     if fp8 is None and describe(base).in_fp8:
         notes.append("; its float8 weights were written in the number format of the others")
     print(f"{one_line(str(options.out))}: {describe(options.out)}{''.join(notes)}", file=sys.stderr)

@@ -314,7 +314,7 @@ def _seed(session: Session, text: str) -> None:
 
 
 def _size(session: Session, text: str) -> None:
-    session.sets("video_size", list(parse_size(tuple(_words(text)))) if text else None)
+    session.sets("video_size", list(parse_size(tuple(_words(text)), "/size")) if text else None)
 
 
 def _lora(session: Session, text: str) -> None:
@@ -354,7 +354,8 @@ def _whole(word: str, text: str) -> int:
 
 def _settings(session: Session, _: str) -> None:
     request = session.request
-    shown: dict[str, object] = {name: value for name, value in request.sample.items() if value is not None}
+    given = {name: value for name, value in request.sample.items() if value is not None}
+    shown: dict[str, object] = {name: value for name, value in given.items() if name != "sr"}  # it is always off here
     shown |= {"seed": " ".join(map(str, request.seeds)), "lora": " ".join(request.loras), "image": request.image}
     for name, value in shown.items():
         if value:

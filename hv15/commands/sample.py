@@ -63,7 +63,8 @@ def sample(options: Sample) -> int | None:
     if not options.prompts and options.prompts_file is None:
         raise UserError(
             "no prompt is given",
-            hint="write prompts behind `hv15 sample`, or name a file by --prompts-file or --latents",
+            hint="write prompts right behind `hv15 sample`, because an option such as --lora takes all words up to the "
+            "next one; or name a file by --prompts-file or --latents",
         )
     request = sample_request(options)
     if request.reach and not request.loras:

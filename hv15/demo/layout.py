@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from hv15.atomic import atomic_path
+from hv15.choices import EnlargedResolution
 from hv15.errors import UserError
 
 DEMO_VERSION = "3"
@@ -24,6 +25,9 @@ DEMO_FILES = {
     "image_encoder": "demo/siglip.safetensors",
 }
 """Role -> file or folder, relative to the models directory."""
+
+ENLARGES_TO: EnlargedResolution = "720p"
+"""The kind of the models of super resolution, which enlarge by half: 64x64 pixels to 96x96."""
 
 DEMO_OUTPUTS = (
     *(name for role, name in DEMO_FILES.items() if role != "tokenizer"),

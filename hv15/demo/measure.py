@@ -28,6 +28,7 @@ _CONTRAST = 60.0  # least distance of the foreground from the background; in the
 _HUE = 22.0  # degrees around a colour's hue; the palette's are 50 apart, and guidance changes only the saturation
 _CHROMA = 60.0  # a smaller difference between the largest and the smallest of red, green and blue is gray
 _GRAY = 60.0  # most distance from a background's colour
+_RIPPLE = 0.2  # least coverage that counts
 _PRESENT = 0.5  # least overlap of a frame's foreground with the most similar shape; noise and smears have less
 _SHAPE = 0.6  # least overlap to name the shape; a torn blob has a position and a path, but no shape
 _PACE = 0.8  # least pixels per frame; in the world it is 2 to 3
@@ -80,21 +81,65 @@ class MeasuredClip:
         return (self.colour, self.motion) == (scene.colour, scene.motion)
 
 
-def measure(frames: NDArray[np.uint8]) -> MeasuredClip:
-    """Measure a clip, uint8 RGB [F, 64, 64, 3]."""
+@dataclass(frozen=True)
+class _Layers:
+    """A clip as a foreground of one colour over a background of one colour."""
+
+    back: Floats
+    """RGB, 0 to 255."""
+    fore: Floats | None
+    """None if nothing stands out from the background."""
+    coverage: Floats
+    """How much of each pixel the foreground covers, 0 to 1, [F, H, W]."""
+
+    @property
+    def solid(self) -> Floats:
+        """The coverage without ripples from the decoder."""
+        return np.where(self.coverage < _RIPPLE, 0, self.coverage)
+
+
+def _layers(frames: NDArray[np.uint8]) -> _Layers:
+    """Divide a clip of any size, uint8 RGB [F, H, W, 3], into its two layers."""
     pixels = frames.astype(np.float64)
-    border = np.ones((SIZE, SIZE), bool)
+    border = np.ones(pixels.shape[1:3], bool)
     border[_BORDER:-_BORDER, _BORDER:-_BORDER] = False
     back = np.median(pixels[:, border].reshape(-1, 3), axis=0)
-    background = _background(back)
     distance = np.linalg.norm(pixels - back, axis=-1)
     peak = float(np.percentile(distance, 97))
     if peak < _CONTRAST:
-        return MeasuredClip(None, None, None, background, np.inf, 0.0, _rgb(back), _rgb(back))
+        return _Layers(back, None, np.zeros(pixels.shape[:3]))
     fore = np.median(pixels[distance > 0.75 * peak], axis=0)
     difference = fore - back
-    coverage = np.clip((pixels - back) @ difference / (difference @ difference), 0, 1)  # (F, H, W)
-    coverage[coverage < 0.2] = 0  # ripples from the decoder
+    return _Layers(back, fore, np.clip((pixels - back) @ difference / (difference @ difference), 0, 1))
+
+
+def centres(frames: NDArray[np.uint8]) -> Floats:
+    """Return where the shape of a clip of any size is in each frame: [F, 2], pixels from the top and from the left."""
+    return _centres(_layers(frames).solid)
+
+
+def sharpness(frames: NDArray[np.uint8]) -> Floats:
+    """Return how sharp the shape's edges are in each frame of a clip of any size, [F], as 1 / their width in pixels.
+
+    It is the mean gradient of the coverage, weighted with itself, so that it is that of the edges: sum g^2 / sum g. An
+    even transition over w pixels gives 1 / w, and a clip without a shape 0.
+    """
+    coverage = _layers(frames).coverage
+    down, right = np.diff(coverage, axis=1), np.diff(coverage, axis=2)
+    # both at the corners of pixels
+    gradient = np.hypot(down[:, :, 1:] + down[:, :, :-1], right[:, 1:] + right[:, :-1]) / 2
+    sums = gradient.sum(axis=(1, 2))
+    found: Floats = np.square(gradient).sum(axis=(1, 2)) / np.maximum(sums, 1e-9)
+    return found
+
+
+def measure(frames: NDArray[np.uint8]) -> MeasuredClip:
+    """Measure a clip, uint8 RGB [F, 64, 64, 3]."""
+    layers = _layers(frames)
+    back, fore, coverage = layers.back, layers.fore, layers.solid
+    background = _background(back)
+    if fore is None:
+        return MeasuredClip(None, None, None, background, np.inf, 0.0, _rgb(back), _rgb(back))
     overlaps = {shape: _overlaps(coverage, shape) for shape in (*SHAPES, RING)}
     shape = max(overlaps, key=lambda name: float(overlaps[name].mean()))
     overlap = float(overlaps[shape].mean())
@@ -156,10 +201,11 @@ def _rgb(colour: Floats) -> tuple[float, float, float]:
 
 def _centres(coverage: Floats) -> Floats:
     """Return the centre of coverage of each frame, [F, 2] (down, right); the middle if there is no coverage."""
-    points = np.arange(SIZE) + 0.5
+    rows, columns = (np.arange(side) + 0.5 for side in coverage.shape[1:])
     area = coverage.sum(axis=(1, 2))
-    sums = np.stack([coverage.sum(axis=2) @ points, coverage.sum(axis=1) @ points], axis=1)
-    return np.where(area[:, None] > 0, sums / np.maximum(area, 1e-9)[:, None], SIZE / 2)
+    sums = np.stack([coverage.sum(axis=2) @ rows, coverage.sum(axis=1) @ columns], axis=1)
+    middle = np.array(coverage.shape[1:]) / 2
+    return np.where(area[:, None] > 0, sums / np.maximum(area, 1e-9)[:, None], middle)
 
 
 def _overlaps(coverage: Floats, shape: str) -> Floats:

@@ -73,6 +73,17 @@ class Appearance:
     back: tuple[float, float, float]
     """Colour of the background, RGB 0 to 255."""
 
+    def enlarged(self, growth: float) -> Appearance:
+        """Return how the same looks in a clip that is so many times as large."""
+        down, right = self.speed
+        return replace(
+            self,
+            radius=growth * self.radius,
+            y=growth * self.y,
+            x=growth * self.x,
+            speed=(growth * down, growth * right),
+        )
+
 
 def scenes(shapes: tuple[str, ...] = SHAPES, motions: tuple[str, ...] = tuple(MOTIONS)) -> list[Scene]:
     """Return all combinations in a fixed order."""
@@ -95,9 +106,13 @@ def appearance(scene: Scene, seed: int) -> Appearance:
     )
 
 
-def render(scene: Scene, seed: int, frames: int = FRAMES) -> NDArray[np.uint8]:
-    """Return the frames of a clip, uint8 RGB [F, 64, 64, 3]. The seed determines size, position and speed."""
-    return draw(scene.shape, appearance(scene, seed), frames)
+def render(scene: Scene, seed: int, frames: int = FRAMES, size: int = SIZE) -> NDArray[np.uint8]:
+    """Return the frames of a clip, uint8 RGB [F, size, size, 3]. The seed determines size, position and speed.
+
+    Args:
+        size: side of the clip in pixels: another one shows the same scene, larger or smaller.
+    """
+    return draw(scene.shape, appearance(scene, seed).enlarged(size / SIZE), frames, size)
 
 
 def varied_clip(seed: int, frames: int = FRAMES, size: int = SIZE, variation: float = 0.2) -> NDArray[np.uint8]:
@@ -107,6 +122,18 @@ def varied_clip(seed: int, frames: int = FRAMES, size: int = SIZE, variation: fl
         size: side of the clip in pixels; below 64, a square is cut out that the shape crosses.
         variation: probability of a motion in any direction, and of other colours.
     """
+    shape, look, random = _varied(seed, variation)
+    top, left = (int(np.clip(centre + random.uniform(-8, 8) - size / 2, 0, SIZE - size)) for centre in (look.y, look.x))
+    return draw(shape, look, frames)[:, top : top + size, left : left + size]
+
+
+def varied_look(seed: int, variation: float) -> tuple[str, Appearance]:
+    """Return the shape and the appearance of `varied_clip`, before a square is cut out."""
+    return _varied(seed, variation)[:2]
+
+
+def _varied(seed: int, variation: float) -> tuple[str, Appearance, np.random.Generator]:
+    """Return shape and appearance of a varied clip, and the generator for further draws."""
     random = _random("wild", seed)
     every = scenes((*SHAPES, RING))
     scene = every[int(random.integers(len(every)))]
@@ -117,27 +144,28 @@ def varied_clip(seed: int, frames: int = FRAMES, size: int = SIZE, variation: fl
     if random.random() < variation:
         fore, back = random.uniform(0, 255, size=(2, 3))
         look = replace(look, fore=tuple(fore), back=tuple(back))
-    top, left = (int(np.clip(centre + random.uniform(-8, 8) - size / 2, 0, SIZE - size)) for centre in (look.y, look.x))
-    return draw(scene.shape, look, frames)[:, top : top + size, left : left + size]
+    return scene.shape, look, random
 
 
-def draw(shape: str, look: Appearance, frames: int = FRAMES) -> NDArray[np.uint8]:
-    """Render a shape: uint8 RGB [F, 64, 64, 3]."""
+def draw(shape: str, look: Appearance, frames: int = FRAMES, size: int = SIZE) -> NDArray[np.uint8]:
+    """Render a shape: uint8 RGB [F, size, size, 3]; positions and speeds are in pixels of that size."""
     steps = np.arange(frames, dtype=np.float64) - (frames - 1) / 2
     y = look.y + look.speed[0] * steps
     x = look.x + look.speed[1] * steps
-    coverage = _coverage(shape, y, x, look.radius)[..., None]
+    coverage = _coverage(shape, y, x, look.radius, size)[..., None]
     back, fore = np.asarray(look.back), np.asarray(look.fore)
     pixels: NDArray[np.uint8] = np.rint(back + coverage * (fore - back)).astype(np.uint8)
     return pixels
 
 
-def _coverage(shape: str, y: NDArray[np.float64], x: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
-    """Return approximately how much of each pixel is covered, 0 to 1, [F, 64, 64], for centres y and x [F].
+def _coverage(
+    shape: str, y: NDArray[np.float64], x: NDArray[np.float64], radius: float, size: int
+) -> NDArray[np.float64]:
+    """Return approximately how much of each pixel is covered, 0 to 1, [F, size, size], for centres y and x [F].
 
     The coverage of a pixel whose centre is d inside the outline is d + 1/2.
     """
-    points = np.arange(SIZE) + 0.5
+    points = np.arange(size) + 0.5
     dy, dx = points[None, :, None] - y[:, None, None], points[None, None, :] - x[:, None, None]
     distance = np.sqrt(dy * dy + dx * dx)  # rounded equally on all machines, unlike hypot
     if shape == "square":

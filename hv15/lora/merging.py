@@ -103,18 +103,21 @@ def merge_to_file(
     dtype: torch.dtype | None = None,
     fp8: Fp8Writer | None = None,
     shard_bytes: int | None = None,
-) -> None:
+) -> float:
     """Merge LoRAs into a transformer's weights and write a checkpoint whose metadata says what it was made from.
 
     Args:
         layout, dtype, fp8, shard_bytes: see `merge_dit`.
+
+    Returns:
+        The relative error of the changed weights by their rounding, see `merge_dit`.
 
     Raises:
         UserError: a file is missing, damaged, of an unknown layout, or does not fit the model.
     """
     metadata = _merge_provenance(dit_path, loras)  # finds a missing file before 16 GB are read
     patches = merge_patches(loras)
-    merge_dit(
+    return merge_dit(
         dit_path, output, patches, layout=layout, dtype=dtype, metadata=metadata, fp8=fp8, shard_bytes=shard_bytes
     )
 

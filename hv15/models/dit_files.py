@@ -31,6 +31,7 @@ from hv15.models.weights.fp8_files import WeightReader
 from hv15.models.weights.fp8_writer import Fp8Writer
 from hv15.models.weights.patches import Patch, check_targets
 from hv15.models.weights.quantised import Fp8Linear, QuantisedLinear, ScaledCodes, check_weight_format, replace_linears
+from hv15.models.weights.relative_error import RelativeError
 from hv15.models.weights.writer import write_checkpoint, write_shards
 from hv15.records.metadata import MODEL_SIZES
 
@@ -98,6 +99,7 @@ def save_dit(
     layout: PublishedLayout = "official",
     dtype: torch.dtype | None = None,
     metadata: Mapping[str, str] | None = None,
+    fp8: Fp8Writer | None = None,
 ) -> None:
     """Write the transformer to one .safetensors file in any of the layouts, one tensor at a time, atomically.
 
@@ -105,6 +107,7 @@ def save_dit(
         dit: must not be quantised.
         dtype: of the written tensors; None keeps their own.
         metadata: written in addition to the sizes.
+        fp8: writes the blocks' linear layers in fp8 with scales.
 
     Raises:
         UserError: an unknown layout, or the file cannot be written.
@@ -113,7 +116,7 @@ def save_dit(
         raise ValueError("a quantised transformer cannot be saved: use merge_dit, which makes files from files")
     state: Mapping[str, Tensor] = dit.state_dict()
     described = {key: tensor.to("meta") for key, tensor in state.items()}
-    _write(Path(path), dit.config, layout, described, state.__getitem__, dtype, metadata)
+    _write(Path(path), dit.config, layout, described, state.__getitem__, dtype, metadata, fp8)
 
 
 def merge_dit(
@@ -126,7 +129,7 @@ def merge_dit(
     metadata: Mapping[str, str] | None = None,
     fp8: Fp8Writer | None = None,
     shard_bytes: int | None = None,
-) -> None:
+) -> float:
     """Write a copy of a transformer's file with changed weights, with only one tensor in memory at a time.
 
     Args:
@@ -137,6 +140,9 @@ def merge_dit(
         fp8: writes the blocks' linear layers in fp8 with scales.
         shard_bytes: the most bytes in one file of several.
 
+    Returns:
+        The relative error of the changed weights by their rounding (Frobenius norm); not that of fp8, which adds it up.
+
     Raises:
         UserError: as `load_dit` and `save_dit`.
     """
@@ -145,18 +151,27 @@ def merge_dit(
     def own(key: str) -> torch.dtype:
         if fp8 is not None and is_block_linear(key):
             return torch.float32  # rounded once, to fp8
+        if dtype is not None:
+            return dtype
         found = source.dtype(key)
         return found if found.itemsize > 1 else source.reader.plain_dtype
+
+    changed = {f"{module}.weight" for patch in merge for module in patch.shapes}
+    rounding = RelativeError()
 
     def tensor(key: str) -> Tensor:
         value = source.make(key, torch.float32, keep_codes=False)
         assert isinstance(value, Tensor)
         check_finite(value, key, source.checkpoint.path)
-        return value.to(own(key))
+        rounded = value.to(own(key))
+        if key in changed:
+            rounding.add(rounded, value)
+        return rounded
 
     shapes = {key: value.shape for key, value in source.dit.state_dict().items()}
     described = {key: torch.empty(shape, dtype=own(key), device="meta") for key, shape in shapes.items()}
     _write(Path(output), source.dit.config, layout, described, tensor, dtype, metadata, fp8, shard_bytes)
+    return rounding.value
 
 
 class LinearWeights:

@@ -6,7 +6,7 @@ Relative paths on a command line start at the working directory. Loads no torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -107,7 +107,8 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
         given = {("sample", name) for name in asked}
         if text is not None:  # only a command line could have named the files
             given |= {("models", role) for role in ROLES}
-        problems = (_as_typed(problem, given, request.typed) for problem in error.problems)
+        by_set = [tuple(words.partition("=")[0].split(".")) for words in request.settings]
+        problems = (_as_typed(problem, given, by_set, request.typed) for problem in error.problems)
         raise ConfigError(dict.fromkeys(problems)) from None  # what is wrong with all prompts is said once
     _check_files(request)
     return project
@@ -127,11 +128,20 @@ def _check_files(request: SampleRequest) -> None:
             raise UserError(f"{request.typed}{option} {path.absolute()}: {found}", hint="correct the path")
 
 
-def _as_typed(problem: Problem, given: Collection[Location], typed: str) -> Problem:
-    """Name the option by which a setting was given, instead of the setting."""
+def _as_typed(problem: Problem, given: Collection[Location], by_set: Iterable[Location], typed: str) -> Problem:
+    """Name the option by which a setting was given, instead of the setting.
+
+    Args:
+        given: the settings that have options of their own.
+        by_set: those that were given by --set.
+        typed: what the options began with.
+    """
     place = problem.place
-    if place.file != COMMAND_LINE or place.setting[:2] not in given:
+    if place.file != COMMAND_LINE:
         return problem
+    if place.setting[:2] not in given:
+        is_by_set = any(place.setting[: len(name)] == name[: len(place.setting)] for name in by_set)
+        return replace(problem, place=replace(place, file=Path("--set"))) if is_by_set else problem
     words, hint = None, problem.hint
     match place.setting:
         case ("sample", "prompts", int(), "prompt"):

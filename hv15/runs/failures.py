@@ -48,6 +48,12 @@ def write_failure(error: BaseException) -> None:
             write_json(Path(path), to_json(record))
 
 
+def has_failed(log: Path) -> bool:
+    """Return whether the job with this log recorded that it failed; one that was asked to stop has not."""
+    said = failure_beside(log)
+    return said is not None and said.kind is not FailureKind.STOPPED
+
+
 def failure_beside(log: Path) -> Failure | None:
     """Return what the job with this log recorded when it failed; None if it recorded nothing."""
     try:

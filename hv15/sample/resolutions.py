@@ -69,8 +69,11 @@ def enlarged_size(height: int, width: int, resolution: EnlargedResolution) -> tu
     return rows * PIXELS_PER_CELL, columns * PIXELS_PER_CELL
 
 
-def parse_size(words: tuple[str, ...]) -> tuple[int, int]:
+def parse_size(words: tuple[str, ...], typed: str = "--size") -> tuple[int, int]:
     """Read a size from the words of a command line: `720p 16:9`, `480p` (16:9), or `480 848` (height and width).
+
+    Args:
+        typed: what stood before them.
 
     Raises:
         UserError: it is none of these.
@@ -82,10 +85,11 @@ def parse_size(words: tuple[str, ...]) -> tuple[int, int]:
             return official_size(words[0], width, height)
     elif len(words) == 2 and (height := _whole(words[0])) and (width := _whole(words[1])):
         return height, width
+    examples = (f"{typed} {example}".strip() for example in ("720p 16:9", "480 848"))
     raise UserError(
-        f"--size {' '.join(words):.60}: expected a resolution ({', '.join(names)}) with or without an aspect ratio, or "
-        "height and width in pixels",
-        hint="for example --size 720p 16:9, or --size 480 848; prompts stand before it",
+        f"{typed} {' '.join(words):.60}: expected a resolution ({', '.join(names)}) with or without an aspect ratio, "
+        "or height and width in pixels",
+        hint=f"for example {', or '.join(examples)}",
     )
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from hv15 import cli
+from hv15.atomic import write_json
+from hv15.records.failures import Failure, FailureKind, FailureRecord
+from hv15.records.fields import to_json
 from hv15.records.paths import ProjectPaths
 from tests.comparison.made_up import make_training
 from tests.workflow.quick import QuickProject
@@ -64,11 +67,16 @@ def test_each_command_works_for_one_by_its_name(project: QuickProject, capsys: S
         found = capsys.readouterr()
         return found.out + found.err
 
-    assert "small: its training was cut short" in (text := said("status", "small"))
+    assert "small: its training was stopped" in (text := said("status", "small"))
     assert "training: step 10 of 20" in text
     assert "validation: lowest loss 0.4000 after step 10" in text
     assert "done: results/done/lora.safetensors is made" in said("status", "done")
     assert "new: not made yet" in said("status", "new")
+    for kind, state in ((FailureKind.STOPPED, "was stopped"), (FailureKind.USER, "failed")):
+        paths = ProjectPaths(root, "small")
+        record = FailureRecord(rule="train", command=(), failure=Failure("why", "what to do", kind))
+        write_json(paths.failure(paths.log("train")), to_json(record))
+        assert f"small: its training {state}" in said("status", "small")
     state = json.loads(said("status", "small", "--json"))
     assert (state["steps"], state["total_steps"], state["validation_best"], state["made"]) == (10, 20, 0.4, False)
     assert "made_from" in said("show", "done")

@@ -134,7 +134,7 @@ def test_settings_of_a_session(talk: Talk, done: Workbench, tmp_path: Path) -> N
         ("/frames 6", "/frames: 6 frames: the VAE needs 4k+1"),
         ("/frames six", "/frames six: expected a whole number"),
         ("/steps 0", "/steps: found 0"),
-        ("/size 7p", "expected a resolution"),
+        ("/size 7p", "error: /size 7p: expected a resolution"),
         ("/guidance much", "/guidance much: expected a number"),
         ("/guidance nan", "/guidance: "),
         ("/seed -1", "/seed -1: expected a whole number"),

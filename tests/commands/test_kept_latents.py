@@ -84,6 +84,7 @@ def test_images_and_their_latents(done: Workbench, tmp_path: Path) -> None:
         (("--latents", "LORA"), "expected latents (4 axes)"),
         (("--latents", "KEPT", "COPY"), "would both become"),
         ((), "no prompt is given"),
+        (("--lora", "LORA", "a red circle"), "write prompts right behind `hv15 sample`"),
     ],
 )
 def test_other_latents_and_options_are_refused(

@@ -17,8 +17,8 @@ def test_a_wrong_value_is_named_by_the_option_that_was_typed(done: Workbench) ->
     assert "--frames: 6 frames: the VAE needs 4k+1" in said.err
     assert "--steps: found 0, expected at least 1" in said.err
     assert "sample.video_length" not in said.err
-    assert "--config sample.vae_tile_size" in said.err
-    assert "--config sample.video_length: 6" in done.hv15("sample", "a", "--set", "sample.video_length=6").err
+    assert "--set sample.vae_tile_size" in said.err
+    assert "--set sample.video_length: 6" in done.hv15("sample", "a", "--set", "sample.video_length=6").err
 
 
 def test_what_is_wrong_with_the_prompt_is_said_so_and_once(done: Workbench) -> None:

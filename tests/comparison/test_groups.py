@@ -11,6 +11,7 @@ from torch import zeros
 
 from hv15.comparison.groups import Spread, TrainingComparison, spread
 from hv15.comparison.trainings import ComparedTraining, read_training, read_trainings
+from hv15.records.json_values import JsonObject
 from hv15.records.metadata import MADE_FROM
 from hv15.records.paths import ProjectPaths
 from tests.comparison.made_up import STEPS, ablation, make_training
@@ -139,6 +140,15 @@ def test_a_training_that_is_not_finished_counts_in_no_mean(tmp_path: Path) -> No
     assert "Not finished, so in no mean, and not the best: a2, c1." in found.notes
 
 
+def test_the_same_training_counts_once(tmp_path: Path) -> None:
+    """An experiment that differs in its samples alone has a copy of another one's training: it is no repetition."""
+    one, copy = (make_training(tmp_path, name, losses=(0.2,), seed=1) for name in ("one", "copy"))
+    found = compared(one, copy)
+    assert (found.has_repetitions, found.groups[0].seeds) == (False, 1)
+    found = compared(one, copy, make_training(tmp_path, "two", losses=(0.4,), seed=2))
+    assert found.groups[0].validation == pytest.approx(Spread(0.3, math.sqrt(0.02), 2))
+
+
 def test_while_none_is_finished_all_count(tmp_path: Path) -> None:
     found = compared(*(make_training(tmp_path, str(n), losses=(n / 10,), seed=n, steps=5 * n) for n in (1, 2)))
     assert found.groups[0].validation == pytest.approx(Spread(0.15, math.sqrt(0.005), 2))
@@ -164,6 +174,17 @@ def test_what_a_reader_has_to_know_is_said(tmp_path: Path) -> None:
 def test_many_settings_are_no_name() -> None:
     trainings = [ComparedTraining(f"run{n}", {f"train.setting_{k}": n * k for k in range(1, 9)}) for n in (1, 2)]
     assert [group.label for group in TrainingComparison(tuple(trainings)).groups] == ["run1", "run2"]
+
+
+def test_a_group_without_a_short_label_is_called_as_a_sweep_calls_it() -> None:
+    settings: list[JsonObject] = [{f"train.setting_{k}": n * k for k in range(1, 9)} for n in (1, 2)]
+    names = (("shift-1_seed-1", "shift-1_seed-23"), ("one", "two"))
+    trainings = [
+        ComparedTraining(name, {**own, "train.seed": seed})
+        for own, group in zip(settings, names, strict=True)
+        for seed, name in enumerate(group)
+    ]
+    assert [group.label for group in TrainingComparison(tuple(trainings)).groups] == ["shift-1", "one, two"]
 
 
 def test_the_mean_and_the_deviation_of_a_sample() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hv15.demo.measure import MeasuredClip, measure, psnr, scene_of
+from hv15.demo.measure import MeasuredClip, centres, measure, psnr, scene_of, sharpness
 from hv15.demo.world import (
     COLOURS,
     CONCEPT,
@@ -148,6 +148,27 @@ def test_peak_signal_to_noise_ratio() -> None:
     assert psnr(black, black) == np.inf
     assert psnr(black, black + 255) == 0
     assert psnr(black, black + 1) == pytest.approx(48.13, abs=0.01)  # 20 log10(255)
+
+
+@pytest.mark.parametrize("width", [2, 5])
+def test_sharpness_is_that_of_the_edges(width: int) -> None:
+    """A bar with even transitions of so many pixels; grain and its place do not matter."""
+    columns = np.arange(80) + (0.5 if width % 2 else 0)
+    coverage = np.clip((columns - 20) / width + 0.5, 0, 1) - np.clip((columns - 55) / width + 0.5, 0, 1)
+    clip = np.tile((40 + 170 * coverage).round().astype(np.uint8)[:, None], (3, 48, 1, 3))
+    assert sharpness(clip) == pytest.approx([1 / width] * 3, rel=0.03)
+    assert sharpness(clip.transpose(0, 2, 1, 3)) == pytest.approx([1 / width] * 3, rel=0.03)
+    assert (sharpness(np.full((2, 64, 64, 3), 90, np.uint8)) == 0).all()
+
+
+def test_a_larger_clip_shows_the_same_at_other_places() -> None:
+    for seed, scene in enumerate(SOME[:8]):
+        small, large = render(scene, seed), render(scene, seed, size=96)
+        assert large.shape == (FRAMES, 96, 96, 3)
+        assert np.abs(centres(large) - 1.5 * centres(small)).max() < 0.2
+        same = [clip.reshape(FRAMES, 32, size, 32, size, 3).mean((2, 4)) for clip, size in ((large, 3), (small, 2))]
+        assert np.abs(same[0] - same[1]).mean() < 1.5
+        assert sharpness(large).mean() == pytest.approx(sharpness(small).mean(), rel=0.1), "one pixel wide at any size"
 
 
 def test_captions_are_read_back() -> None:

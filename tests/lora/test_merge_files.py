@@ -1,5 +1,7 @@
 """`save_merged_model`: a checkpoint that samples like the model with its LoRAs applied."""
 
+import math
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -62,6 +64,25 @@ def test_the_dtype_is_chosen(base, tmp_path):
     merge_to_file(base, [], tmp_path / "merged.safetensors", dtype=torch.bfloat16)
     with safe_open(tmp_path / "merged.safetensors", "pt") as file:
         assert file.get_tensor("double_blocks.0.img_attn_q.weight").dtype == torch.bfloat16
+
+
+def test_a_merge_is_rounded_once_and_says_what_that_loses(base, tmp_path):
+    """Into bf16; and not at all where fp32 is written of a base in bf16."""
+    lora = WeightedLoRA(make_lora(tmp_path / "lora.safetensors", 1))
+    merge_to_file(base, [], tmp_path / "base.safetensors", dtype=torch.bfloat16)
+    assert (
+        merge_to_file(tmp_path / "base.safetensors", [lora], tmp_path / "exact.safetensors", dtype=torch.float32) == 0
+    )
+    error = merge_to_file(tmp_path / "base.safetensors", [lora], tmp_path / "rounded.safetensors")
+    plain, exact, rounded = (load_file(tmp_path / f"{name}.safetensors") for name in ("base", "exact", "rounded"))
+    changed = [key for key, tensor in exact.items() if not torch.equal(tensor, plain[key].float())]
+    assert len(changed) > 10
+    assert all(torch.equal(rounded[key], exact[key].bfloat16()) for key in changed)
+    lost = sum((rounded[key].double() - exact[key].double()).square().sum() for key in changed)
+    assert error == pytest.approx(
+        math.sqrt(lost / sum(exact[key].double().square().sum() for key in changed)), rel=1e-3
+    )
+    assert 1e-4 < error < 4e-3
 
 
 def test_a_missing_lora_is_named_before_the_model_is_read(tmp_path):

@@ -180,7 +180,7 @@ def _used_loras(sample: Sample) -> tuple[UsedFile | None, tuple[UsedFile, ...]]:
 def _size(text: str) -> tuple[int, int] | None:
     words = tuple(text.replace(",", " ").split())
     try:
-        return parse_size(words) if words else None
+        return parse_size(words, typed="") if words else None
     except UserError as error:
         raise FieldError("size", f"{error.message.partition(': ')[2] or error.message} ({error.hint})") from error
 

@@ -19,6 +19,7 @@ from hv15.records.rules import Rule, rule_words
 from hv15.records.stage_names import run_of
 from hv15.records.training import RECORD, TrainingRecord
 from hv15.runs import lock
+from hv15.runs.failures import has_failed
 from hv15.stamp import Stamp, stamp
 from tui.data.jobs import Job, JobState
 from tui.data.metrics import MetricsReader
@@ -159,7 +160,7 @@ class ExperimentsReader:
             state = ExperimentState.WAITING
         elif paths.lora.exists():
             state = ExperimentState.STALE if is_due else ExperimentState.DONE
-        elif paths.failure(paths.log(Rule.TRAIN)).exists():
+        elif has_failed(paths.log(Rule.TRAIN)):
             state = ExperimentState.FAILED
         else:
             state = ExperimentState.CUT if status.step else ExperimentState.NEW
@@ -201,8 +202,8 @@ def _compared(rows: Sequence[ExperimentRow], compared: TrainingComparison) -> li
         replace(
             row,
             is_best=best is not None and best.name == row.name,
-            group=groups[row.name].label if len(groups[row.name].trainings) > 1 else "",
-            of_group=groups[row.name].validation if len(groups[row.name].trainings) > 1 else None,
+            group=groups[row.name].label if groups[row.name].seeds > 1 else "",
+            of_group=groups[row.name].validation if groups[row.name].seeds > 1 else None,
         )
         for row in rows
     ]

@@ -75,8 +75,10 @@ class Merge(SettingsCommand):
 
     name: ClassVar[str] = "merge"
     dit: Annotated[Path | None, Argument("the transformer, a file or a folder, instead of the project's")] = None
-    lora: Annotated[tuple[Path, ...], Argument("may be given several times")]
-    multiplier: Annotated[tuple[float, ...], Argument("one for each --lora (1)")] = ()
+    lora: Annotated[
+        tuple[str, ...], Argument("a LoRA, at a strength (1); may be given several times", metavar="FILE[:STRENGTH]")
+    ]
+    multiplier: Annotated[tuple[float, ...], Argument("the strengths, one for each --lora, instead")] = ()
     include: IncludePatterns = ()
     exclude: ExcludePatterns = ()
     lora_blocks: BlockFactors = ()

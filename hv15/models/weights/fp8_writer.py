@@ -6,11 +6,12 @@ ComfyUI to multiply in the activations' number format, so that only the weights 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor
+
+from hv15.models.weights.relative_error import RelativeError
 
 _CODES = torch.float8_e4m3fn
 _LARGEST = torch.finfo(_CODES).max
@@ -22,13 +23,13 @@ class Fp8Writer:
     """Quantises the chosen tensors of a file while it is written, and adds up what the rounding loses."""
 
     def __init__(self) -> None:
-        self._squared_error = self._squared_norm = 0.0
+        self._error = RelativeError()
         self._scales: dict[str, Tensor] = {}
 
     @property
     def error(self) -> float:
         """The relative error of all quantised weights together (Frobenius norm)."""
-        return math.sqrt(self._squared_error / self._squared_norm) if self._squared_norm else 0.0
+        return self._error.value
 
     def described(self, tensors: Mapping[str, Tensor], chosen: Collection[str]) -> dict[str, Tensor]:
         """Return dtypes and shapes of the file's tensors; each scale comes right after its weight."""
@@ -56,8 +57,7 @@ class Fp8Writer:
         weight = weight.float()
         scale = (weight.abs().max() / _LARGEST).clamp(min=_SMALLEST_SCALE)
         codes = (weight / scale).clamp(-_LARGEST, _LARGEST).to(_CODES)
-        self._squared_error += (codes.float() * scale - weight).square().sum(dtype=torch.float64).item()
-        self._squared_norm += weight.square().sum(dtype=torch.float64).item()
+        self._error.add(codes.float() * scale, weight)
         self._scales[_scale_of(key)] = scale
         return codes
 
