@@ -53,7 +53,7 @@ LEVELS = (
     {"train"},
     {"project", "demo", "recipes"},
     {"plan", "comparison"},
-    {"workflow", "runs", "selftest", "report"},
+    {"workflow", "runs", "notices", "selftest", "report"},
     {"queue"},
     {"commands", "arguments", "cli"},
 )

@@ -1,4 +1,4 @@
-"""The dashboard: nine screens over one project, each a `mode` with a digit of its own.
+"""The dashboard: ten screens, nine of them over one project, each a `mode` with a digit of its own.
 
 The `Watcher` brings what `tui.data` reads from the files; what a person does goes to hv15's public functions. A run
 does not depend on the dashboard: it continues when the dashboard is closed.
@@ -37,6 +37,7 @@ from tui.screens.config import ConfigScreen
 from tui.screens.dataset import DatasetScreen
 from tui.screens.experiments import ExperimentsScreen
 from tui.screens.logs import LogsScreen
+from tui.screens.projects import ProjectsScreen
 from tui.screens.run import RunScreen
 from tui.screens.runs import RunsScreen
 from tui.screens.samples import SamplesScreen
@@ -45,7 +46,7 @@ from tui.serve import SERVER
 from tui.stylesheet import CachedStylesheet
 from tui.themes import DARK, LIGHT
 from tui.watcher import Watcher
-from tui.widgets.navigation import SCREENS
+from tui.widgets.navigation import SCREENS, digit
 from tui.widgets.still import ask_terminal
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Dashboard(App[None]):
         "system": SystemScreen,
         "runs": RunsScreen,
         "experiments": ExperimentsScreen,
+        "projects": ProjectsScreen,
     }
     DEFAULT_MODE = "run"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (160, "-wide")]  # noqa: RUF012 (as Textual declares it)
@@ -78,14 +80,14 @@ class Dashboard(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(
-                f"{number},alt+{number}",
+                f"{digit(name)},alt+{digit(name)}",
                 f"app.switch_mode('{name}')",
                 name.capitalize(),
                 id=f"screen-{name}",
                 show=False,
-                tooltip=f"go to the screen {name.capitalize()} (alt+{number} from a text field)",
+                tooltip=f"go to the screen {name.capitalize()} (alt+{digit(name)} from a text field)",
             )
-            for number, name in enumerate(SCREENS, start=1)
+            for name in SCREENS
         ),
         Binding("question_mark,f1", "help", "Help", id="help", key_display="?", tooltip="help for what has the focus"),
         Binding(
@@ -164,8 +166,10 @@ class Dashboard(App[None]):
         await super().on_event(event)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        for number, name in enumerate(SCREENS, start=1):
-            yield SystemCommand(f"Go to {name.capitalize()}", f"key {number}", lambda name=name: self.switch_mode(name))
+        for name in SCREENS:
+            yield SystemCommand(
+                f"Go to {name.capitalize()}", f"key {digit(name)}", lambda name=name: self.switch_mode(name)
+            )
         for each in screen.active_bindings.values():
             if each.node is not self and each.binding.show and each.enabled:
                 action, node = each.binding.action, each.node

@@ -10,6 +10,7 @@ from textual.message import Message
 
 if TYPE_CHECKING:
     from tui.data.experiments import ExperimentsView
+    from tui.data.projects import ProjectsView
     from tui.data.samples import Sample
     from tui.data.system import SystemSample
     from tui.project_files import JobsView, MetricsView, RunView, TailView
@@ -55,6 +56,13 @@ class ExperimentsSeen(Message, bubble=False):
     """An experiment went on, or the config has others."""
 
     view: ExperimentsView
+
+
+@dataclass
+class ProjectsSeen(Message, bubble=False):
+    """The queue changed, or another project did."""
+
+    view: ProjectsView
 
 
 @dataclass

@@ -21,11 +21,12 @@ from tui.data.log_file import LogFile
 from tui.data.metrics import MetricsReader, TrainingStatus
 from tui.data.overlay_names import overlay_names
 from tui.data.preflight import Preflight
+from tui.data.projects import ProjectsReader, ProjectsView
 from tui.data.rerun import DryRun
 from tui.data.starting import start_run
 from tui.data.system import GpuSource, SystemReader, SystemSample
 from tui.data.training_facts import TrainingFacts, training_facts
-from tui.messages import ExperimentsSeen, JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
+from tui.messages import ExperimentsSeen, JobsSeen, MachineSeen, MetricsSeen, ProjectsSeen, RunSeen, TailSeen
 from tui.watcher import AnySource, WatchedSource
 
 FULL_S = 5.0
@@ -116,6 +117,8 @@ class ProjectFiles:
         self._overlay_names: tuple[tuple[tuple[str, Path], ...], dict[str, str]] = ((), {})
         self._experiments = ExperimentsReader(config, self._reader)
         self._experiments_seen: ExperimentsView | None = None
+        self._projects = ProjectsReader(config)
+        self._projects_seen: ProjectsView | None = None
         self.due_experiments: frozenset[str] = frozenset()
         """Those of which something would be made again, when that was last asked."""
         self.tail_of: Path | None = None
@@ -132,6 +135,7 @@ class ProjectFiles:
             WatchedSource("machine", self.read_machine, MachineSeen, interval_s=2.0, always=True),
             WatchedSource("tail", self.read_tail, TailSeen),
             WatchedSource("experiments", self.read_experiments, ExperimentsSeen, interval_s=2.0, share=0.1),
+            WatchedSource("projects", self.read_projects, ProjectsSeen, share=0.1),
         ]
 
     def read_run(self) -> RunView | None:
@@ -285,6 +289,14 @@ class ProjectFiles:
         if found == self._experiments_seen:
             return None
         self._experiments_seen = found
+        return found
+
+    def read_projects(self) -> ProjectsView | None:
+        """Read the queue and the other projects."""
+        found = self._projects.read()
+        if found == self._projects_seen:
+            return None
+        self._projects_seen = found
         return found
 
     def dry_run(self, text: str | None = None, targets: Sequence[str] = ()) -> DryRun:

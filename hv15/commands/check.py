@@ -37,6 +37,7 @@ def _checks(options: Options) -> Iterator[Check]:
         sample_checks,
     )
     from hv15.commands.machine_checks import machine_checks
+    from hv15.commands.notify import notify_checks
 
     try:
         project = Project(options.config, options.overrides, experiment=options.experiment)
@@ -60,6 +61,7 @@ def _checks(options: Options) -> Iterator[Check]:
         "dataset": dataset_checks,
         "publish": publish_checks,
         "disk": disk_checks,
+        "notify": notify_checks,
     }
     told = list[Check]()
     for subject, find_checks in parts.items():

@@ -29,7 +29,8 @@ def lock(options: Lock) -> int:
         return 0
     changes = [one_line(each) for each in lock_changes(before, now)]
     if changes:
-        print("\n".join([f"{one_line(str(path))}: {len(changes)} differ now", *(f"  {each}" for each in changes)]))
+        differ = "1 thing differs" if len(changes) == 1 else f"{len(changes)} things differ"
+        print("\n".join([f"{one_line(str(path))}: {differ} now", *(f"  {each}" for each in changes)]))
         return 1
     print(f"{one_line(str(path))}: everything is as it was")
     return 0

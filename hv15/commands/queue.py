@@ -6,6 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -35,7 +36,7 @@ from hv15.queue.standing import QueueStanding, mode_in_words, standings
 from hv15.records.json_values import JsonObject
 from hv15.records.paths import CONFIG
 from hv15.records.queue import Queue, QueuedProject, QueuedState
-from hv15.runs import control
+from hv15.runs import control, lock
 from hv15.runs.record import project_config
 from hv15.terminal_text import json_text, one_line
 
@@ -45,16 +46,12 @@ DAY_S = 86400.0
 def show(options: QueueList) -> None:
     """Print the queue; the worker is started again if it was killed."""
     file = QueueFile()
+    if not options.json:
+        _tell(file)
+        return
     pid = ensure_worker(file)
     queue = file.read()
-    found = standings(queue)
-    if options.json:
-        print(json_text(_as_json(queue, found, pid)))
-        return
-    print(one_line(_heading(queue, pid)))
-    _print_table(found)
-    for each in found:
-        _print_details(each)
+    print(json_text(_as_json(queue, standings(queue), pid)))
 
 
 def add(options: QueueAdd) -> None:
@@ -81,8 +78,8 @@ def add(options: QueueAdd) -> None:
         known = own.number < before[0].next_number
         said = "waits already" if known else "added"
         print(one_line(f"{said} as {own.number}: {_asked(own)}"))
-    waits = "paused: `hv15 queue resume` continues it" if queue.paused else mode_in_words(queue)
-    print(f"{waits}, whoever is logged in; `hv15 queue` shows how far they are")
+    waits = "the queue is paused: `hv15 queue resume` continues it" if queue.paused else mode_in_words(queue)
+    print(f"{waits}; they run on when you log out, and `hv15 queue` shows how far they are")
 
 
 def remove(options: QueueRemove) -> None:
@@ -129,6 +126,8 @@ def stop(options: QueueStop) -> None:
     if not chosen:
         raise UserError(f"{', '.join(options.names)}: does not run", hint="`hv15 queue remove` removes what waits")
     for each in chosen:
+        if lock.holder(each.root) is None:
+            raise UserError(f"{each.number} ({each.root}) is about to begin or has just ended", hint="try again soon")
         control.stop(each.root)
         print(one_line(f"{each.number}: asked to save and stop ({each.root})"))
     ensure_worker(QueueFile())
@@ -168,10 +167,8 @@ def pause(options: QueuePause) -> None:
     queue = file.change(paused)
     ensure_worker(file)
     for each in queue.running if options.stop else ():
-        try:
+        with suppress(UserError):  # it has just ended; or it is about to begin, and the worker stops it
             control.stop(each.root)
-        except UserError as error:  # it has just ended, or just begun
-            print(one_line(f"{each.number}: {error.message}"))
     _tell(file)
 
 
@@ -277,14 +274,17 @@ def _change(change: Callable[[Queue], Queue]) -> None:
 def _tell(file: QueueFile) -> None:
     pid = ensure_worker(file)
     queue = file.read()
+    found = standings(queue)
     print(one_line(_heading(queue, pid)))
-    _print_table(standings(queue))
+    _print_table(found)
+    for each in found:
+        _print_details(each)
 
 
 def _heading(queue: Queue, pid: int | None) -> str:
     if not queue.projects:
         return "the queue is empty; `hv15 queue add PROJECT...` adds projects"
-    paused = "paused (`hv15 queue resume` continues it), then " if queue.paused else ""
+    paused = "paused: `hv15 queue resume` continues it; " if queue.paused else ""
     worker = f"; worker: pid {pid}" if pid is not None else ""
     return f"{paused}{mode_in_words(queue)}{worker}"
 

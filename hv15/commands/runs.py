@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
@@ -16,10 +17,12 @@ from hv15.errors import UserError
 from hv15.progress import clock
 from hv15.records.failures import Failure
 from hv15.records.fields import to_json
-from hv15.records.json_values import JsonObject
+from hv15.records.json_values import JsonObject, RecordError
+from hv15.records.notices import NoticeDelivery, read_delivery
 from hv15.records.paths import ProjectPaths
 from hv15.runs import control
 from hv15.runs.failures import explain_job
+from hv15.runs.followed_file import last_objects
 from hv15.runs.lock import holder
 from hv15.runs.metrics import TrainingProgress, trainings_progress
 from hv15.runs.record import RunFolder, project_config
@@ -62,7 +65,11 @@ def run(options: Run) -> int:
         print("\n".join([*in_words(due_stages(project, options.target)), *note_on_step(project)]))
         return 0
     refuse_broken(options)
+    from hv15.commands.notify import notices_of_run
+
     started = control.start(options.project, options.target, options.snakemake)
+    for line in notices_of_run(started):
+        print(line)
     if not options.follow:
         print(f"started {started.id}: it continues when this terminal is closed")
         print("  " + "    ".join(_shell_command(word, options.project) for word in ("status", "tui", "stop")))
@@ -174,7 +181,7 @@ def status(options: Status) -> int:
         return 0
     if found is None:
         print(f"{one_line(str(root))}: no run yet; `{_shell_command('run', options.project)}` starts one")
-        for line in (*_published(root), *_experiments(root)):
+        for line in (*_published(root), *_experiments(root), *_queued(root)):
             print(f"  {line}")
         return 0
     _print(found)
@@ -185,7 +192,7 @@ def status(options: Status) -> int:
         left_s = training.eta_s if found.state.alive else None
         name = f"{training.experiment}: " if training.experiment else ""
         print(f"  {name}training: step {training.step}{of}{loss}" + (f", {clock(left_s)} left" if left_s else ""))
-    for line in (*_published(root), *_experiments(root)):
+    for line in (*_published(root), *_experiments(root), *_queued(root), *_notices(found.run)):
         print(f"  {line}")
     if left:
         pids = ", ".join(str(each.pid) for each in left)
@@ -252,12 +259,34 @@ def _published(root: Path) -> list[str]:
     return [f"published: the LoRA is {now}; a run publishes {then}"]
 
 
+def _queued(root: Path) -> list[str]:
+    """Say at which places of the queue the project waits."""
+    from hv15.queue.queue_file import QueueFile
+
+    try:
+        queue = QueueFile().read()
+    except UserError:  # which `hv15 queue` tells
+        return []
+    places = [str(queue.place(each)) for each in queue.waiting if each.root == root]
+    return [f"in the queue: waits at place {', '.join(places)}; `hv15 queue` shows all"] if places else []
+
+
 def _trainings(root: Path, found: RunStatus | None) -> list[TrainingProgress]:
     """The progress of this run's trainings, the last at work first; none of those that an earlier run left."""
     if found is None or found.started is None:
         return []
     own = (each for each in trainings_progress(root) if each.time >= found.started)
     return [*{(each.time, each.step): each for each in own}.values()]  # a copied training is known twice
+
+
+def _notices(run: RunFolder) -> list[str]:
+    """What became of the last notice of a run, for each place."""
+    last: dict[str, NoticeDelivery] = {}
+    for content in last_objects(run.notices):
+        with suppress(RecordError):
+            found = read_delivery(content)
+            last[found.to] = found
+    return [one_line(f"notice of {each.event}, {each}") for each in last.values()]
 
 
 def _status_of(run: RunFolder) -> RunStatus:

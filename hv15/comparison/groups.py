@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from hv15.records.json_values import Json, JsonObject
 
 LONGEST_LABEL = 48
 """Characters of the settings that name a group; of a longer one, its trainings' names do."""
+_SEED_IN_NAME = re.compile(r"_?(train\.)?seed-\d+")
 _SAME_SIGMA = 1e-4
 """What the levels of two validations differ by at most if they are the same: records are rounded."""
 
@@ -105,8 +107,7 @@ class TrainingComparison:
         settings = {name: trainings[0].settings.get(name) for name in self.differing if trainings[0].settings}
         label = in_words(settings)
         if not 0 < len(label) <= LONGEST_LABEL:
-            label = ", ".join(each.name for each in trainings)
-            label = label if len(label) <= LONGEST_LABEL else f"{trainings[0].name} and {len(trainings) - 1} more"
+            label = _label_of([each.name for each in trainings])
         counted = _of_each_seed(each for each in trainings if self.counts(each))
         return TrainingGroup(label, settings, tuple(trainings), counted)
 
@@ -200,6 +201,15 @@ class TrainingComparison:
         if len({each.device for each in self.trainings if each.device}) > 1:
             notes.append("They ran on different devices, so times and memory differ for that reason too.")
         return tuple(notes)
+
+
+def _label_of(names: Sequence[str]) -> str:
+    """What a group is called by the names of its trainings: what a sweep calls them without the seed, or all names."""
+    without_seed = {_SEED_IN_NAME.sub("", name) for name in names}
+    if len(names) > 1 and len(without_seed) == 1 and "" not in without_seed:
+        return without_seed.pop()
+    label = ", ".join(names)
+    return label if len(label) <= LONGEST_LABEL else f"{names[0]} and {len(names) - 1} more"
 
 
 def _of_each_seed(trainings: Iterable[ComparedTraining]) -> tuple[ComparedTraining, ...]:

@@ -125,7 +125,8 @@ def summary(comparison: TrainingComparison) -> str:
     count, groups = len(comparison.trainings), comparison.groups
     text = f"{count} training{'s' * (count != 1)}"
     if comparison.has_repetitions:
-        text += f", {len(groups)} setting{'s' * (len(groups) != 1)} with several seeds"
+        some = "" if all(group.seeds > 1 for group in groups) else ", some"
+        text += f", {len(groups)} setting{'s' * (len(groups) != 1)}{some} with several seeds"
     if comparison.differing:
         names = [short_name(name) for name in comparison.differing]
         text += (

@@ -37,6 +37,7 @@ FIXED: dict[Location, str] = {
     ("experiments",): "an experiment has no experiments of its own",
     ("sweep",): "an experiment has no experiments of its own",
     ("runtime",): "it is of the machine, the same for all",
+    ("notify",): "it is of a run, which makes all of them",
     ("cache", "directory"): "all experiments share one store",
     ("cache", "shards"): "all experiments share what is encoded",
     ("models", "source"): "all experiments take their models from one place; name other files by their paths",

@@ -15,9 +15,10 @@ from hv15.config.convert import ConvertSettings
 from hv15.config.datasets import DatasetSettings
 from hv15.config.experiments import Experiments, SweepSettings, experiment_conflicts
 from hv15.config.models import ModelSettings
+from hv15.config.notify import NotifySettings
 from hv15.config.runtime import RuntimeSettings
 from hv15.config.sample import SampleSettings
-from hv15.config.section import PAST, Conflict, Section
+from hv15.config.section import PAST, WATCHING, Conflict, Section
 from hv15.config.train import TrainSettings
 from hv15.records.json_values import JsonObject
 from hv15.records.paths import CachePaths
@@ -67,6 +68,11 @@ class Settings(Section):
 
     runtime: RuntimeSettings = RuntimeSettings()
     """Device and log level."""
+
+    notify: NotifySettings = Field(NotifySettings(), json_schema_extra=WATCHING)
+    """Notices of a run: at its end, if it fails, and if it does not go on. None are sent unless `ntfy`, `webhook` or
+    `command` is set, here or in ~/.config/hv15/notify.yaml, which holds the same settings for all projects. `hv15
+    notify --test` sends one (docs/notices.md)."""
 
     _root: Path = PrivateAttr(default_factory=Path.cwd)
     _prompt_places: dict[int, Place] = PrivateAttr(default_factory=dict)
@@ -176,6 +182,6 @@ class Settings(Section):
     def dump(self) -> JsonObject:
         """Return all settings, including defaults, as JSON values that `load_config` accepts.
 
-        Experiments are left out: what is made with these settings does not depend on them.
+        Experiments and notices are left out: what is made with these settings does not depend on them.
         """
-        return self.model_dump(mode="json", exclude={"experiments", "sweep"})
+        return self.model_dump(mode="json", exclude={"experiments", "sweep", "notify"})

@@ -128,7 +128,7 @@ def plan_experiments(base: Project, planned: ProjectPlan) -> ExperimentsPlan:
     known: dict[str, tuple[StagePlan, ...]] = {_key(base): planned.stages}
     alike: dict[str, PlannedAlike] = {}
     times = list[Seconds | None]()
-    trainings, encodings = set[str](), set[int]()
+    trainings, encodings = set[str](), set[str]()
     for name in base.experiments:
         project = base.experiment(name)
         stages = _stages(project, planned.device, known)
@@ -141,7 +141,7 @@ def plan_experiments(base: Project, planned: ProjectPlan) -> ExperimentsPlan:
         times += [stage.total for stage in new.own if stage.name != TRAINING or not has_training]
         for stage in stages:
             if stage.name in ENCODING:
-                encoding = id(project.latents if stage.name == "encode latents" else project.texts)
+                encoding = _encoding(project, stage.name)
                 times += [] if encoding in encodings else [stage.total]
                 encodings.add(encoding)
     is_trained = any(base.experiment(name).settings.datasets for name in base.experiments)
@@ -168,6 +168,16 @@ def _training(project: Project) -> str:
         return digest(project.training_spec)
     except UserError:  # a model is missing, whose content counts
         return project.run
+
+
+def _encoding(project: Project, stage: StageName) -> str:
+    """What is equal in experiments that read the same encoded items."""
+    try:
+        return str(id(project.latents if stage == ENCODING[0] else project.texts))
+    except UserError:
+        settings = project.settings
+        parts = (settings.cache, settings.models, *settings.datasets, *settings.sample.prompts)
+        return digest([stage, *(part.model_dump(mode="json") for part in parts)])
 
 
 def total(times: Iterable[Seconds | None]) -> Seconds | None:

@@ -1,4 +1,4 @@
-"""The queue of this machine: projects that run one after the other, or several at once, without anybody logged in.
+"""The queue of this machine: projects that run one after the other, or several at once, also when nobody is logged in.
 
 A folder of this user (`queue_file.queue_folder`) holds:
 

@@ -16,6 +16,8 @@ from hv15.runs.state import status
 
 BY_HAND = "a run that was started by hand is in progress: waits for its end"
 
+STARTING = "is looked at, then begins"
+
 
 @dataclass(frozen=True)
 class QueueStanding:
@@ -64,22 +66,30 @@ class QueueStanding:
 def standing(queue: Queue, project: QueuedProject) -> QueueStanding:
     """Return how far a project is. Reads the files of its run if that is alive."""
     if project.state is QueuedState.WAITING:
-        note = BY_HAND if is_run_by_hand(project) else project.reason
-        return QueueStanding(project, queue.place(project), note)
+        return QueueStanding(project, queue.place(project), _why_it_waits(queue, project))
     if project.state is not QueuedState.RUNNING:
         return QueueStanding(project, note=project.reason)
-    found = status(RunFolder(project.root, project.run), lock.holder(project.root))
+    holder = lock.holder(project.root)
+    found = status(RunFolder(project.root, project.run), holder)
     begun = project.started or 0.0
     training = next((each for each in trainings_progress(project.root) if each.time >= begun), None)
     return QueueStanding(
         project,
-        note="saves and stops" if found.run.stop.exists() else "",
+        note=STARTING if holder != project.run else "saves and stops" if found.run.stop.exists() else "",
         done=found.done,
         total=found.total,
         step=training.step if training else 0,
         steps=training.total if training else 0,
         eta_s=training.eta_s if training else None,
     )
+
+
+def _why_it_waits(queue: Queue, project: QueuedProject) -> str:
+    """Say what a project waits for besides those before it; "" if there is nothing."""
+    before = next((each for each in queue.running if each.root == project.root), None)
+    if before is not None:
+        return f"the same project is running as {before.number}: waits for its end"
+    return BY_HAND if is_run_by_hand(project) else project.reason
 
 
 def standings(queue: Queue) -> tuple[QueueStanding, ...]:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from hv15.queue.ends import End, end_of
 from hv15.queue.queue_file import QueueFile
 from hv15.records.fields import now
 from hv15.records.queue import Queue, QueuedProject, QueuedState
-from hv15.runs import lock
+from hv15.runs import control, lock
 from hv15.runs.own_process import run_command
 from hv15.runs.record import new_run
 from hv15.terminal_text import one_line
@@ -95,6 +96,10 @@ class Worker:
             )
         except (UserError, OSError) as error:
             self._refused(project, error)
+            return
+        if any(each.number == project.number and each.again for each in self._file.read().running):
+            with suppress(UserError):  # it has ended already
+                control.stop(project.root)  # whoever paused the queue meanwhile could not
 
     def _refused(self, project: QueuedProject, error: UserError | OSError) -> None:
         if lock.holder(project.root) not in (None, project.run):  # somebody was quicker to start it by hand
@@ -140,8 +145,10 @@ def _with_ends(queue: Queue, ends: dict[int, End]) -> Queue:
 
 
 def _ended(project: QueuedProject, end: End) -> QueuedProject:
-    if end.state is QueuedState.WAITING or (project.again and end.state is QueuedState.STOPPED):
+    if end.state is QueuedState.WAITING:
         return changes.waiting_again(project, end.reason)
+    if project.again and end.state is QueuedState.STOPPED:
+        return changes.waiting_again(project, f"was stopped {end.reason}: continues from there")
     return replace(project, state=end.state, reason=end.reason, cure=end.cure, ended=end.time, again=False)
 
 
@@ -196,7 +203,7 @@ def main(folder: Path) -> int:
             time.sleep(TROUBLE_S)
         else:
             time.sleep(POLL_S if more else 0)
-    _log(f"worker {os.getpid()} ends: nothing is left")
+    _log(f"worker {os.getpid()} ends: there is nothing to do")
     return 0
 
 

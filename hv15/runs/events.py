@@ -16,6 +16,7 @@ from typing import Any
 
 from hv15.environment import EVENTS_VARIABLE, RUN_VARIABLE
 from hv15.errors import UserError
+from hv15.notices.follower import RunFollower
 from hv15.records.events import (
     ErrorSaid,
     JobDetails,
@@ -30,6 +31,7 @@ from hv15.records.events import (
     RunEvent,
 )
 from hv15.records.failures import Failure
+from hv15.records.json_values import Json
 from hv15.records.paths import CONFIG
 from hv15.records.stage_names import plain_rule, run_of_wildcards, stage_of_run, without_run
 from hv15.runs import lock
@@ -43,16 +45,20 @@ from hv15.runs.state import close_last_run
 from hv15.runs.stop_signals import StopSignals
 
 
-def record_events(workflow: SnakemakeWorkflow) -> EventRecorder | None:
+def record_events(workflow: SnakemakeWorkflow, overrides: Mapping[str, Json] | None = None) -> EventRecorder | None:
     """Record a run: the one that `hv15 run` has started, or one that was started by hand, which then gets a folder.
 
     Called when the Snakefile is read. Neither jobs that read it again nor dry runs that nobody watches are recorded.
+
+    Args:
+        workflow: Snakemake's workflow object.
+        overrides: settings that override those of the config file, for the notices of the run.
     """
     if not workflow.is_main_process:
         return None
     from snakemake.logging import logger
 
-    recorder = EventRecorder(workflow, Path.cwd())
+    recorder = EventRecorder(workflow, Path.cwd(), overrides or {})
     logger.addFilter(concerns_people)
     logger.addHandler(recorder)
     recorder.listen()
@@ -65,9 +71,9 @@ Why = Callable[[str], str]
 class EventRecorder(logging.Handler):
     """Writes events. Whatever goes wrong with it, the run continues."""
 
-    def __init__(self, workflow: SnakemakeWorkflow, root: Path) -> None:
+    def __init__(self, workflow: SnakemakeWorkflow, root: Path, overrides: Mapping[str, Json]) -> None:
         super().__init__()
-        self._workflow, self._root = workflow, root
+        self._workflow, self._root, self._overrides = workflow, root, overrides
         self.why: Why = lambda stage: ""
         """Returns why a job runs, in words, by its stage; "" keeps Snakemake's own reason."""
         self._lock_descriptor: int | None = None
@@ -83,6 +89,9 @@ class EventRecorder(logging.Handler):
         if watched or run:
             self._output = None  # the starter keeps the output
             self._record_to(Path(watched) if watched else RunFolder(root, run or "").events)
+        self._follower: RunFollower | None = None
+        if run and not watched:
+            self._notify(RunFolder(root, run))
 
     def listen(self) -> None:
         """Let requests to stop reach this process, and raise a KeyboardInterrupt for one that came before."""
@@ -128,12 +137,21 @@ class EventRecorder(logging.Handler):
             self._path = None
             if run := os.environ.get(RUN_VARIABLE):
                 keep_metrics(RunFolder(self._root, run))
+            if self._follower:
+                self._follower.end()
         super().close()
 
     def _record_to(self, path: Path) -> None:
         self._path = path
         with contextlib.suppress(OSError):
             self._write(RecordingStarted())
+
+    def _notify(self, run: RunFolder) -> None:
+        """Have the run followed, if its config or the user wants notices."""
+        try:
+            self._follower = RunFollower.of(run, self._overrides)
+        except Exception:  # whatever it is, the run matters more
+            self.handleError(logging.makeLogRecord({}))
 
     def _write(self, event: RunEvent) -> None:
         if self._path:
@@ -157,6 +175,7 @@ class EventRecorder(logging.Handler):
             return
         os.environ[RUN_VARIABLE] = run.id
         self._record_to(run.events)
+        self._notify(run)
         if output:
             output.begin(run.output)
             self._output = output
@@ -175,6 +194,7 @@ class EventRecorder(logging.Handler):
         if event == "job_info":
             return JobStarted(time=time, job=self._explained(_details(fields)))
         if event == "job_finished":
+            self._forgive(fields["job_id"])
             return JobDone(time=time, id=fields["job_id"])
         if event == "job_error":
             return self._job_failed(time, self._explained(_details(fields)))
@@ -185,6 +205,13 @@ class EventRecorder(logging.Handler):
             self._errors.append(record.getMessage())
             return ErrorSaid(time=time, text=self._errors[-1])
         return None
+
+    def _forgive(self, job_id: int) -> None:
+        """Forget the failures of a job that was tried again and is done now."""
+        if job_id in self._failed:
+            self._failed.remove(job_id)
+            if not self._failed:
+                self._errors.clear()
 
     def _explained(self, job: JobDetails) -> JobDetails:
         """The job with its reason in our own words, which its message ends with."""

@@ -23,6 +23,8 @@ from hv15.runs.record import RunFolder
 
 MOST_STEPS = 50_000
 """How many steps of a training are kept, evenly spread: enough for any curve, and some 20 MB."""
+STALL_STEPS = 20
+"""A training that has been silent for less than the time of this many steps has not stalled."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class TrainingProgress:
     """When the last step was done, in seconds since 1970."""
     experiment: str = ""
     """Whose training it is; "" for that of the base config."""
+    step_s: float | None = None
+    """Seconds that a step takes: the median of the last ones."""
 
 
 def trainings_progress(root: Path) -> list[TrainingProgress]:
@@ -59,9 +63,10 @@ def training_progress(paths: ProjectPaths) -> TrainingProgress | None:
     start = ends[-1] if ends else last_start(path)
     last, total = steps[-1], start.total_steps if start is not None else 0
     seconds = [record.step_s for record in steps if math.isfinite(record.step_s)]
-    left = median(seconds) * (total - last.step) if seconds and total >= last.step else None
+    step_s = median(seconds) if seconds else None
+    left = step_s * (total - last.step) if step_s is not None and total >= last.step else None
     loss = last.loss if last.loss is not None and math.isfinite(last.loss) else None
-    return TrainingProgress(last.step, total, loss, left, last.time, paths.run)
+    return TrainingProgress(last.step, total, loss, left, last.time, paths.run, step_s)
 
 
 def last_start(path: Path) -> StartRecord | None:

@@ -56,6 +56,11 @@ class RunFolder:
         return self.path / "metrics"
 
     @property
+    def notices(self) -> Path:
+        """What became of the notices about the run."""
+        return self.path / "notices.jsonl"
+
+    @property
     def stop(self) -> Path:
         """Exists once somebody has asked the run to stop."""
         return self.path / "stop"

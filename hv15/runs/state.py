@@ -15,6 +15,7 @@ import psutil
 
 from hv15.records.events import (
     JobDetails,
+    JobDone,
     JobFailed,
     JobsCounted,
     RunDied,
@@ -86,7 +87,7 @@ class RunStatus:
     total: int = 0
     """Jobs."""
     failed: tuple[FailedJob, ...] = ()
-    """Each once; also those that were stopped."""
+    """Each once; also those that were stopped, but not those that were tried again and done."""
     failure: Failure | None = None
     """Why the workflow could not be planned."""
     ended: float | None = None
@@ -191,8 +192,13 @@ def _counts(lines: Sequence[JsonObject]) -> tuple[int, int]:
 
 
 def _failed_jobs(lines: Sequence[JsonObject]) -> tuple[FailedJob, ...]:
-    events = _of_kind(lines, JobFailed)
-    return tuple({event.job.id: FailedJob(event.job, event.failure) for event in events}.values())
+    found = dict[int, FailedJob]()
+    for content in lines:
+        if content.get("event") == JobDone.event and isinstance(number := content.get("id"), int):
+            found.pop(number, None)  # it was tried again
+        for event in _of_kind([content], JobFailed):
+            found[event.job.id] = FailedJob(event.job, event.failure)
+    return tuple(found.values())
 
 
 _SIGNALS = {"SIGINT": "by Ctrl-C", "SIGHUP": "because its terminal was closed", "SIGTERM": "by SIGTERM"}
@@ -200,7 +206,7 @@ _SIGNALS = {"SIGINT": "by Ctrl-C", "SIGHUP": "because its terminal was closed", 
 
 def _ending(found: RunStatus, end: RunEnded) -> tuple[RunState, str]:
     """How a run that recorded its end has ended, and why."""
-    if not end.failed and not end.error and end.done == end.total:
+    if not (end.failed or end.error or end.failure) and end.done == end.total:
         return RunState.FINISHED, "" if end.total else "there was nothing to do"
     stopped = "on request" if found.run.stop.exists() else _SIGNALS.get(end.signal, "")
     if not stopped and found.failed and all(each.stopped for each in found.failed):

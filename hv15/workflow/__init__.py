@@ -46,7 +46,7 @@ from hv15.records.twins import TWIN, twin_files
 from hv15.runs.control import note_on_lock, refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
-from hv15.workflow.command_line import FROM, changed_settings, without_reproduction
+from hv15.workflow.command_line import FROM, changed_settings, settings_of_notices, without_reproduction
 from hv15.workflow.comparing import asks_for_comparison, comparison_stage, is_compared
 from hv15.workflow.containers import use_container
 from hv15.workflow.former import former_stages
@@ -79,9 +79,9 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
     Raises:
         SystemExit: anything a user can put right was said, in one message (`hv15.workflow.refusals`).
     """
-    recorder = record_events(workflow)
-    config, asked = without_reproduction(config)
     files = [Path(file) for file in workflow.overwrite_configfiles]
+    recorder = record_events(workflow, settings_of_notices(files, config))
+    config, asked = without_reproduction(config)
     try:
         file = relative(files[0]) if files else ProjectPaths().config
         project = Project(file, changed_settings(file, config) if files else config)
@@ -115,7 +115,7 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
     """
     with paused_collection():
         runs, compares = asked_runs(project, targets), _compares(project, targets)
-        stages = _stages(runs, of_checkpoints=_are_of_checkpoints(targets), compares=compares)
+        stages = _stages(runs, targets, of_checkpoints=_are_of_checkpoints(targets), compares=compares)
         return Planner(ProjectPaths(project.root), stages, targets=targets, dry_run=dry_run, devices=devices)
 
 
@@ -145,15 +145,25 @@ def _are_of_checkpoints(targets: Collection[str]) -> bool:
     return any("checkpoint" in target for target in targets)
 
 
+def _asks_for_grid(run: Project, targets: Collection[str]) -> bool:
+    """Whether the sheet of a run's checkpoints is a target."""
+    paths = ProjectPaths(run=run.run)
+    files = {str(paths.checkpoint_sheet), str(paths.checkpoint_film)}
+    return bool(files & {*targets}) or (not run.run and Rule.CHECKPOINT_GRID in targets)
+
+
 def _compares(project: Project, targets: Collection[str]) -> bool:
     """Whether the experiments are compared: if all of them are asked for, or the comparison itself."""
     return is_compared(project.experiments) and (TargetRule.EXPERIMENTS in targets or asks_for_comparison(targets))
 
 
-def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False, compares: bool = False) -> list[Stage]:
+def _stages(
+    runs: Sequence[Project], targets: Collection[str] = (), *, of_checkpoints: bool = False, compares: bool = False
+) -> list[Stage]:
     """The stages of several runs of a project, of which the first is the base config.
 
     Args:
+        targets: if the sheet of the checkpoints is one, the report shows it.
         of_checkpoints: also the samples of single steps.
         compares: also the comparison of the others with one another.
 
@@ -169,7 +179,8 @@ def _stages(runs: Sequence[Project], *, of_checkpoints: bool = False, compares: 
             with said_of(run.run):
                 refuse_folders(run.paths)
                 passed.refuse(run, missing=False)
-                stages += StageBuilder(run, reader, complete).stages(of_checkpoints=of_checkpoints)
+                builder, with_grid = StageBuilder(run, reader, complete), _asks_for_grid(run, targets)
+                stages += builder.stages(of_checkpoints=of_checkpoints, with_grid=with_grid)
     former = former_stages(base.root, base.experiments, stages, reader) if base.experiments else ()
     stages = [*former, *stages]
     if compares:
@@ -266,7 +277,7 @@ class WorkflowProject(RuleNames):
             with paused_collection():
                 runs = asked_runs(self.project, targets) if workflow.is_main_process else self._runs_of_jobs
                 compares = _compares(self.project, targets)
-                stages = _stages(runs, of_checkpoints=of_checkpoints, compares=compares)
+                stages = _stages(runs, targets, of_checkpoints=of_checkpoints, compares=compares)
         else:
             stages = self._stages
         devices = sampling_jobs(workflow, self.project.settings) if workflow.is_main_process else 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
 from hv15.config.yaml_file import read_yaml
+from hv15.errors import UserError
+from hv15.notices.settings import SECTION
 from hv15.records.json_values import Json
 
 FROM = "from"
@@ -25,6 +27,17 @@ def changed_settings(file: Path, config: Mapping[str, Json]) -> dict[str, Json]:
     read_yaml(file)  # raises if something is wrong with it
     base = yaml.safe_load(file.read_text(encoding="utf-8"))
     return _difference(base if isinstance(base, dict) else {}, config)
+
+
+def settings_of_notices(files: Sequence[Path], config: Mapping[str, Json]) -> dict[str, Json]:
+    """What the command line says of notices, which are sent even if the rest of the config is wrong."""
+    if SECTION not in config:
+        return {}
+    try:
+        changed = changed_settings(files[0], config) if files else config
+    except UserError:  # which is said when the config is read
+        return {}
+    return {SECTION: changed[SECTION]} if SECTION in changed else {}
 
 
 def _difference(base: Mapping[str, Json], merged: Mapping[str, Json]) -> dict[str, Json]:

@@ -56,7 +56,7 @@ def told_config_of(path: Path, metadata: Mapping[str, str]) -> JsonObject:
     config = _parsed(metadata.get(CONFIG, ""))
     if not isinstance(config, dict):
         raise UserError.at(path, "holds no hv15 config", hint="only LoRAs that hv15 trained carry one")
-    return config
+    return _without_notices(config)
 
 
 def _of_earlier(path: Path, segment: JsonObject, following: JsonObject) -> SegmentConfig:
@@ -65,7 +65,7 @@ def _of_earlier(path: Path, segment: JsonObject, following: JsonObject) -> Segme
     train = config.get("train") if isinstance(config, dict) else None
     if not isinstance(config, dict) or not isinstance(train, dict):
         raise UserError.at(path, "does not tell the config of this training", hint="it was known by its state alone")
-    config = _with_digest(config, made_from)
+    config = _with_digest(_without_notices(config), made_from)
     length, origin = train.get("max_train_steps"), following.get("origin")
     if not isinstance(end, int) or length == end:
         return SegmentConfig(config)
@@ -83,6 +83,11 @@ def _of_earlier(path: Path, segment: JsonObject, following: JsonObject) -> Segme
 
 def _keeping(config: JsonObject, setting: str, step: int) -> JsonObject:
     return {**config, "train": {**as_object(config["train"]), setting: step}}
+
+
+def _without_notices(config: JsonObject) -> JsonObject:
+    """A config without what hv15 never writes into a file: a command that somebody else put there would be run."""
+    return {name: value for name, value in config.items() if name != "notify"}
 
 
 def _with_digest(config: JsonObject, made_from: Json) -> JsonObject:

@@ -51,19 +51,20 @@ class StageBuilder:
         """Whether there is a dataset; without one, the project only samples."""
         return bool(self._project.settings.datasets)
 
-    def stages(self, *, of_checkpoints: bool = False) -> Iterator[Stage]:
+    def stages(self, *, of_checkpoints: bool = False, with_grid: bool = False) -> Iterator[Stage]:
         """Yield every stage, each after those that it reads from.
 
         Args:
             of_checkpoints: also the samples of single steps, which nothing asks for by itself.
+            with_grid: the sheet of these is asked for, so the report shows it; else only if it is there.
 
         Raises:
             UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
         """
-        for stage in self._stages(of_checkpoints):
+        for stage in self._stages(of_checkpoints, with_grid):
             yield replace(stage, name=stage_of_run(self._project.run, stage.name)) if self._project.run else stage
 
-    def _stages(self, of_checkpoints: bool) -> Iterator[Stage]:
+    def _stages(self, of_checkpoints: bool, with_grid: bool) -> Iterator[Stage]:
         yield from self._models.stages()
         if self._trains:
             yield from self._encoding("latents", self._project.latents)
@@ -87,7 +88,7 @@ class StageBuilder:
             yield self._publishing()
             if of_checkpoints:
                 yield from self._checkpoints()
-        yield self._report()
+        yield self._report(with_grid)
         if self._trains:
             yield self._card()
         # A plan of memory and time holds for this machine at this moment, so it is made whenever it is asked for.
@@ -268,21 +269,26 @@ class StageBuilder:
     def _checkpoints(self) -> Iterator[Stage]:
         """Samples of every step whose LoRA is kept or will be, and the sheet of those that are."""
         project = self._project
-        train, spec, paths = project.settings.train, project.training_spec, project.paths
-        promised = [step for step in promised_steps(train) if will_be_kept(train, spec, paths, step)]
+        train = project.settings.train
         chosen = earlier_step(train, train.publish_step)
-        for step in sorted({*project.kept, *promised}):
+        for step in sorted({*project.kept, *self._promised}):
             if earlier_step(train, step) is not None and step != chosen:
                 yield self._keeping(step)
             for sample in project.samples.values():
                 if sample.lora_multiplier is not None:
                     yield from self._sample(sample, step)
-        if (grid := self._checkpoint_grid([*project.kept] or promised)) is not None:
+        if (grid := self._checkpoint_grid()) is not None:
             yield grid
 
-    def _checkpoint_grid(self, steps: Sequence[int]) -> Stage | None:
-        """The sheet of all checkpoints; None if there is nothing to show."""
-        rows = grid_rows(self._project.samples, self._paths, steps)
+    @cached_property
+    def _promised(self) -> list[int]:
+        """The steps whose LoRA will be kept."""
+        train, spec, paths = self._project.settings.train, self._project.training_spec, self._project.paths
+        return [step for step in promised_steps(train) if will_be_kept(train, spec, paths, step)]
+
+    def _checkpoint_grid(self) -> Stage | None:
+        """The sheet of all checkpoints that are kept, or else will be; None if there is nothing to show."""
+        rows = grid_rows(self._project.samples, self._paths, [*self._project.kept] or self._promised)
         if not rows:
             return None
         made_from: JsonObject = {row.name: self._cells(row) for row in rows}
@@ -344,19 +350,21 @@ class StageBuilder:
 
     # -- what is told of the results --------------------------------------------------------------------------------
 
-    def _report(self) -> Stage:
+    def _report(self, with_grid: bool) -> Stage:
         project, paths = self._project, self._paths
         shown = [*shown_samples(project.samples, paths).values(), *shown_samples(project.enlarged, paths).values()]
         inputs: dict[str, Sequence[Path]] = {"samples": shown}
         if self._trains:
             inputs["lora"] = lora_files(project.settings.train, paths.lora)
-        grid = self._finished_grid()
+        grid = self._shown_grid(with_grid)
+        if grid is not None and with_grid:
+            inputs["grid"] = grid.products
         wanted: JsonObject = {
             "format": formats.REPORT,
             "trained": project.trained_digest,
             "samples": self._decoded(project.samples) | self._decoded_large(),
             "about": About.from_settings(project.settings.convert, project.root).digest(),
-            "grid": None if grid is None else digest(grid),
+            "grid": None if grid is None else digest(grid.wanted),
         }
         stage = self._recording_stage(Rule.REPORT, [paths.report], wanted, inputs)
         return replace(stage, follows=(*inputs,))
@@ -381,12 +389,12 @@ class StageBuilder:
         }
         return replace(self._recording_stage(Rule.CARD, [paths.card], wanted, inputs), follows=(*inputs,))
 
-    def _finished_grid(self) -> JsonObject | None:
-        """What the sheet of all checkpoints was made from; None if there is none, or it is not of these samples."""
-        if not self._trains or not (self._root / self._paths.checkpoint_sheet).exists():
+    def _shown_grid(self, with_grid: bool) -> Stage | None:
+        """The sheet of all checkpoints, if it is asked for, or there and of these samples."""
+        if not self._trains or not (with_grid or (self._root / self._paths.checkpoint_sheet).exists()):
             return None
-        grid = self._checkpoint_grid([*self._project.kept])
-        return grid.wanted if grid is not None and grid.found is Found.RIGHT else None
+        grid = self._checkpoint_grid()
+        return grid if grid is not None and (with_grid or grid.found is Found.RIGHT) else None
 
     def _decoded(self, samples: Mapping[str, SampleSpec]) -> JsonObject:
         """What samples are made from, by name."""

@@ -365,6 +365,8 @@ def comparison_changes(old: JsonObject, new: JsonObject) -> Iterator[str]:
     before, now = _by_experiment(old), _by_experiment(new)
     yield from _first_few([name for name in now if name not in before], "{} is new")
     yield from _first_few([name for name in before if name not in now], "{} is no longer an experiment")
+    if old.get("format") != new.get("format"):
+        yield "hv15 compares experiments in a new way"
     both = [name for name in now if name in before]
     trained = [name for name in both if now[name][:1] != before[name][:1]]
     yield from _first_few(trained, "{} has another LoRA")

@@ -123,7 +123,7 @@ def test_pausing_and_resuming(file: QueueFile, tmp_path: Path, monkeypatch: pyte
     stopped: list[Path] = []
     monkeypatch.setattr(control, "stop", stopped.append)
     keep(file, queue(project(1, tmp_path / "a", QueuedState.RUNNING, run="r"), project(2)))
-    assert hv15("queue", "pause").out.startswith("paused (`hv15 queue resume` continues it), then one after the other")
+    assert hv15("queue", "pause").out.startswith("paused: `hv15 queue resume` continues it; one after the other")
     assert stopped == []
     hv15("queue", "pause", "--stop")
     assert stopped == [tmp_path / "a"]
@@ -136,7 +136,10 @@ def test_stopping_what_runs(file: QueueFile, tmp_path: Path, monkeypatch: pytest
     stopped: list[Path] = []
     monkeypatch.setattr(control, "stop", stopped.append)
     keep(file, queue(project(1, tmp_path / "a", QueuedState.RUNNING, run="r"), project(2)))
-    assert "asked to save and stop" in hv15("queue", "stop", "a").out
+    assert "is about to begin or has just ended" in hv15("queue", "stop", "a").err
+    assert "1: is looked at, then begins" in hv15("queue").out
+    with run_by_hand(tmp_path / "a", "r"):
+        assert "asked to save and stop" in hv15("queue", "stop", "a").out
     assert stopped == [tmp_path / "a"]
     assert "2: does not run" in hv15("queue", "stop", "2").err
 
@@ -171,6 +174,12 @@ def test_why_a_project_waits(file: QueueFile, tmp_path: Path) -> None:
         [found] = json.loads(hv15("queue", "--json").out)["projects"]
         assert (found["place"], found["number"], found["state"]) == (1, 1, "waiting")
         assert found["note"].startswith("a run that was started by hand")
+    make(tmp_path, "b")
+    keep(file, queue(project(1, tmp_path / "a", QueuedState.RUNNING, run="r"), project(2, tmp_path / "a")))
+    with run_by_hand(tmp_path / "a", "r"):
+        assert "2: the same project is running as 1: waits for its end" in hv15("queue").out
+    keep(file, queue(project(1, tmp_path / "a"), project(2, tmp_path / "b")))
+    assert "in the queue: waits at place 2;" in hv15("status", "b").out
 
 
 def test_names_of_others_start_no_line_of_their_own(file: QueueFile) -> None:

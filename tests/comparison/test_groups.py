@@ -11,6 +11,7 @@ from torch import zeros
 
 from hv15.comparison.groups import Spread, TrainingComparison, spread
 from hv15.comparison.trainings import ComparedTraining, read_training, read_trainings
+from hv15.records.json_values import JsonObject
 from hv15.records.metadata import MADE_FROM
 from hv15.records.paths import ProjectPaths
 from tests.comparison.made_up import STEPS, ablation, make_training
@@ -173,6 +174,17 @@ def test_what_a_reader_has_to_know_is_said(tmp_path: Path) -> None:
 def test_many_settings_are_no_name() -> None:
     trainings = [ComparedTraining(f"run{n}", {f"train.setting_{k}": n * k for k in range(1, 9)}) for n in (1, 2)]
     assert [group.label for group in TrainingComparison(tuple(trainings)).groups] == ["run1", "run2"]
+
+
+def test_a_group_without_a_short_label_is_called_as_a_sweep_calls_it() -> None:
+    settings: list[JsonObject] = [{f"train.setting_{k}": n * k for k in range(1, 9)} for n in (1, 2)]
+    names = (("shift-1_seed-1", "shift-1_seed-23"), ("one", "two"))
+    trainings = [
+        ComparedTraining(name, {**own, "train.seed": seed})
+        for own, group in zip(settings, names, strict=True)
+        for seed, name in enumerate(group)
+    ]
+    assert [group.label for group in TrainingComparison(tuple(trainings)).groups] == ["shift-1", "one, two"]
 
 
 def test_the_mean_and_the_deviation_of_a_sample() -> None:

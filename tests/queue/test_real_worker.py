@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hv15.gpus import VISIBLE
 from hv15.queue import changes
 from hv15.queue.begin import ensure_worker, worker_pid
 from hv15.queue.queue_file import VARIABLE, QueueFile
@@ -66,7 +67,7 @@ def test_it_survives_a_hangup_is_started_again_after_a_kill_and_ends_by_itself(f
         assert again not in (None, pid)
         file.change(lambda found: changes.remove(found, [1]))
         wait_until(lambda: worker_pid(file) is None)
-    assert "nothing is left" in file.worker_log.read_text()
+    assert "there is nothing to do" in file.worker_log.read_text()
     assert ensure_worker(file) is None, "there is nothing to do"
 
 
@@ -139,3 +140,21 @@ def test_when_all_is_killed_the_project_that_ran_is_run_again(file: QueueFile, t
     wait_until(lambda: worker_pid(file) is None)
     assert states(file.read()) == {1: "done"}
     assert len(history(one)) == 2
+
+
+@pytest.mark.slow
+def test_two_projects_run_at_the_same_time_on_a_gpu_each(
+    file: QueueFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for what the other makes; the GPUs are only names."""
+    monkeypatch.setenv(VISIBLE, "GPU-1,GPU-2")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    wait = "while [ ! -e ../{other}/results/a.txt ]; do sleep 0.1; done; echo made > {{output}}"
+    roots = [
+        make_project(tmp_path / name, first="echo $CUDA_VISIBLE_DEVICES > {output}", second=wait.format(other=other))
+        for name, other in (("one", "two"), ("two", "one"))
+    ]
+    assert hv15("queue", "add", *roots, "--per-device", *OPTIONS).code == 0
+    wait_until(lambda: worker_pid(file) is None)
+    assert states(file.read()) == {1: "done", 2: "done"}
+    assert [(root / "results/a.txt").read_text() for root in roots] == ["GPU-1\n", "GPU-2\n"]

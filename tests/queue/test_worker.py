@@ -19,6 +19,7 @@ from hv15.queue import changes, worker
 from hv15.queue.queue_file import QueueFile
 from hv15.queue.worker import Worker, take_worker_lock
 from hv15.records.queue import QueuedProject, QueuedState
+from hv15.runs import control
 from hv15.runs.record import RunFolder, append_event
 from tests.queue.made_up import DONE, keep, project, queue, record_run, run_by_hand, states
 
@@ -154,6 +155,22 @@ def test_what_was_stopped_to_continue_later_waits_first(file: QueueFile, runs: R
     keep(file, replace(found, paused=False))
     at_work(file).step()
     assert runs.names == ["a"]
+
+
+def test_a_project_that_begins_while_all_is_stopped_is_stopped_too(
+    file: QueueFile, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[Path] = []
+    monkeypatch.setattr(control, "stop", stopped.append)
+    keep(file, queue(*of(tmp_path, "a")))
+
+    def pause(root: Path) -> None:
+        found = file.read()
+        keep(file, replace(found, paused=True, projects=(replace(found.projects[0], again=True),)))
+
+    runs.refusal = pause
+    at_work(file).step()
+    assert stopped == [tmp_path / "a"]
 
 
 def test_a_worker_finds_the_runs_of_one_that_was_killed(file: QueueFile, runs: Runs, tmp_path: Path) -> None:

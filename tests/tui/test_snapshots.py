@@ -1,4 +1,4 @@
-"""How the nine screens look at 80x24 and 120x40, in the middle of the recorded run, with clock and machine frozen.
+"""How the ten screens look at 80x24 and 120x40, in the middle of the recorded run, with clock and machine frozen.
 
 After a wanted change:  pytest -n 0 tests/tui/test_snapshots.py --snapshot-update   and look at the pictures.
 """
@@ -18,6 +18,9 @@ from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 
 from hv15.data.encode import read_video_metadata, write_video
+from hv15.queue.queue_file import VARIABLE, QueueFile
+from hv15.records.queue import QueuedState
+from tests.queue.made_up import keep, project, queue
 from tests.tui.idle import at_work
 from tests.tui.recorded import GIB, dashboard, one_gpu, replay_at, show
 from tui.app import Dashboard
@@ -28,13 +31,29 @@ from tui.data.system import Process, SystemReader, SystemSample
 from tui.widgets import findings
 from tui.widgets.jobs_table import JobsTable
 from tui.widgets.log_list import LogList
-from tui.widgets.navigation import SCREENS
+from tui.widgets.navigation import SCREENS, digit
+from tui.widgets.projects_table import ProjectsTable
 from tui.widgets.runs_table import RunsTable
 
 NOW = 1_800_000_000.0
 SHARE = 0.6
 PLAN = Rerun((DueStage("train", "Training the LoRA", ("learning_rate changed",)),))
 ESTIMATE = Estimate((EstimateLine("train", 17 * GIB, 5400.0), EstimateLine("encode_texts", 9 * GIB, 60.0)))
+
+
+QUEUE = queue(
+    project(1, "/data/cats", QueuedState.DONE, ended=NOW - 7200),
+    project(
+        2,
+        "/data/dogs",
+        QueuedState.FAILED,
+        reason="Training the LoRA: the GPU ran out of memory",
+        cure="train.blocks_to_swap: 20",
+        ended=NOW - 3600,
+    ),
+    project(3, "/data/birds", added=NOW - 9000, targets=("experiments",)),
+    project(4, "/data/a-project-with-a-long-name", added=NOW - 8000),
+)
 
 
 def frozen() -> float:
@@ -75,8 +94,15 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashbo
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     monkeypatch.setattr(time, "time", frozen)
-    for widget in (JobsTable, LogList, RunsTable):  # their clock is a default, which was taken when they were defined
+    for widget in (
+        JobsTable,
+        LogList,
+        ProjectsTable,
+        RunsTable,
+    ):  # their clock is a default, which was taken when they were defined
         monkeypatch.setitem(widget.__init__.__kwdefaults__, "clock", frozen)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "state"))
+    keep(QueueFile(tmp_path / "state"), QUEUE)
     monkeypatch.setattr(SystemReader, "refresh", measured)
     monkeypatch.setattr(SystemReader, "ring", remembered)
     monkeypatch.setattr(findings, "ASKING_S", 0.01)
@@ -119,9 +145,8 @@ def test_screens(recorded: Dashboard, size: tuple[int, int], snapshot: SnapshotA
         async with recorded.run_test(size=size) as pilot:
             # The first are seen a second time: a curve that was asked for before the first layout has other points, and
             # the jobs may have been read only afterwards
-            screens = list(enumerate(SCREENS, start=1))
-            for number, name in screens + screens[:3]:
-                await show(pilot, recorded, str(number), name)
+            for name in SCREENS + SCREENS[:3]:
+                await show(pilot, recorded, str(digit(name)), name)
                 pictures[name] = await at_rest(recorded, pilot)
 
     asyncio.run(run())

@@ -20,7 +20,7 @@ from tui.app import Dashboard
 from tui.screens.logs import LogsScreen
 from tui.widgets.clip_list import ClipList
 from tui.widgets.log_view import LogView
-from tui.widgets.navigation import SCREENS
+from tui.widgets.navigation import SCREENS, digit
 
 SIZES = Sizes(steps=20_000, log_bytes=1 << 23, jobs=10_000, runs=100, captions=60)
 MEMORY = 300 << 20
@@ -47,8 +47,8 @@ def test_every_screen_bears_it_while_files_break_and_the_terminal_changes(heavy:
     async def run() -> None:
         app = dashboard(heavy.root, one_gpu())
         async with app.run_test(size=(120, 40)) as pilot:
-            for number, name in enumerate(SCREENS, start=1):
-                screen = await show(pilot, app, str(number), name)
+            for name in SCREENS:
+                screen = await show(pilot, app, str(digit(name)), name)
                 await pilot.press("down", "end", "home")
                 if name == "dataset":
                     clips = screen.query_one(ClipList)
@@ -72,8 +72,8 @@ def test_every_screen_bears_it_while_files_break_and_the_terminal_changes(heavy:
             (heavy.root / "config.yaml").write_bytes(b"\xff\xfe: [")
             heavy.log.unlink()
             heavy.log.mkdir()
-            for number, name in enumerate(SCREENS, start=1):
-                await show(pilot, app, str(number), name)
+            for name in SCREENS:
+                await show(pilot, app, str(digit(name)), name)
                 await read_anew(app, pilot)
             assert app.is_running
             assert app._exception is None
@@ -112,13 +112,13 @@ import asyncio, sys
 from pathlib import Path
 import psutil
 from tests.tui.recorded import dashboard, one_gpu
-from tui.widgets.navigation import SCREENS
+from tui.widgets.navigation import SCREENS, digit
 
 async def run():
     app = dashboard(Path(sys.argv[1]), one_gpu())
     async with app.run_test(size=(120, 40)) as pilot:
-        for number in range(1, len(SCREENS) + 1):
-            await pilot.press(str(number))
+        for name in SCREENS:
+            await pilot.press(str(digit(name)))
             await pilot.pause(0.2)
         await pilot.pause(1)
         print(psutil.Process().memory_info().rss, *(name for name in ("torch", "transformers") if name in sys.modules))

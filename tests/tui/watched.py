@@ -27,7 +27,7 @@ from tui.data.jobs import Job, JobState, RunProgress
 from tui.data.metrics import TrainingStatus
 from tui.data.rerun import DueStage, Rerun
 from tui.data.system import SystemSample
-from tui.messages import ExperimentsSeen, JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
+from tui.messages import ExperimentsSeen, JobsSeen, MachineSeen, MetricsSeen, ProjectsSeen, RunSeen, TailSeen
 from tui.project_files import JobsView, MetricsView, ProjectFiles, RunView, TailView
 from tui.watcher import WatchedSource
 
@@ -87,7 +87,7 @@ class Watched(ProjectFiles):
         """The targets of the runs that were started."""
         self.asked: list[tuple[str | None, tuple[str, ...]]] = []
         """Texts and targets of which a dry run was asked."""
-        self.real_metrics = self.real_experiments = False
+        self.real_metrics = self.real_experiments = self.real_projects = False
         self.jobs_of_run: tuple[Job, ...] = ()
         self.is_alive = False
 
@@ -103,6 +103,7 @@ class Watched(ProjectFiles):
             WatchedSource("machine", given("machine"), MachineSeen, always=True),
             WatchedSource("tail", self.followed, TailSeen),
             WatchedSource("experiments", self.read_given_experiments, ExperimentsSeen),
+            WatchedSource("projects", self.read_projects if self.real_projects else lambda: None, ProjectsSeen),
         ]
 
     def read_given_experiments(self) -> ExperimentsView | None:
@@ -150,7 +151,7 @@ async def settle(pilot: Pilot[None], **views: Any) -> None:
     assert isinstance(app, Dashboard)
     app.files.views.update(views)  # type: ignore[attr-defined]
     app.watcher.refresh()
-    own = ("source-", "config-", "run-", "charts-", "runs-", "experiments-", "plan", "forecast")
+    own = ("source-", "config-", "run-", "charts-", "runs-", "experiments-", "projects-", "plan", "forecast")
     for _ in range(3):
         await pilot.pause()
         for worker in [each for each in app.workers if each.group.startswith(own)]:

@@ -96,6 +96,9 @@ def test_another_order_is_a_reason_too() -> None:
     before, now = ({"experiments": [[name, "lora", {}] for name in names]} for names in (("a", "b"), ("b", "a")))
     assert [*comparison_changes(before, now)] == ["the experiments are in another order"]
     assert [*comparison_changes(before, before)] == []
+    assert [*comparison_changes({**before, "format": 1}, {**before, "format": 2})] == [
+        "hv15 compares experiments in a new way"
+    ]
 
 
 def test_it_is_made_again_when_one_of_its_files_is_lost(project: QuickProject) -> None:

@@ -100,6 +100,16 @@ def test_the_sheet_of_the_checkpoints_comes_to_the_page(project: QuickProject) -
     assert due(project) == {"report": ["the samples of the checkpoints are new"]}
 
 
+def test_a_sheet_that_is_asked_for_in_the_same_call_is_waited_for(project: QuickProject) -> None:
+    both = ("all", "checkpoint_grid")
+    assert due(project, *both)["report"] == ["the samples of the checkpoints are new"]
+    planner = make_planner(open_project(project), targets=both)
+    assert planner.running.index("checkpoint_grid") < planner.running.index("report")
+    finish(project, *both)
+    assert due(project, *both) == {}
+    assert due(project) == {}
+
+
 @pytest.mark.parametrize("name", ["report.html", "README.md"])
 def test_a_torn_page_is_made_again(project: QuickProject, name: str) -> None:
     page = project.root / "results" / name

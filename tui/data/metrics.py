@@ -28,14 +28,14 @@ from hv15.records.metrics import (
     read_metrics,
 )
 from hv15.runs.followed_file import FollowedLines
+from hv15.runs.metrics import STALL_STEPS
 from tui.data.columns import Numbers, thin
 from tui.data.curves import CHARTS, LOSS, Axis, CurveSource, Series
 from tui.data.json_numbers import number
 from tui.data.step_columns import StepColumns
 
 STALL_S = 120.0
-STALL_STEPS = 20
-"""A training counts as stalled when it has been silent for this many seconds and the time of this many steps."""
+"""A training counts as stalled when it has been silent for this many seconds and the time of `STALL_STEPS` steps."""
 RECENT = 50
 """How many of the last steps give the median time of a step."""
 OTHER_CURVES = [curve for chart in CHARTS for curve in chart.curves if curve.record is not StepRecord]

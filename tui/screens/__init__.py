@@ -1,1 +1,1 @@
-"""The nine screens, one in each file."""
+"""The ten screens, one in each file."""

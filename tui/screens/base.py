@@ -1,4 +1,4 @@
-"""What all nine screens share: the status line on top, the names of the screens, the footer, and their keys."""
+"""What all ten screens share: the status line on top, the names of the screens, the footer, and their keys."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TRAINING_TIP = "the training's validation, moving average, segments and warnings
 
 
 class DashboardScreen(Screen[None]):
-    """One of the nine. A subclass composes its `body` and lists in READS the sources whose messages it needs."""
+    """One of the ten. A subclass composes its `body` and lists in READS the sources whose messages it needs."""
 
     READS: ClassVar[frozenset[str]] = frozenset()
     NAME: ClassVar[str] = ""

@@ -1,4 +1,4 @@
-"""The names of the nine screens in one line; a digit or a click goes there."""
+"""The names of the ten screens in one line; a digit or a click goes there."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from textual.containers import Horizontal
 from textual.content import Content
 from textual.widgets import Static
 
-SCREENS = ("run", "config", "charts", "samples", "dataset", "logs", "system", "runs", "experiments")
-"""In the order of their digits."""
+SCREENS = ("run", "config", "charts", "samples", "dataset", "logs", "system", "runs", "experiments", "projects")
+"""In the order of their digits; the last has 0."""
 
 
-SHORT = {"experiments": "exp."}
+SHORT = {"dataset": "data", "system": "sys.", "experiments": "exp.", "projects": "proj."}
 """Names where there is little room."""
-WHOLE = 92
+WHOLE = 104
 """Columns from which all names are whole."""
+
+
+def digit(name: str) -> int:
+    """Return the digit of a screen."""
+    return (SCREENS.index(name) + 1) % 10
 
 
 class Navigation(Horizontal):
@@ -29,8 +34,8 @@ class Navigation(Horizontal):
         self._current = current
 
     def compose(self) -> ComposeResult:
-        for number, name in enumerate(SCREENS, start=1):
-            yield NavigationItem(number, name, current=name == self._current)
+        for name in SCREENS:
+            yield NavigationItem(digit(name), name, current=name == self._current)
 
     def on_resize(self) -> None:
         for item in self.query(NavigationItem):

@@ -34,7 +34,7 @@ class QueueList(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class QueueAdd(Command):
-    """Add projects at the end; they run one after the other, and whoever is logged in does not matter."""
+    """Add projects at the end: they run one after the other, also when you log out."""
 
     name: ClassVar[str] = "add"
     words: Annotated[
@@ -170,7 +170,7 @@ class QueueMode(Command):
 QUEUE_COMMANDS: tuple[Entry, ...] = (
     Group(
         "queue",
-        "run several projects, one after the other or one per GPU, without anybody logged in",
+        "run several projects, one after the other or one on each GPU, also when you log out",
         (
             *(QueueList, QueueAdd, QueueRemove, QueueMove, QueueStop),
             *(QueueRetry, QueueClear, QueuePause, QueueResume, QueueMode),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from hv15.arguments import Argument, Command, Entry
-from hv15.commands.options.base import ExperimentName, ProjectCommand, ProjectPath, Targets
+from hv15.commands.options.base import ExperimentName, ProjectCommand, ProjectPath, SettingsCommand, Targets
 from hv15.records.paths import ProjectPaths, config_file
 
 
@@ -97,6 +97,19 @@ class Status(ProjectCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Notify(SettingsCommand):
+    """Say where notices of runs go (`notify:` in the config), and what is missing to send them."""
+
+    name: ClassVar[str] = "notify"
+    test: Annotated[bool, Argument("send a test notice there")] = False
+
+    def run(self) -> int:
+        from hv15.commands.notify import notify
+
+        return notify(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tui(ProjectCommand):
     """Edit, start and watch everything in the terminal."""
 
@@ -138,4 +151,4 @@ class CompareTrainings(Command):
         compare_trainings(self)
 
 
-RUN_COMMANDS: tuple[Entry, ...] = (Run, Pick, Stop, SampleNow, Status, CompareTrainings, Tui)
+RUN_COMMANDS: tuple[Entry, ...] = (Run, Pick, Stop, SampleNow, Status, Notify, CompareTrainings, Tui)
