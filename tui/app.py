@@ -122,6 +122,8 @@ class Dashboard(App[None]):
         self.watcher = Watcher(self, self.files.sources())
         self.opened: list[DashboardScreen] = []
         """The screens that have been shown."""
+        self.next_project: Path | None = None
+        """The config of the project that is shown instead when this one is left; None for none."""
         self._garbage = Garbage()
         for theme in (DARK, LIGHT):
             self.register_theme(with_negatives(theme) if few_colours(self) else theme)
@@ -218,16 +220,22 @@ class Dashboard(App[None]):
     def action_toggle_theme(self) -> None:
         self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
 
-    def action_leave(self) -> None:
+    def open_project(self, config: Path) -> None:
+        """Leave this project and show another one."""
+        self.action_leave(config)
+
+    def action_leave(self, instead: Path | None = None) -> None:
+        def leave(answer: str | None) -> None:
+            if answer == "leave":
+                self.next_project = instead
+                self.exit()
+
         unsaved = self.unsaved
         if not unsaved:
-            self.exit()
+            leave("leave")
             return
         answers = [Answer("stay", "Stay", "s"), Answer("leave", "Leave without them", "q", "warning")]
-        self.push_screen(
-            Confirm("Leave?", f"Not saved: {', '.join(unsaved)}.", answers),
-            lambda answer: self.exit() if answer == "leave" else None,
-        )
+        self.push_screen(Confirm("Leave?", f"Not saved: {', '.join(unsaved)}.", answers), leave)
 
 
 def main(project: Path, *, gpus: GpuSource | None = None) -> int:
@@ -243,10 +251,13 @@ def main(project: Path, *, gpus: GpuSource | None = None) -> int:
     from hv15.runs.record import project_config
     from tui.project_files import ProjectFiles
 
-    config = project_config(project)
+    config: Path | None = project_config(project)
     ask_terminal()
-    app = Dashboard(config, ProjectFiles(config, gpus=gpus))
-    app.run()
-    if app.run_goes_on:
-        print(f"the run continues; watch it again with: hv15 tui {shlex.quote(str(app.files.root))}")
-    return app.return_code or 0
+    code = 0
+    while config is not None:
+        app = Dashboard(config, ProjectFiles(config, gpus=gpus))
+        app.run()
+        if app.run_goes_on:
+            print(f"the run continues; watch it again with: hv15 tui {shlex.quote(str(app.files.root))}")
+        code, config = app.return_code or 0, app.next_project
+    return code

@@ -76,7 +76,7 @@ class QueueFile:
         except FileNotFoundError:
             return Queue()
         except OSError as error:
-            hint = "change its permissions, or those of the folders above it"
+            hint = f"change its permissions, or set {VARIABLE} to another folder"
             raise UserError.at(self.path, f"cannot be read: {error.strerror or error}", hint=hint) from error
         try:
             return read_queue(parse_object(content))

@@ -117,6 +117,7 @@ class Worker:
         try:
             if self._file.read().has_work:
                 return True
+            os.ftruncate(self._lock, 0)  # its number may soon be that of another program
             os.close(self._lock)
             return False
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,9 +125,15 @@ class TrainedLoRA:
         return {name: str(version) for name, version in _object(self.metadata.get(VERSIONS)).items()}
 
     @property
-    def packages(self) -> list[str]:
-        """The same as pip names them, without what a build adds to a version: `torch==2.9.0`."""
-        return [f"{name}=={version.partition('+')[0]}" for name, version in self.versions.items()]
+    def installation(self) -> str:
+        """The command that installs the same, without what a build adds to a version: `torch==2.9.0`. hv15 comes from a
+        clone at its commit, if that is known."""
+        packages = {name: f"{name}=={version.partition('+')[0]}" for name, version in self.versions.items()}
+        commit = self.metadata.get("hv15.git_commit", "")
+        if not re.fullmatch("[0-9a-f]{40,64}", commit):
+            return f"pip install {' '.join(packages.values())}"
+        others = " ".join(["-e", ".", *(text for name, text in packages.items() if name != "hv15")])
+        return f"git checkout {commit} && pip install {others}    # in a clone of hv15"
 
     @property
     def best(self) -> ValidationRecord | None:

@@ -109,6 +109,28 @@ def test_a_damaged_or_newer_file_is_named_and_left_alone(file: QueueFile, text: 
     assert file.path.read_text() == text
 
 
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    file = QueueFile(tmp_path / "state")
+    with pytest.raises(UserError, match=r"state/queue\.json: cannot be read") as caught:
+        file.read()
+    assert queue_file.VARIABLE in caught.value.hint
+    with pytest.raises(UserError, match=r"state/queue\.lock: cannot be written"):
+        file.change(lambda found: found)
+
+
+def test_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError
+
+    monkeypatch.delenv(queue_file.VARIABLE)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(UserError, match="no home folder") as caught:
+        queue_folder()
+    assert queue_file.VARIABLE in caught.value.hint
+
+
 def test_a_link_in_place_of_the_lock_is_refused(file: QueueFile, tmp_path: Path) -> None:
     file.folder.mkdir()
     (tmp_path / "mine").write_text("precious")

@@ -80,6 +80,7 @@ def test_one_after_the_other_until_nothing_is_left(file: QueueFile, runs: Runs, 
     assert runs.names == ["a", "b"]
     assert runs.started[0][2] == ["--target=samples", "--snakemake", "--cores", "1"]
     assert text_if_locked(file.worker_lock) is None, "it is free before somebody can add more"
+    assert file.worker_lock.read_text() == ""
 
 
 def test_the_id_of_a_run_is_known_before_it_is_started(file: QueueFile, runs: Runs, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from justhtml import JustHTML
 
 from hv15.pages.inlined import Inliner
 from hv15.project import Project
+from hv15.records.paths import ProjectPaths
 from hv15.report.page import ResultsPage
+from hv15.report.trained import TrainedLoRA
 from hv15.units import TIMES
 from tests.report.conftest import HOSTILE, STEPS
 from tests.workflow.quick import QuickProject
@@ -74,6 +77,18 @@ def test_it_needs_no_other_file(elements: Elements, page: str) -> None:
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in elements.tags}
     assert "@import" not in page
     assert not re.findall(r"url\((?!#)", page)
+
+
+def test_it_says_how_to_install_what_trained_it(shown: QuickProject) -> None:
+    """hv15 of a clone is on no package index."""
+    lora = TrainedLoRA.read(ProjectPaths(shown.root))
+    assert lora.installation == "pip install hv15==0.1.0 torch==2.9.0"
+    commit, versions = "0123456789abcdef" * 2 + "01234567", '{"hv15": "0.1.0", "torch": "2.9.0+cpu"}'
+    for told in (commit, "; rm -r ."):
+        metadata = {**lora.metadata, "hv15.git_commit": told, "hv15.versions": versions}
+        found = replace(lora, metadata=metadata).installation.partition(" #")[0].strip()
+        of_a_clone = f"git checkout {commit} && pip install -e . torch==2.9.0"
+        assert found == (of_a_clone if told == commit else "pip install hv15==0.1.0 torch==2.9.0")
 
 
 def test_it_has_all_sections(elements: Elements) -> None:

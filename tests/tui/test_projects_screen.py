@@ -14,7 +14,7 @@ from hv15.records.queue import QueuedState
 from hv15.runs import control
 from tests.queue.made_up import DONE, keep, order, project, queue, record_run, run_by_hand, states
 from tests.tui.watched import Watched, dashboard, settle, text_of
-from tui.app import Dashboard
+from tui.app import Dashboard, main
 from tui.data import projects
 from tui.dialogs.confirm import Confirm
 from tui.messages import OpenLog
@@ -186,3 +186,36 @@ async def test_a_damaged_queue_is_told(file: QueueFile, tmp_path: Path) -> None:
         await pilot.press("0")
         await settle(pilot)
         assert "the queue cannot be used: not JSON" in " ".join(text_of(app).split())
+
+
+async def test_another_project_is_shown_instead(file: QueueFile, tmp_path: Path) -> None:
+    keep(file, queue(project(1, tmp_path / "cats")))
+    app = opened(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("0")
+        await settle(pilot)
+        await pilot.press("end", "o")
+        await settle(pilot)
+        assert app.next_project is None, "it is shown already"
+        await pilot.press("home", "o")
+        await pilot.pause()
+    assert app.next_project == tmp_path / "cats/config.yaml"
+
+
+def test_the_dashboard_is_opened_on_one_project_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = [tmp_path / name / "config.yaml" for name in ("one", "two")]
+    for each in configs:
+        each.parent.mkdir()
+        each.touch()
+    shown: list[Path] = []
+
+    def run(app: Dashboard) -> None:
+        shown.append(app.config_file)
+        app.next_project = configs[1] if len(shown) == 1 else None
+
+    monkeypatch.setattr(Dashboard, "run", run)
+    monkeypatch.setattr("tui.app.ask_terminal", lambda: None)
+    assert main(tmp_path / "one") == 0
+    assert shown == configs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -179,53 +179,60 @@ def add_to_queue(config: Path) -> str:
     return run_command(["queue", "add", str(config)], config.parent).partition("\n")[0]
 
 
+def change_queue(change: Callable[[Queue], Queue]) -> None:
+    """Change the queue; its worker is started if there is something to do and none lives.
+
+    Raises:
+        UserError: the queue cannot be changed, or the worker cannot be started; or as `change`.
+    """
+    file = QueueFile()
+    file.change(change)
+    ensure_worker(file)
+
+
 def remove_from_queue(number: int) -> None:
     """Remove what does not run.
 
     Raises:
-        UserError: it runs, or the queue cannot be changed.
+        UserError: it runs; or as `change_queue`.
     """
-    QueueFile().change(lambda queue: remove(queue, [number]))
+    change_queue(lambda queue: remove(queue, [number]))
 
 
 def move_in_queue(number: int, step: Step) -> None:
     """Move what waits.
 
     Raises:
-        UserError: it does not wait, or the queue cannot be changed.
+        UserError: it does not wait; or as `change_queue`.
     """
-    QueueFile().change(lambda queue: move(queue, number, step))
+    change_queue(lambda queue: move(queue, number, step))
 
 
 def retry_in_queue(number: int) -> None:
     """Let what has ended wait again.
 
     Raises:
-        UserError: it has not ended, or the queue cannot be changed.
+        UserError: it has not ended; or as `change_queue`.
     """
-    file = QueueFile()
-    file.change(lambda queue: retry(queue, [number]))
-    ensure_worker(file)
+    change_queue(lambda queue: retry(queue, [number]))
 
 
 def clear_queue() -> None:
     """Forget what has ended.
 
     Raises:
-        UserError: the queue cannot be changed.
+        UserError: as `change_queue`.
     """
-    QueueFile().change(clear)
+    change_queue(clear)
 
 
 def pause_queue(*, paused: bool) -> None:
     """Start no further project, or continue.
 
     Raises:
-        UserError: the queue cannot be changed, or its worker cannot be started.
+        UserError: as `change_queue`.
     """
-    file = QueueFile()
-    file.change(lambda queue: replace(queue, paused=paused))
-    ensure_worker(file)
+    change_queue(lambda queue: replace(queue, paused=paused))
 
 
 def stop_project(root: Path) -> None:

@@ -34,10 +34,11 @@ class ProjectsScreen(DashboardScreen):
     FIRST: ClassVar[str] = "#projects-table"
     CSS_PATH = "projects.tcss"
     HELP = """The queue of this machine (`hv15 queue`) in its order, then other projects: this one, and those that use
-    the same store. a: add the one under the cursor, x: remove it, or stop it if it runs, K and J: up and down,
-    r: again, p: pause, c: forget what has ended, enter: what its run printed."""
+    the same store. o: show the one under the cursor in this dashboard, a: add it, x: remove it, or stop it if it runs,
+    K and J: up and down, r: again, p: pause, c: forget what has ended, enter: what its run printed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("o", "open", "Open", id="projects-open", tooltip="show this project in the dashboard instead"),
         Binding("a", "add", "Queue it", id="projects-add", tooltip="add the project under the cursor to the queue"),
         Binding("x,delete", "remove", "Remove", id="projects-remove", tooltip="take it out of the queue, or stop it"),
         Binding("K,shift+up", "shift('up')", "Up", id="projects-up", key_display="K", tooltip="earlier in the queue"),
@@ -87,6 +88,11 @@ class ProjectsScreen(DashboardScreen):
             self.post_message(OpenLog(row.output))
         elif row is not None:
             self.notify("it has not run yet", markup=False)
+
+    def action_open(self) -> None:
+        row = self.query_one(ProjectsTable).current
+        if row is not None and not row.is_watched:
+            self.dashboard.open_project(row.config)
 
     # The queue
 

@@ -21,8 +21,8 @@ class ProjectsTable(Rows[ProjectRow]):
 
     PART_NAME = "Projects"
     HELP = """All projects of the queue in its order, then others that are known: the one of this dashboard, and those
-    that use the same store. A adds the one under the cursor to the queue, x removes it or stops it, K and J move it,
-    enter opens what its run printed."""
+    that use the same store. O shows the one under the cursor in this dashboard, a adds it to the queue, x removes it or
+    stops it, K and J move it, enter opens what its run printed."""
 
     def __init__(self, *, id: str | None = None, clock: Callable[[], float] = time.time) -> None:
         super().__init__(id=id)
