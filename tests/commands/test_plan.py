@@ -187,4 +187,6 @@ def test_all_experiments_are_planned_once_for_what_they_share(
     for words in (("--experiment", "long"), ("--base",)):
         assert "experiments" not in json.loads(project.does("plan", "--device", "4090", "--json", *words).out)
     project.set(experiments={"long": {"train.max_train_steps": "many"}})
-    project.refuses("plan", naming=("experiments.long.train.max_train_steps: found 'many'",))
+    wrong = project.hv15("plan")
+    assert wrong.code == 2
+    assert "experiments.long.train.max_train_steps: found 'many'" in wrong.err
