@@ -192,7 +192,8 @@ def status(options: Status) -> int:
         left_s = training.eta_s if found.state.alive else None
         name = f"{training.experiment}: " if training.experiment else ""
         print(f"  {name}training: step {training.step}{of}{loss}" + (f", {clock(left_s)} left" if left_s else ""))
-    for line in (*_published(root), *_experiments(root), *_queued(root), *_notices(found.run)):
+    told = [one_line(each.in_full) for each in _notices(found.run)]
+    for line in (*_published(root), *_experiments(root), *_queued(root), *told):
         print(f"  {line}")
     if left:
         pids = ", ".join(str(each.pid) for each in left)
@@ -215,6 +216,7 @@ def _as_json(root: Path, found: RunStatus | None, left: list[int]) -> JsonObject
         "run": found.as_json() if found else None,
         "orphans": [*left],
         "training": to_json(trainings[0]) if trainings else None,
+        "notices": [to_json(each) for each in _notices(found.run)] if found else [],
         "trainings": [to_json(each) for each in trainings],
     }
 
@@ -279,14 +281,14 @@ def _trainings(root: Path, found: RunStatus | None) -> list[TrainingProgress]:
     return [*{(each.time, each.step): each for each in own}.values()]  # a copied training is known twice
 
 
-def _notices(run: RunFolder) -> list[str]:
+def _notices(run: RunFolder) -> list[NoticeDelivery]:
     """What became of the last notice of a run, for each place."""
     last: dict[str, NoticeDelivery] = {}
     for content in last_objects(run.notices):
         with suppress(RecordError):
             found = read_delivery(content)
             last[found.to] = found
-    return [one_line(f"notice of {each.event}, {each}") for each in last.values()]
+    return [*last.values()]
 
 
 def _status_of(run: RunFolder) -> RunStatus:

@@ -77,7 +77,7 @@ class RunFollower:
                 said += part
             else:
                 _say(f"notice of the end: not sent yet after {wait_s:.0f} s; it is tried further")
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OSError, ValueError):  # more files are open than can be waited for
             _say("notice of the end: it is sent in the background")
         output.close()
         with contextlib.suppress(subprocess.TimeoutExpired):

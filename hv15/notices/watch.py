@@ -101,5 +101,5 @@ def main(root: Path, run_id: str) -> None:
     settings = NotifySettings.model_validate(json.loads(_first_line(sys.stdin.fileno())))
     found = RunWatch(RunFolder(root, run_id), settings, sys.stdin.fileno()).follow()
     with contextlib.suppress(OSError):  # nobody waits any more
-        os.write(sys.stdout.fileno(), "".join(f"notice of the end: {each}\n" for each in found).encode())
+        os.write(sys.stdout.fileno(), "".join(f"{each.in_full}\n" for each in found).encode())
     os._exit(0)  # at once, whatever a thread still waits for

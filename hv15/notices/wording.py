@@ -157,7 +157,9 @@ def _failure_sentences(found: RunStatus, *, details: bool) -> list[str]:
 
 def _jobs_sentence(found: RunStatus, seconds: float | None) -> str:
     took = f" after {clock(seconds)}" if seconds is not None else ""
-    return f"{found.done} of {_counted(found.total, 'job')} done{took}." if found.total else f"No job{took}."
+    if found.failure is not None and not found.total:
+        return ""  # which the next sentence says
+    return f"{found.done} of {_counted(found.total, 'job')} done{took}." if found.total else f"No job was done{took}."
 
 
 def _training(found: RunStatus) -> TrainingProgress | None:

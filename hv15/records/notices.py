@@ -108,8 +108,13 @@ class NoticeDelivery:
     """Why it was not sent."""
 
     def __str__(self) -> str:
-        """One line for a person."""
+        """One line for a person, without the event."""
         return f"{self.to}: sent" if self.sent else f"{self.to}: not sent: {self.reason}"
+
+    @property
+    def in_full(self) -> str:
+        """The same with the event."""
+        return f"notice of the {self.event}: {self}"
 
 
 def read_delivery(content: JsonObject) -> NoticeDelivery:

@@ -212,7 +212,7 @@ def test_the_users_own_file_serves_all_projects_and_status_says_what_became_of_i
     [found] = box.contents
     assert (found["topic"], found["title"], found["priority"]) == ("my-runs", "hv15: cats failed", 4)
     assert cli.main(["status", str(root)]) == 0
-    assert f"notice of failure, ntfy ({box.address[7:]}): sent" in capsys.readouterr().out
+    assert f"notice of the failure: ntfy ({box.address[7:]}): sent" in capsys.readouterr().out
 
 
 @pytest.mark.slow

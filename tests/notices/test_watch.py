@@ -95,7 +95,7 @@ def test_a_plan_that_fails(run: RunFolder, details: bool) -> None:
     wrote(run, RunEnded(done=0, total=0, failure=Failure("zorp.mp4: no caption", "write one", FailureKind.USER)))
     found = notice_of_end(status(run, None), details=details)
     cause = ": zorp.mp4: no caption" if details else ""
-    assert f"It could not be planned{cause}." in found.text
+    assert found.text.startswith(f"It could not be planned{cause}. `hv15 status` says more.")
 
 
 def test_a_stopped_training_tells_its_step(run: RunFolder) -> None:
