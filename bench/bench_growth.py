@@ -26,8 +26,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -64,11 +66,17 @@ def run(*command: str | Path, root: Path) -> Spent:
     """Run a command to its end; one that fails is no measurement."""
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = spent_since(begin, before)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
+    return replace(spent, output=done.stdout + done.stderr)
+
+
+def spent_since(begin: float, before: resource.struct_rusage) -> Spent:
+    """What the processes took that have ended since a moment and what was used then."""
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Spent(wall, cpu, done.stdout + done.stderr)
+    return Spent(time.perf_counter() - begin, cpu)
 
 
 def median(measure: Callable[[], Spent], repeats: int) -> Spent:
@@ -189,35 +197,35 @@ def measure_reading(root: Path, speed: float) -> None:
 
 
 def measure_caption(folder: Path, options: argparse.Namespace) -> None:
-    print_head("clips", "until its job begins, s", "until it is encoded, s")
+    print_head("clips", "until its job begins", "until it is encoded")
     for clips in options.clips:
         root = folder / f"caption-{clips}"
         write_clips(root, range(clips))
         write_config(root)
         make_everything(root)
         rounds = [edit_and_encode(root, clips // 2, f"round {number}") for number in range(options.repeats)]
-        begun, encoded = (statistics.median(values) for values in zip(*rounds, strict=True))
-        print_row(f"{clips:,}", f"{begun:.1f}", f"{encoded:.1f}")
+        begun, encoded = (iter(values) for values in zip(*rounds, strict=True))
+        print_row(f"{clips:,}", median(begun.__next__, options.repeats), median(encoded.__next__, options.repeats))
 
 
-def edit_and_encode(root: Path, clip: int, words: str) -> tuple[float, float]:
-    """Edit a caption; seconds from the call of Snakemake until its job begins, and until its encoding is done."""
+def edit_and_encode(root: Path, clip: int, words: str) -> tuple[Spent, Spent]:
+    """Edit a caption; return what Snakemake takes until its job begins, and until its encoding is done."""
     (root / CLIPS / f"{clip:06}.txt").write_text(f"a clip with another caption, {words}")
     command = [*SNAKEMAKE, "-d", str(root), "--until", "encode_texts"]
-    begin, begun = time.perf_counter(), 0.0
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    begun, output = None, ""
     with subprocess.Popen(
         command, cwd=workflow_folder(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
-        output = ""
         for line in process.stdout:
             output += line
-            if ENCODING in line and not begun:
-                begun = time.perf_counter() - begin
-    encoded = time.perf_counter() - begin
-    if process.returncode or not begun:
+            if ENCODING in line and begun is None:
+                used = psutil.Process(process.pid).cpu_times()
+                begun = Spent(time.perf_counter() - begin, used.user + used.system)
+    if process.returncode or begun is None:
         raise SystemExit(output)
-    return begun, encoded
+    return begun, spent_since(begin, before)
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
@@ -258,20 +266,28 @@ PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
 }
 
 
+def part(name: str) -> str:
+    if name not in PARTS:
+        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(PARTS)}")
+    return name
+
+
 def numbers(text: str) -> Sequence[int]:
     return [int(number) for number in text.split(",")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="what to measure; all if none is named")
+    parser.add_argument(
+        "parts", nargs="*", type=part, default=[*PARTS], help=f"{', '.join(PARTS)}; all if none is named"
+    )
     parser.add_argument("--clips", type=numbers, default=[100, 1_000, 10_000, 100_000])
     parser.add_argument("--experiments", type=numbers, default=[0, 1, 10, 100], help="0: a config without any")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    for part in options.parts or PARTS:
+    for name in options.parts:
         with tempfile.TemporaryDirectory() as folder:
-            PARTS[part](Path(folder), options)
+            PARTS[name](Path(folder), options)
 
 
 if __name__ == "__main__":

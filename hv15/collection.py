@@ -11,7 +11,7 @@ MANY = 50_000
 
 
 def collect_rarely() -> None:
-    """Collect less often from now on, and leave out what is there: a plan consists of objects that last.
+    """Collect less often from now on, and leave out what is there: what a plan or a check finds lasts to its end.
 
     Snakemake plans 100 experiments in a tenth less time this way; it makes hardly any garbage that needs a collection.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from hv15.collection import collect_rarely
 from hv15.commands.listing import MOST_LISTED
 from hv15.commands.options.project import Check as Options
 from hv15.errors import UserError, of_the_system
@@ -16,6 +17,7 @@ from hv15.terminal_text import json_text
 
 def check(options: Options) -> int:
     """Check everything that can be checked without computing with a model; 2 when something is wrong."""
+    collect_rarely()
     if options.json:
         checks = list(_checks(options))
         print(json_text(checks_json(checks)))

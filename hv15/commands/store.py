@@ -9,6 +9,7 @@ from hv15.cache.collect import removable, use_of
 from hv15.cache.encoding import Encoding
 from hv15.cache.register import register
 from hv15.cache.store import BrokenItemError
+from hv15.collection import collect_rarely
 from hv15.commands.options.project import Collect, Repair
 from hv15.errors import UserError
 from hv15.project import Project
@@ -24,6 +25,7 @@ def collect(options: Collect) -> None:
     Raises:
         UserError: it is not known what another project needs; or, with `--yes`, a run of this one is in progress.
     """
+    collect_rarely()
     project = Project(options.config, options.overrides)
     if options.yes:
         refuse_living_run(project.root)

@@ -104,7 +104,7 @@ class _Walk:
                 below += self._folder(base, name, captions, masks)
             else:
                 self._file(name, captions)
-        if self.dataset.use_masks:
+        if masks.names and self.dataset.use_masks:
             self._lone_masks(base, listing, captions, masks)
         return below
 
@@ -158,7 +158,7 @@ class _Walk:
         captions.claimed.add(stem)
         file = captions.of(stem)
         place = base + name
-        mask = self._mask(base, stem, masks) if self.dataset.use_masks else None
+        mask = self._mask(base, stem, masks) if masks.names and self.dataset.use_masks else None
         if file is not None:
             caption_file = base + file
             try:

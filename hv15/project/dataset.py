@@ -172,7 +172,12 @@ class ProjectDataset:
         ]
 
     def _refuse_twins(self, sources: Sequence[FoundSource]) -> None:
-        trained = {each.media: each.source.place for each in sources if each.dataset < self._trained_count}
+        validated = {each.media: each for each in sources if each.dataset >= self._trained_count}
+        trained = {
+            each.media: each.source.place
+            for each in sources
+            if each.media in validated and each.dataset < self._trained_count
+        }
         twins = [each for each in sources if each.dataset >= self._trained_count and each.media in trained]
         if twins:
             raise ConfigError(
