@@ -6,7 +6,8 @@ Usage: OMP_NUM_THREADS=2 python bench/bench_decode.py [--frames 17 65] [--size 3
 A VAE of the published depth with random weights and a 16th of its widths (--width: channels of its widest picture; 128
 in the published one). Each decoding is a process of its own, and its largest resident size counts, above that after one
 decoded frame. `--discard` throws the frames away instead of encoding them, which shows the decoder alone; beside it
-stands what `hv15 plan` counts for it, without the weights. Seconds are those of the processor. On the CPU, in float32.
+stands what `hv15 plan` counts for it, without the weights, but in the larger chunks of a GPU.
+Seconds are those of the processor. On the CPU, in float32.
 """
 
 from __future__ import annotations
