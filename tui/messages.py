@@ -89,6 +89,8 @@ class SamplesSeen(Message):
     """The samples that the config asks for -> whether also without the LoRA."""
     enlarged: frozenset[str] = frozenset()
     """Those that it also asks to be made larger."""
+    trains: bool = True
+    """Whether the project has a LoRA of its own."""
 
 
 @dataclass

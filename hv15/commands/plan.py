@@ -30,10 +30,13 @@ def plan(options: Plan) -> None:
     from hv15.workflow import make_demo_clips
 
     project = Project(options.config, options.overrides, experiment=options.experiment)
+    is_of_all = bool(project.experiments) and not (project.run or options.base)
+    if is_of_all:
+        project.check_experiments()
     make_demo_clips(project)
     device, note = _device(options, project)
     made = make_plan(project, device, note)
-    all_of_them = plan_experiments(project, made) if project.experiments and not project.run else None
+    all_of_them = plan_experiments(project, made) if is_of_all else None
     if options.json:
         content = made.to_json()
         text = json_text(content if all_of_them is None else {**content, "experiments": all_of_them.to_json()})

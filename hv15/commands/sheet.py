@@ -75,4 +75,4 @@ def draw_checkpoints(options: SampleGrid) -> None:
     write_image(options.out, draw_grid(lines, labels), metadata)
     film, fps = draw_film(lines, labels)
     write_video(options.video, film, fps, metadata)
-    print(f"{options.out}: {len(rows)} prompts, {len(labels)} columns", file=sys.stderr)
+    print(f"{options.out}: {len(rows)} rows, {len(labels)} columns", file=sys.stderr)

@@ -75,7 +75,7 @@ def latex_table(comparison: TrainingComparison) -> str:
     scales = [column.scale(comparison.trainings) for column in columns]
     settings = comparison.differing or ("",)
     header = [*(_escaped(short_name(name)) or "Experiment" for name in settings)]
-    header += [_title(column, scale) for column, scale in zip(columns, scales, strict=True)]
+    header += [_escaped(_title(column, scale)) for column, scale in zip(columns, scales, strict=True)]
     digits = [
         decimals(column, map(column.of_group, comparison.groups), scale.factor)
         for column, scale in zip(columns, scales, strict=True)

@@ -312,7 +312,8 @@ class _Origin:
         place = problem.place
         prompts = None if self.prompts is None else self.prompts.path
         files = [self.yaml.path, self.toml, prompts, COMMAND_LINE]
-        return files.index(place.file), place.line or 0, place.column or 0, dotted(place.setting)
+        number = files.index(place.file) if place.file in files else files.index(prompts)  # a file that is unreadable
+        return number, place.line or 0, place.column or 0, dotted(place.setting)
 
 
 def _merge(base: Mapping[str, Json], over: Mapping[str, Json], at: Location, replaced: set[Location]) -> JsonObject:

@@ -76,7 +76,7 @@ class RunFollower:
                     break
                 said += part
             else:
-                _say(f"notice of the end: not sent yet after {wait_s:.0f} s; it is tried further")
+                _say(f"notice of the end: not sent everywhere yet after {wait_s:.0f} s; it is tried further")
         except (KeyboardInterrupt, OSError, ValueError):  # more files are open than can be waited for
             _say("notice of the end: it is sent in the background")
         output.close()

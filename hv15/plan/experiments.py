@@ -124,7 +124,6 @@ def plan_experiments(base: Project, planned: ProjectPlan) -> ExperimentsPlan:
     Raises:
         UserError: the settings of an experiment are wrong, or a dataset cannot be used.
     """
-    base.check_experiments()
     known: dict[str, tuple[StagePlan, ...]] = {_key(base): planned.stages}
     alike: dict[str, PlannedAlike] = {}
     times = list[Seconds | None]()

@@ -25,9 +25,9 @@ CONVERSION = 2
 """The LoRA in the layouts of other programs."""
 GRID = 1
 """The sheet and the video of all checkpoints."""
-COMPARISON = 2
+COMPARISON = 3
 """The comparison of experiments: its page, tables and pictures."""
-REPORT = 1
+REPORT = 2
 """The page of all results."""
 CARD = 1
 """The model card."""

@@ -45,8 +45,8 @@ def _sign(pattern: str, kind: FailureKind, cause: str, cure: str) -> _Sign:
 
 _KILLED = Failure(
     "it was killed from outside",
-    "the machine may have run out of memory (see `dmesg`): close other programs, lower cache.workers, or use "
-    "cache.fp8_vl: true; start again, it resumes from the last saved state",
+    "the machine may have run out of memory (see `dmesg`): close other programs, or see in `hv15 plan` what each stage "
+    "needs (in encoding, lower cache.workers or use cache.fp8_vl: true); start again: what is finished is kept",
     FailureKind.KILLED,
 )
 _CRASHED = Failure(

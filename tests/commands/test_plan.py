@@ -184,5 +184,9 @@ def test_all_experiments_are_planned_once_for_what_they_share(
     assert "6 experiments, of which 6 different trainings:" in said
     assert "same, learning_rate-0.0001_seed-1 and 3 more" in said
     assert said.count("long") == 1
-    one = project.does("plan", "--device", "4090", "--json", "--experiment", "long")
-    assert "experiments" not in json.loads(one.out)
+    for words in (("--experiment", "long"), ("--base",)):
+        assert "experiments" not in json.loads(project.does("plan", "--device", "4090", "--json", *words).out)
+    project.set(experiments={"long": {"train.max_train_steps": "many"}})
+    wrong = project.hv15("plan")
+    assert wrong.code == 2
+    assert "experiments.long.train.max_train_steps: found 'many'" in wrong.err

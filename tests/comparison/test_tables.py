@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,15 @@ def test_the_table_of_a_paper(comparison: TrainingComparison) -> None:
     assert {line.count("&") + 1 for line in text.splitlines() if line.endswith("\\\\")} == {len(columns[1])}
     assert r"discrete\_flow\_shift" in text
     assert r"\usepackage{booktabs}" in text
+
+
+def test_a_unit_is_no_comment_in_a_paper(comparison: TrainingComparison) -> None:
+    """Behind a bare percent sign, LaTeX leaves the rest of a line out."""
+    judged = TrainingComparison(tuple(replace(each, samples_right=0.5) for each in comparison.trainings))
+    comment, *lines = latex_table(judged).splitlines()
+    assert comment.startswith("% ")
+    assert any(r"Samples right (\%)" in line for line in lines)
+    assert not [line for line in lines if re.search(r"(?<!\\)%", line)]
 
 
 def test_whatever_a_setting_holds_is_text_in_a_paper() -> None:

@@ -133,6 +133,7 @@ async def test_a_project_is_added_and_a_refusal_is_shown(
 
     def run_command(words: list[str], folder: Path) -> str:
         added.append(words)
+        keep(file, queue(project(1, tmp_path / "cats"), project(2, folder)))
         return f"added as 1: {folder}\n"
 
     monkeypatch.setattr(projects, "run_command", run_command)
@@ -147,6 +148,9 @@ async def test_a_project_is_added_and_a_refusal_is_shown(
         await settle(pilot)
         assert added == [["queue", "add", str(tmp_path / "mine/config.yaml")]]
         assert f"added as 1: {tmp_path / 'mine'}" in [each.message for each in app._notifications]
+        table = app.screen.query_one(ProjectsTable)
+        assert [row.name for row in table.rows] == ["cats", "mine"]
+        assert table.current is table.rows[1], "the cursor goes with the project"
 
 
 async def test_enter_opens_what_a_run_printed(file: QueueFile, tmp_path: Path) -> None:

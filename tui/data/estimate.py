@@ -55,7 +55,7 @@ class Estimation:
     def run(self) -> Estimate:
         """Ask `hv15 plan`. Takes seconds: for a thread of its own."""
         try:
-            content = self._trial.ask("plan")
+            content = self._trial.ask("plan", "--base")
         except UserError as error:
             return Estimate(error=str(error))
         return _estimate(content) if content is not None else Estimate(cancelled=True)

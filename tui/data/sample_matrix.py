@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,12 +66,13 @@ def by_step(
     return _grid(samples, asked, _row_with_experiment, column, last, larger_ones={larger: made_larger})
 
 
-def by_lora(samples: Iterable[Sample], asked: Mapping[str, bool], root: Path) -> SampleMatrix:
+def by_lora(samples: Iterable[Sample], asked: Mapping[str, bool], root: Path, *, trains: bool = True) -> SampleMatrix:
     """Return prompts and LoRAs: none, the project's, those of experiments and others, each at its strength.
 
     Args:
         asked: as for `by_step`.
         root: the project folder, by which a LoRA's file is known.
+        trains: whether the project has a LoRA of its own.
     """
 
     def column(sample: Sample) -> tuple[int, int, str] | None:
@@ -80,7 +82,12 @@ def by_lora(samples: Iterable[Sample], asked: Mapping[str, bool], root: Path) ->
         rank = 0 if name == NO_LORA else 1 if name == THIS_LORA else 2 if name.startswith(THIS_LORA) else 3
         return BETWEEN, rank, name
 
-    return _grid(samples, asked, lambda sample: sample.prompt_name, column, (BETWEEN, 1, THIS_LORA), first=0)
+    listed = [*samples]
+    finished = (BETWEEN, 1, THIS_LORA)
+    if not trains:
+        made = Counter(key for each in listed if each.kind == "final" and not each.is_sheet and (key := column(each)))
+        finished = max(made, key=lambda key: (key[2] != NO_LORA, made[key], key), default=(AFTER, 0, FINAL))
+    return _grid(listed, asked, lambda sample: sample.prompt_name, column, finished, first=0)
 
 
 def _row_with_experiment(sample: Sample) -> str:
@@ -104,14 +111,15 @@ def _grid(
         first: where the column of those without a LoRA stands.
         larger_ones: the column of samples that are made larger -> the rows that have some.
     """
-    placed = [(row_of(sample), key, sample) for sample in samples if (key := column_of(sample)) is not None]
+    shown = (sample for sample in samples if not sample.is_sheet)
+    placed = [(row_of(sample), key, sample) for sample in shown if (key := column_of(sample)) is not None]
     base = (first, 0, NO_LORA)
     keys = {key for _, key, _ in placed}
     keys |= {finished} if asked else set()
     keys |= {base} if any(asked.values()) else set()
     further = {key: names for key, names in (larger_ones or {}).items() if names}
     keys |= further.keys()
-    columns = sorted(keys)
+    columns = sorted(keys, key=_by_strength)
     unasked = sorted({row for row, _, _ in placed} - asked.keys())
     rows = [*asked, *unasked]
     row_numbers, column_numbers = _numbers(rows), _numbers(columns)
@@ -127,6 +135,16 @@ def _grid(
         (row_numbers[name], column_numbers[key]): enlarged(name) for key, names in further.items() for name in names
     }
     return SampleMatrix(tuple(rows), tuple(title for _, _, title in columns), cells, wanted)
+
+
+def _by_strength(column: tuple[int, int, str]) -> tuple[int, int, str, float, str]:
+    """Sort the columns of one LoRA, `a at 0.5`, `a` and `a at 2`, by its strength."""
+    place, rank, title = column
+    name, _, strength = title.partition(" at ")
+    try:
+        return place, rank, name, float(strength.partition(" ")[0] or 1), title
+    except ValueError:  # it is part of a file's name
+        return place, rank, title, 1.0, title
 
 
 def _numbers(names: Sequence[Hashable]) -> dict[Hashable, int]:

@@ -59,7 +59,12 @@ class StandingReader:
         """The texts of the samples that the config asks for, by name, with those without the LoRA (`.base`) and those
         that are made larger (`.sr`)."""
         found = self._asked.value.prompts if self._asked.value is not None else {}
-        return {name: text for name, text in found.items() if name not in _SHEETS}
+        return {name: text for name, text in found.items() if name not in SHEETS}
+
+    @property
+    def trains(self) -> bool:
+        """Whether the project trains a LoRA; it does as long as nothing says otherwise."""
+        return self._asked.value is None or self._asked.value.trains
 
     def of(
         self, experiment: str, name: str, prompt: str, trained: str | None, step: int | None = None
@@ -145,15 +150,19 @@ class _Asked:
     publish_step: int | None
     prompts_file: Path | None = None
     """Where others of these prompts stand."""
+    trains: bool = True
+    """Whether there is a LoRA of the project's own."""
 
     @classmethod
     def of(cls, config: Path) -> _Asked:
         settings = load_config(config)
         step = earlier_step(settings.train, settings.train.publish_step)
-        return cls(_prompts(settings.sample, trains=bool(settings.datasets)), step, settings.prompts_file)
+        trains = bool(settings.datasets)
+        return cls(_prompts(settings.sample, trains=trains), step, settings.prompts_file, trains)
 
 
-_SHEETS = (ProjectPaths().contact_sheet.stem, ProjectPaths().sample_grid.stem)
+SHEETS = (ProjectPaths().contact_sheet.stem, ProjectPaths().sample_grid.stem)
+"""The names of what shows samples side by side."""
 
 
 def _prompts(sample: SampleSettings, *, trains: bool) -> dict[str, str]:
@@ -169,7 +178,7 @@ def _prompts(sample: SampleSettings, *, trains: bool) -> dict[str, str]:
             if sample.sr_of(prompt) != "off":
                 larger |= {enlarged(name + column.suffix): prompt.prompt for column in columns}
     several = len(texts) + len(compared) + len(larger) > 1
-    drawn = _SHEETS[1:] if len(columns) > 1 else _SHEETS[:1] if several else ()
+    drawn = SHEETS[1:] if len(columns) > 1 else SHEETS[:1] if several else ()
     return texts | dict.fromkeys(drawn, "") | compared | larger
 
 

@@ -19,7 +19,7 @@ from hv15.records.outputs import ENLARGED_SUFFIX, enlarged
 from hv15.records.paths import ProjectPaths
 from hv15.sample.prompts import LOW
 from tui.data.clips import DecodedClip, load_clip, still
-from tui.data.sample_standing import SampleStanding, StandingReader
+from tui.data.sample_standing import SHEETS, SampleStanding, StandingReader
 
 __all__ = ["DecodedClip", "Sample", "SamplesReader", "ShownSettings", "UsedFile", "load_clip", "still"]
 
@@ -99,6 +99,11 @@ class Sample:
         """Which strength or LoRA it shows, if they are compared: `x0.5`, `with-style`."""
         return column_name(self.name) if self.kind in ("final", "checkpoint") else ""
 
+    @property
+    def is_sheet(self) -> bool:
+        """Whether it is no sample of its own, but shows others side by side."""
+        return self.kind == "final" and self.name in SHEETS and not self.settings.prompt
+
 
 class SamplesReader:
     """All samples of a project; a file is read only when it has changed.
@@ -139,6 +144,11 @@ class SamplesReader:
         names = self._standings.asked
         rows = (row_name(name) for name in names if not name.endswith((_BASE, ENLARGED_SUFFIX)))
         return {name: name + _BASE in names for name in rows}
+
+    @property
+    def trains(self) -> bool:
+        """Whether the project trains a LoRA."""
+        return self._standings.trains
 
     @property
     def enlarged(self) -> frozenset[str]:

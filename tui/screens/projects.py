@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import ClassVar
 
 from textual import on
@@ -51,6 +52,8 @@ class ProjectsScreen(DashboardScreen):
     def __init__(self) -> None:
         super().__init__()
         self._view = ProjectsView()
+        self._added: Path | None = None
+        """The config of a project that was just added, to which the cursor goes."""
 
     def body(self) -> Iterable[Widget]:
         with Vertical(id="projects-pane", classes="pane"):
@@ -66,6 +69,10 @@ class ProjectsScreen(DashboardScreen):
         view = self._view = message.view
         table = self.query_one(ProjectsTable)
         table.set_rows(view.rows)
+        added = next((row for row in view.rows if row.number and row.config == self._added), None)
+        if added is not None:
+            self._added = None
+            table.move_to_key(table.key(added))
         error = self.query_one("#projects-error", Static)
         error.set_class(bool(view.error), "-shown")
         self.say(error, Content(view.error))
@@ -91,7 +98,9 @@ class ProjectsScreen(DashboardScreen):
 
     def action_open(self) -> None:
         row = self.query_one(ProjectsTable).current
-        if row is not None and not row.is_watched:
+        if row is not None and row.is_watched:
+            self.notify("this dashboard shows it already", markup=False)
+        elif row is not None:
             self.dashboard.open_project(row.config)
 
     # The queue
@@ -100,6 +109,7 @@ class ProjectsScreen(DashboardScreen):
         row = self.query_one(ProjectsTable).current
         if row is not None:
             self.notify(f"{row.name} is looked at, then added", markup=False)
+            self._added = row.config
             self._change("add", lambda: projects.add_to_queue(row.config))
 
     def action_remove(self) -> None:

@@ -101,6 +101,7 @@ class SamplesScreen(DashboardScreen):
         self._samples: tuple[Sample, ...] = ()
         self._asked: dict[str, bool] = {}
         self._enlarged: frozenset[str] = frozenset()
+        self._trains = True
         self._pinned: Sample | None = None
         self._view_number = 0
         """Which of VIEWS is shown."""
@@ -130,8 +131,8 @@ class SamplesScreen(DashboardScreen):
         self.query_one(Player).nothing = self.query_one(SampleTable).empty = NONE_YET
         reader = self._reader = SamplesReader(self.dashboard.files.config)
 
-        def read() -> tuple[tuple[Sample, ...], dict[str, bool], frozenset[str]] | None:
-            return (reader.samples, reader.asked, reader.enlarged) if reader.refresh() else None
+        def read() -> tuple[tuple[Sample, ...], dict[str, bool], frozenset[str], bool] | None:
+            return (reader.samples, reader.asked, reader.enlarged, reader.trains) if reader.refresh() else None
 
         sources = self.dashboard.watcher.sources
         sources["samples"] = WatchedSource(
@@ -146,6 +147,7 @@ class SamplesScreen(DashboardScreen):
     def on_samples_seen(self, message: SamplesSeen) -> None:
         before = {sample.path: (sample.mtime, sample.size) for sample in self._samples}
         self._samples, self._asked, self._enlarged = message.samples, message.asked, message.enlarged
+        self._trains = message.trains
         if self._pinned is not None:
             pinned = self._pinned.path
             self._pinned = next((sample for sample in message.samples if sample.path == pinned), None)
@@ -168,7 +170,7 @@ class SamplesScreen(DashboardScreen):
 
     def _grid(self) -> SampleMatrix:
         if VIEWS[self._view_number] == "LoRAs":
-            return by_lora(self._samples, self._asked, self.dashboard.files.root)
+            return by_lora(self._samples, self._asked, self.dashboard.files.root, trains=self._trains)
         return by_step(self._samples, self._asked, self._enlarged)
 
     def on_jobs_seen(self, message: JobsSeen) -> None:

@@ -47,6 +47,7 @@ class Plan(SettingsCommand):
 
     name: ClassVar[str] = "plan"
     device: Annotated[str | None, Argument("a GPU by name, such as 4090 or a100-80gb (this machine's)")] = None
+    base: Annotated[bool, Argument("the config alone, without its experiments")] = False
     memory: Annotated[str | None, Argument("any GPU with so much memory, such as 16GiB", metavar="SIZE")] = None
     rates: Annotated[Path | None, Argument("a self-test's report or its rates.json, to plan for that device")] = None
     json: Annotated[bool, Argument("for programs")] = False

@@ -52,7 +52,10 @@ def project(root: Path) -> Path:
 def tables(root: Path) -> tuple[SampleMatrix, SampleMatrix]:
     reader = SamplesReader(root / "config.yaml")
     reader.refresh()
-    return by_step(reader.samples, reader.asked), by_lora(reader.samples, reader.asked, root)
+    return (
+        by_step(reader.samples, reader.asked),
+        by_lora(reader.samples, reader.asked, root, trains=reader.trains),
+    )
 
 
 def written(table: SampleMatrix) -> dict[tuple[str, str], list[str]]:
@@ -115,6 +118,25 @@ def test_without_samples_the_config_gives_the_rows(tmp_path: Path) -> None:
     assert (steps.rows, steps.columns) == (("dog", "cat"), (NO_LORA, "final"))
     assert (loras.rows, loras.columns) == (("dog", "cat"), (NO_LORA, THIS_LORA))
     assert len(steps.asked) == len(loras.asked) == 4
+
+
+def test_strengths_of_a_project_that_trains_nothing(tmp_path: Path) -> None:
+    """Its own LoRA has no column, and the sheet of all is no sample."""
+    config = CONFIG.replace("datasets: [{video_directory: clips, resolution: [64, 64], target_frames: [9]}]\n", "")
+    columns = "  strengths: [0, 0.5, 1, 2]\n  loras: [{path: a.safetensors}]\n  with_base: true\n"
+    (tmp_path / "config.yaml").write_text(config.replace("  with_base: true\n", columns))
+    _, empty = tables(tmp_path)
+    assert (empty.rows, empty.columns, set(empty.asked.values())) == (("dog", "cat"), ("final",), {"dog", "cat"})
+    for strength in (0, 0.5, 1, 2):
+        loras = [{"path": "a.safetensors", "multiplier": strength}] if strength else []
+        name = f"results/samples/cat.x{strength:g}.mp4"
+        sampled(tmp_path, name, lora_multiplier=None, loras=loras)
+    write_video(tmp_path / "results/samples/grid.mp4", numbered(0)[None])
+    steps, loras = tables(tmp_path)
+    assert loras.columns == (NO_LORA, "a at 0.5", "a", "a at 2")
+    assert {row for row, _ in written(loras)} == {"cat"}
+    assert loras.rows == steps.rows == ("dog", "cat")
+    assert len(written(loras)) == 4
 
 
 def test_what_loras_are_called(tmp_path: Path) -> None:
