@@ -13,6 +13,7 @@ from hv15.collection import MANY, collect_rarely, paused_collection
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)  # Python's own, whatever earlier tests of this process have planned
     yield
     gc.set_threshold(*before)
     gc.enable()

@@ -75,7 +75,7 @@ def test_a_run_that_is_started_by_hand_keeps_those_of_one_that_died(
 ) -> None:
     monkeypatch.setenv(RUN_VARIABLE, "")
     write(run.root / "results/train/metrics.jsonl", 5)
-    recorder = EventRecorder(SimpleNamespace(dryrun=False, overwrite_configfiles=[]), run.root)
+    recorder = EventRecorder(SimpleNamespace(dryrun=False, overwrite_configfiles=[]), run.root, {})
     recorder.emit(logging.makeLogRecord({"event": "run_info"}))
     assert len(history(run.root)) == 2
     assert [label for label, _ in kept_files(run)] == ["train"]
