@@ -31,6 +31,7 @@ LEVELS = (
         "remote_paths",
         "spans",
         "stamp",
+        "user_folders",
         "weighted_file",
         "noise",
     },

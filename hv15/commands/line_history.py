@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from hv15.own_files import open_own
+from hv15.user_folders import state_folder
 
 KEPT = 1000
 """Lines in the file."""
@@ -46,13 +47,8 @@ class LineHistory:
 
 def history_file(name: str) -> Path | None:
     """Return the file of a command's history; None if the user has no home."""
-    base = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if base.is_absolute():  # the standard says that another value is to be ignored
-        return base / "hv15" / name
-    try:
-        return Path.home() / ".local" / "state" / "hv15" / name
-    except RuntimeError:
-        return None
+    folder = state_folder()
+    return None if folder is None else folder / name
 
 
 def _readline() -> ModuleType | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from hv15.config.yaml_file import YamlFile, read_yaml
 from hv15.errors import UserError
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.problems import ConfigError, Location, Place, Problem
+from hv15.user_folders import config_folder
 
 SECTION = "notify"
 PLACES = (
@@ -25,13 +25,8 @@ PLACES = (
 
 def users_file() -> Path | None:
     """Return the file of the user's own settings, for all projects; None if the user has no home."""
-    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    if base.is_absolute():  # the standard says that another value is to be ignored
-        return base / "hv15" / "notify.yaml"
-    try:
-        return Path.home() / ".config" / "hv15" / "notify.yaml"
-    except RuntimeError:
-        return None
+    folder = config_folder()
+    return None if folder is None else folder / "notify.yaml"
 
 
 def notify_settings(config: Path | None, overrides: Mapping[str, Json] | None = None) -> NotifySettings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hv15.plan.devices import Device, listed, plain_name, recognised
 from hv15.records.device_rates import DeviceRates, read_device_rates
 from hv15.records.fields import to_json
 from hv15.records.json_values import RecordError, as_object, parse_object, report_content
+from hv15.user_folders import config_folder
 
 SAME_MEMORY = 0.1
 """A device is the one that was measured if their memory differs by less than this part; a slice of a GPU is not."""
@@ -19,13 +19,8 @@ SAME_MEMORY = 0.1
 
 def rates_folder() -> Path | None:
     """Return the folder of this user's measured devices; None if the user has no home."""
-    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    if base.is_absolute():  # the standard says that another value is to be ignored
-        return base / "hv15" / "devices"
-    try:
-        return Path.home() / ".config" / "hv15" / "devices"
-    except RuntimeError:
-        return None
+    folder = config_folder()
+    return None if folder is None else folder / "devices"
 
 
 def store_rates(rates: DeviceRates) -> Path:

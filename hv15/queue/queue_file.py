@@ -14,6 +14,7 @@ from hv15.errors import UserError
 from hv15.own_files import cure, open_own
 from hv15.records.json_values import RecordError, parse_object
 from hv15.records.queue import Queue, read_queue
+from hv15.user_folders import state_folder
 
 VARIABLE = "HV15_QUEUE"
 """The environment variable that names the folder of another queue."""
@@ -32,15 +33,10 @@ def queue_folder() -> Path:
     """
     if given := os.environ.get(VARIABLE):
         return Path(given).absolute()
-    base = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if not base.is_absolute():
-        try:
-            base = Path.home() / ".local" / "state"
-        except RuntimeError:
-            raise UserError(
-                "the user has no home folder to keep the queue in", hint=f"set {VARIABLE} to a folder"
-            ) from None
-    return base / "hv15" / "queue" / socket.gethostname()
+    folder = state_folder()
+    if folder is None:
+        raise UserError("the user has no home folder to keep the queue in", hint=f"set {VARIABLE} to a folder")
+    return folder / "queue" / socket.gethostname()
 
 
 class QueueFile:
