@@ -172,7 +172,7 @@ def _training(project: Project) -> str:
 def _encoding(project: Project, stage: StageName) -> str:
     """What is equal in experiments that read the same encoded items."""
     try:
-        return str(id(project.latents if stage == ENCODING[0] else project.texts))
+        return str(id(project.latents if stage == ENCODING[0] else project.texts))  # one object for all that read them
     except UserError:
         settings = project.settings
         parts = (settings.cache, settings.models, *settings.datasets, *settings.sample.prompts)

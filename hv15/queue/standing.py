@@ -46,9 +46,7 @@ class QueueStanding:
     @property
     def progress(self) -> str:
         """How far it is, in words."""
-        jobs = f"{self.done} of {self.total} jobs" if self.total else ""
-        of = f" of {self.steps}" if self.steps else ""
-        return ", ".join(filter(None, (jobs, f"step {self.step}{of}" if self.step else "")))
+        return progress_in_words(self.done, self.total, self.step, self.steps)
 
     def as_json(self) -> JsonObject:
         """Return what `hv15 queue --json` says of it."""
@@ -95,6 +93,13 @@ def _why_it_waits(queue: Queue, project: QueuedProject) -> str:
 def standings(queue: Queue) -> tuple[QueueStanding, ...]:
     """Return how far all are: what runs, what waits, what has ended."""
     return tuple(standing(queue, each) for each in queue.in_order())
+
+
+def progress_in_words(done: int, total: int, step: int, steps: int) -> str:
+    """Say how far a run is: its jobs that are done, and the steps of its training, each if there are any."""
+    jobs = f"{done} of {total} jobs" if total else ""
+    of = f" of {steps}" if steps else ""
+    return ", ".join(filter(None, (jobs, f"step {step}{of}" if step else "")))
 
 
 def mode_in_words(queue: Queue) -> str:

@@ -12,7 +12,7 @@ from hv15.errors import UserError
 from hv15.queue.begin import ensure_worker, worker_pid
 from hv15.queue.changes import Step, clear, move, remove, retry
 from hv15.queue.queue_file import QueueFile
-from hv15.queue.standing import QueueStanding, mode_in_words, standing
+from hv15.queue.standing import QueueStanding, mode_in_words, progress_in_words, standing
 from hv15.records.paths import CONFIG, ProjectPaths
 from hv15.records.queue import Queue, QueuedState
 from hv15.runs import control, lock
@@ -144,12 +144,11 @@ class ProjectsReader:
             return ProjectRow(config=config, state=IDLE, is_watched=config == self._config)
         alive = found.state.alive
         training = next(iter(trainings_progress(config.parent)), None) if alive else None
-        steps = f"step {training.step} of {training.total}" if training and training.total else ""
-        jobs = f"{found.done} of {found.total} jobs" if found.total else ""
+        step, steps = (training.step, training.total) if training and training.total else (0, 0)
         return ProjectRow(
             config=config,
             state=str(found.state),
-            progress=", ".join(filter(None, (jobs, steps))),
+            progress=progress_in_words(found.done, found.total, step, steps),
             eta_s=training.eta_s if training else None,
             since=found.started if alive else found.ended,
             note="" if found.state is RunState.FINISHED else found.reason,
