@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.pilot import Pilot
 
 from hv15.queue.queue_file import VARIABLE, QueueFile
 from hv15.records.paths import ProjectPaths
@@ -45,62 +48,64 @@ def three(tmp_path: Path) -> tuple[Any, ...]:
     return failed, running, project(3, tmp_path / "owls"), project(4, tmp_path / "pigs", targets=("experiments",))
 
 
-async def test_the_queue_in_its_order_then_other_projects(file: QueueFile, tmp_path: Path) -> None:
+@asynccontextmanager
+async def three_shown(file: QueueFile, tmp_path: Path) -> AsyncIterator[tuple[Dashboard, Pilot[None]]]:
+    """The screen, with the queue of `three`, of which the one that runs has a run that is alive."""
     keep(file, queue(*three(tmp_path)))
     app = opened(tmp_path)
     with run_by_hand(tmp_path / "dogs", "r"):
         async with app.run_test(size=(120, 40)) as pilot:
             await pilot.press("0")
             await settle(pilot)
-            rows = app.screen.query_one(ProjectsTable).rows
-            assert [(row.name, row.state, row.place) for row in rows] == [
-                ("dogs", "running", 0),
-                ("owls", "waiting", 1),
-                ("pigs", "waiting", 2),
-                ("cats", "failed", 0),
-                ("mine", "idle", 0),
-            ]
-            shown = text_of(app)
-            assert "one after the other" in shown
-            assert "no worker: `hv15 queue` starts it again" in shown
-            assert "waiting 2" in shown
-            assert "GPU-1" in shown
-            await pilot.press("end", "up")
-            await pilot.pause()
-            assert "what to do buy some" in text_of(app)
+            yield app, pilot
+
+
+async def test_the_queue_in_its_order_then_other_projects(file: QueueFile, tmp_path: Path) -> None:
+    async with three_shown(file, tmp_path) as (app, pilot):
+        rows = app.screen.query_one(ProjectsTable).rows
+        assert [(row.name, row.state, row.place) for row in rows] == [
+            ("dogs", "running", 0),
+            ("owls", "waiting", 1),
+            ("pigs", "waiting", 2),
+            ("cats", "failed", 0),
+            ("mine", "idle", 0),
+        ]
+        shown = text_of(app)
+        assert "one after the other" in shown
+        assert "no worker: `hv15 queue` starts it again" in shown
+        assert "waiting 2" in shown
+        assert "GPU-1" in shown
+        await pilot.press("end", "up")
+        await pilot.pause()
+        assert "what to do buy some" in text_of(app)
 
 
 async def test_keys_change_the_queue(file: QueueFile, tmp_path: Path) -> None:
-    keep(file, queue(*three(tmp_path)))
-    app = opened(tmp_path)
-    with run_by_hand(tmp_path / "dogs", "r"):
-        async with app.run_test(size=(120, 40)) as pilot:
-            await pilot.press("0")
-            await settle(pilot)
-            await pilot.press("down", "J")
-            await settle(pilot)
-            assert order(file.read()) == [4, 3]
-            await pilot.press("K")
-            await settle(pilot)
-            assert order(file.read()) == [3, 4], "the cursor has stayed on its row"
-            await pilot.press("p")
-            await settle(pilot)
-            assert file.read().paused
-            assert "paused · one after the other" in text_of(app)
-            await pilot.press("p")
-            await settle(pilot)
-            assert not file.read().paused
-            await pilot.press("x")
-            await settle(pilot)
-            assert order(file.read()) == [4]
-            await pilot.press("end", "up", "r")
-            await settle(pilot)
-            assert order(file.read()) == [4, 1]
-            keep(file, replace(file.read(), projects=(project(9, state=QueuedState.DONE), project(10))))
-            await settle(pilot)
-            await pilot.press("c")
-            await settle(pilot)
-            assert states(file.read()) == {10: "waiting"}
+    async with three_shown(file, tmp_path) as (app, pilot):
+        await pilot.press("down", "J")
+        await settle(pilot)
+        assert order(file.read()) == [4, 3]
+        await pilot.press("K")
+        await settle(pilot)
+        assert order(file.read()) == [3, 4], "the cursor has stayed on its row"
+        await pilot.press("p")
+        await settle(pilot)
+        assert file.read().paused
+        assert "paused · one after the other" in text_of(app)
+        await pilot.press("p")
+        await settle(pilot)
+        assert not file.read().paused
+        await pilot.press("x")
+        await settle(pilot)
+        assert order(file.read()) == [4]
+        await pilot.press("end", "up", "r")
+        await settle(pilot)
+        assert order(file.read()) == [4, 1]
+        keep(file, replace(file.read(), projects=(project(9, state=QueuedState.DONE), project(10))))
+        await settle(pilot)
+        await pilot.press("c")
+        await settle(pilot)
+        assert states(file.read()) == {10: "waiting"}
 
 
 async def test_what_runs_is_stopped_only_after_a_question(
@@ -108,22 +113,17 @@ async def test_what_runs_is_stopped_only_after_a_question(
 ) -> None:
     stopped: list[Path] = []
     monkeypatch.setattr(control, "stop", stopped.append)
-    keep(file, queue(*three(tmp_path)))
-    app = opened(tmp_path)
-    with run_by_hand(tmp_path / "dogs", "r"):
-        async with app.run_test(size=(120, 40)) as pilot:
-            await pilot.press("0")
-            await settle(pilot)
-            await pilot.press("x")
-            await settle(pilot)
-            assert isinstance(app.screen, Confirm)
-            await pilot.press("escape")
-            assert stopped == []
-            await pilot.press("x")
-            await settle(pilot)
-            await pilot.press("x")
-            await settle(pilot)
-            assert stopped == [tmp_path / "dogs"]
+    async with three_shown(file, tmp_path) as (app, pilot):
+        await pilot.press("x")
+        await settle(pilot)
+        assert isinstance(app.screen, Confirm)
+        await pilot.press("escape")
+        assert stopped == []
+        await pilot.press("x")
+        await settle(pilot)
+        await pilot.press("x")
+        await settle(pilot)
+        assert stopped == [tmp_path / "dogs"]
 
 
 async def test_a_project_is_added_and_a_refusal_is_shown(
