@@ -35,7 +35,7 @@ class QueueStanding:
     steps: int = 0
     """Of its training."""
     eta_s: float | None = None
-    """Seconds that the training takes until its last step."""
+    """Seconds that the training takes until its last step; None if that is not known, or it has done it."""
 
     @property
     def output(self) -> Path | None:
@@ -78,7 +78,7 @@ def standing(queue: Queue, project: QueuedProject) -> QueueStanding:
         total=found.total,
         step=training.step if training else 0,
         steps=training.total if training else 0,
-        eta_s=training.eta_s if training else None,
+        eta_s=(training.eta_s or None) if training else None,
     )
 
 

@@ -149,7 +149,7 @@ class ProjectsReader:
             config=config,
             state=str(found.state),
             progress=progress_in_words(found.done, found.total, step, steps),
-            eta_s=training.eta_s if training else None,
+            eta_s=(training.eta_s or None) if training else None,
             since=found.started if alive else found.ended,
             note="" if found.state is RunState.FINISHED else found.reason,
             targets=found.record.targets if found.record else (),
