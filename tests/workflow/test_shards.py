@@ -36,9 +36,10 @@ EACH = {"stage denoise": 1, "stage decode": 1}
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> PlannedProject:
-    """A project of which everything was made; each test has a copy, in which three samples are due."""
+    """A project of which Snakemake made everything; each test has a copy, in which three samples are due."""
     project = PlannedProject.make(tmp_path_factory.mktemp("prepared") / "project")
-    project.make_due()
+    outcome = project.snakemake()
+    assert outcome.code == 0, outcome.output
     return project
 
 
