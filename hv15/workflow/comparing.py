@@ -16,7 +16,8 @@ from hv15.records import formats
 from hv15.records.comparison import ComparisonDetails
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.outputs import OUTPUT_TYPES
-from hv15.records.paths import ComparisonPaths, ProjectPaths
+from hv15.records.comparison_paths import ComparisonPaths
+from hv15.records.paths import ProjectPaths
 from hv15.records.rules import Rule
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.stage import Stage, compare

@@ -15,7 +15,7 @@ from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
 from hv15.operating_system import processor_name
 from hv15.project import Project
 from hv15.records.json_values import JsonObject
-from hv15.records.paths import CachePaths
+from hv15.records.cache_paths import CachePaths
 from hv15.records.project_lock import LockedModel, Programs, ProjectLock, with_distinct_names
 from hv15.workflow.differences import differences
 from hv15.workflow.why import TRAINING_NAMES, dataset_changes

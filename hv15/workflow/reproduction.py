@@ -12,6 +12,7 @@ from hv15.errors import UserError
 from hv15.models.weights.header import Header, TensorEntry, read_header
 from hv15.project import Project
 from hv15.project.checkpoints import STEP
+from hv15.records.found_runs import reproductions, trained_experiments
 from hv15.records.json_values import JsonObject, RecordError, as_object
 from hv15.records.metadata import DEVICE, VERSIONS
 from hv15.records.metrics import read_steps
@@ -39,7 +40,7 @@ _MOST_NAMED = 5
 def recorded_dataset(training: ToldTraining, lora: Path, root: Path) -> TrainedDataset | None:
     """Return what a training was trained on, by name; None if neither its folder nor hv15.lock is there to tell it."""
     paths = ProjectPaths(root)
-    folders = [each.training for each in (paths, *paths.experiments(), *paths.reproductions())]
+    folders = [each.training for each in (paths, *trained_experiments(root), *reproductions(root))]
     folders += [lora.absolute().parent / paths.training.name]
     for folder in folders:
         for each in (folder, *set_aside(folder)):
@@ -187,7 +188,7 @@ def _brief(commit: str | None) -> str:
 def metrics_of(training: ToldTraining, project: Project, lora: Path) -> Path | None:
     """Return the metrics of a training that the project or the LoRA's folder still has, but not of a reproduction."""
     paths, past = ProjectPaths(project.root), digest(past_of(project.settings.train, _whole(training)))
-    folders = [each.training for each in (paths, *paths.experiments())]
+    folders = [each.training for each in (paths, *trained_experiments(project.root))]
     folders.append(lora.absolute().parent / paths.training.name)
     for folder in folders:
         for each in (folder, *set_aside(folder)):
