@@ -23,10 +23,12 @@ from hv15.records.training import known_record, set_aside
 from hv15.terminal_text import one_line
 from hv15.train.origin import ENTRY, Origin, find_origin
 from hv15.train.past import past_of
+from hv15.workflow.dataset_changes import dataset_changes
 from hv15.workflow.differences import change_of_settings, differences
+from hv15.workflow.encoding_reasons import settings_of
 from hv15.workflow.locking import program_changes, programs, version_changes
+from hv15.workflow.setting_names import TRAINING_NAMES
 from hv15.workflow.told_trainings import ToldLoRA, ToldTraining
-from hv15.workflow.why import TRAINING_NAMES, dataset_changes, settings_of
 
 _OF_A_COPY = (STEP, "save_precision")
 _COMMIT = "hv15.git_commit"
