@@ -2,7 +2,7 @@
 
 - workflow_project: the project as the rules see it
 - asked: the runs and stages that targets ask for
-- stages, stage: every job, with what its product has to be made from
+- stages, sample_stages, model_stages, stage: every job, with what its product has to be made from
 - made_from: what the products record about how they were made
 - planner: what has to run, and how Snakemake is made to agree
 - shards: jobs that make several samples
