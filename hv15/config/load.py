@@ -112,14 +112,20 @@ class ConfigSource:
         for place, text in experiment_conflicts(experiments, sweep):
             places.add(place)
             yield Problem(text, place=origin.place(place))
+
+        def is_told(place: Location) -> bool:
+            return any(place[:depth] in places for depth in range(OF_SETTING, len(place) + 1))
+
         for each in samples_of_values(experiments, sweep):
-            own = {place for change in each.changes for place in (change.place, change.key_place)}
+            changes = tuple(change for change in each.changes if not is_told(change.place))
+            own = {place for change in changes for place in (change.place, change.key_place)}
             try:
-                self._settings_of(each)
+                self._settings_of(replace(each, changes=changes))
             except ConfigError as error:
                 for problem in error.problems:
-                    above = {problem.place.setting[:depth] for depth in range(len(problem.place.setting) + 1)}
-                    if above & own and not any(place in places for place in above if len(place) >= OF_SETTING):
+                    place = problem.place.setting
+                    is_own = any(place[:depth] in own for depth in range(len(place) + 1))
+                    if is_own and not is_told(place):
                         yield problem
 
     @property
@@ -343,7 +349,8 @@ def _with_value(data: Json, setting: Location, value: Json) -> Json:
         return {**inside, key: _with_value(inside.get(key), below, value)}
     entries = data if isinstance(data, list) else []
     if key >= len(entries):
-        raise LookupError(f"there is no entry [{key}]: the list that the config has there has {len(entries)} entries")
+        size = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
+        raise LookupError(f"there is no entry [{key}]: the list that the config has there has {size}")
     return [*entries[:key], _with_value(entries[key], below, value), *entries[key + 1 :]]
 
 
