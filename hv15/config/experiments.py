@@ -16,8 +16,8 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationError
 from hv15.config.section import Conflict, Section, Seed
 from hv15.digest import short
 from hv15.records.json_values import Json
-from hv15.records.paths import is_result_name
 from hv15.records.problems import Location, dotted
+from hv15.records.result_names import is_result_name
 
 MOST = 1000
 """Experiments of one config: a grid of a few long lists is a mistake sooner than a plan."""

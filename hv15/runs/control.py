@@ -19,6 +19,7 @@ from hv15.config.yaml_file import read_yaml
 from hv15.environment import RUN_VARIABLE, RUN_VARIABLES, SAFE_PATH
 from hv15.errors import UserError
 from hv15.home import workflow_folder
+from hv15.records.found_runs import trained_experiments
 from hv15.records.paths import CONFIG, ProjectPaths
 from hv15.records.problems import ConfigError
 from hv15.records.rules import TargetRule
@@ -260,7 +261,7 @@ def sample_now(root: Path, experiment: str = "") -> Path:
 def _training_now(root: Path) -> ProjectPaths:
     """The files of the training that is at work: of the base config unless only an experiment's is."""
     base = ProjectPaths(root)
-    return next((each for each in (base, *base.experiments()) if lock.is_held(each.training_lock)), base)
+    return next((each for each in (base, *trained_experiments(root)) if lock.is_held(each.training_lock)), base)
 
 
 def _is_written_since(file: Path, seconds: float) -> bool:

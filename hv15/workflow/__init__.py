@@ -4,7 +4,8 @@
 - made_from: what the products record about how they were made
 - planner: what has to run, and how Snakemake is made to agree
 - shards: jobs that make several samples
-- why: the reasons, in words
+- why, encoding_reasons: the reasons, in words
+- differences, dataset_changes, setting_names: what differs of two specs or datasets, in words
 - outcome: what becomes of the training that is there, in words
 - twins: what several experiments have in common is made once
 - former: what was made before an experiment was renamed

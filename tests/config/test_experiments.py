@@ -12,7 +12,8 @@ from hv15.config import load_config
 from hv15.config.experiments import LONGEST, MOST
 from hv15.config.load import ConfigSource
 from hv15.errors import UserError
-from hv15.records.paths import ProjectPaths, is_result_name
+from hv15.records.paths import ProjectPaths
+from hv15.records.result_names import is_result_name
 from tests.config.conftest import BASE, Problems
 
 
