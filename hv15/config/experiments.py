@@ -315,7 +315,7 @@ def _wrong_names(experiments: Iterable[Experiment]) -> Iterator[Conflict]:
             yield each.place, "makes an experiment in which nothing differs: give that entry of the list a name"
         elif not _NAME.fullmatch(each.name) or len(each.name) > LONGEST:
             text = f"found the name '{each.name:.120}', expected at most {LONGEST} letters, digits and . _ + -"
-            yield each.place, f"{text}, beginning with a letter or digit (for folder names)"
+            yield each.place, f"{text}, the first no sign and the last no dot (it becomes a folder)"
         elif is_result_name(each.name):
             yield each.place, f"'{each.name}' is the name of something else among the results: choose another"
         elif (first := seen.setdefault(each.name.lower(), each)) is not each:
