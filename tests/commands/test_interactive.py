@@ -393,7 +393,7 @@ def _terminal(done: Workbench, state: Path, keys: list[bytes]) -> str:
         shown += part
         if waiting and shown.count(b"prompt> ") > asked:
             asked = shown.count(b"prompt> ")
-            time.sleep(0.5)  # readline shows its prompt a moment before it notices Ctrl-C
+            time.sleep(0.5 if waiting[0] == b"\x03" else 0)  # its prompt is there before readline notices Ctrl-C
             os.write(own, waiting.pop(0))
     with contextlib.suppress(OSError):
         os.close(own)
