@@ -121,9 +121,10 @@ def make(each: Hostile, folder: Path, request: pytest.FixtureRequest) -> None:
     each.make(folder)
 
 
-def ends_in_a_sentence(each: Hostile, folder: Path, code: int, text: str) -> None:
+def ends_in_a_sentence(each: Hostile, folder: Path, code: int, text: str, log: str = "") -> None:
+    """`log`: what is printed by the log, if that is caught by itself."""
     for part in each.said:
-        assert part in text, f"expected {part!r}\n{text[-3000:]}"
+        assert part in text + log, f"expected {part!r}\n{text[-3000:]}"
     assert code == each.code, text[-3000:]
     assert "Traceback" not in text
     assert len(text) < 40_000
@@ -141,12 +142,17 @@ def ends_in_a_sentence(each: Hostile, folder: Path, code: int, text: str) -> Non
 @pytest.mark.usefixtures("imported")
 @pytest.mark.parametrize("name", INPUTS)
 def test_it_ends_in_a_sentence(
-    name: str, folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    folder: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     make(INPUTS[name], folder, request)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HV15_OUTPUT", "")
-    ends_in_a_sentence(INPUTS[name], folder, *called(INPUTS[name]))
+    code, text = called(INPUTS[name])
+    ends_in_a_sentence(INPUTS[name], folder, code, text, caplog.text)
 
 
 @pytest.mark.slow
