@@ -7,16 +7,18 @@ import shutil
 
 import pytest
 
+from hv15.records.found_runs import reproductions
 from hv15.records.paths import ProjectPaths
 from tests.workflow.project import ProjectFolder
+from tests.workflow.quick import QuickProject
 
 
-def test_the_lora_is_named_or_asked_for(project: ProjectFolder) -> None:
-    said = project.snakemake(target="reproduce")
+def test_the_lora_is_named_or_asked_for(finished: QuickProject) -> None:
+    said = finished.snakemake(target="reproduce")
     assert said.code == 1
     assert "which LoRA?" in said.output
     assert "snakemake reproduce --config from=FILE" in said.output
-    said = project.snakemake("--config", "from=results/lora.safetensors", "-n")
+    said = finished.snakemake("--config", "from=results/lora.safetensors", "-n")
     assert "Nothing to be done" in said.output, "it is no setting, so it changes nothing"
 
 
@@ -28,7 +30,7 @@ def test_a_lora_is_made_again_to_the_byte(project: ProjectFolder) -> None:
     assert said.code == 0, said.output
     assert "results/lora.safetensors: identical: one training of 2 steps again gave every byte of it" in said.output
     assert all(path.read_bytes() == content for path, content in before.items())
-    [work] = ProjectPaths(root).reproductions()
+    [work] = reproductions(root)
     assert (root / json.loads(work.reproduction_record.read_text())["made"]).read_bytes() == lora.read_bytes()
     assert "Nothing to be done" in project.snakemake("-n").output
 
