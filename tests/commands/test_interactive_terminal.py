@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.commands.workbench import Workbench
 from tests.workflow.project import environment
 
@@ -20,24 +22,37 @@ CLOSED = b"closed"
 
 
 def test_at_a_terminal(done: Workbench, tmp_path: Path) -> None:
-    """A prompt, the commands, Ctrl-C, and a history that is there again, also where the terminal was closed."""
-    state = tmp_path / "state"
-    first = _terminal(done, state, [b"/help\r", b"/seed x\r", b"\x03", CLOSED])
-    assert "prompt> " in first
-    assert "/size 720p 16:9" in first
-    assert "error: /seed x: expected a whole number" in first
-    assert "/quit leaves" in first
-    path = state / "hv15" / "sample-history"
-    assert path.read_text().splitlines() == ["/help", "/seed x"]
+    """A prompt, the commands, Ctrl-C, and a history that is there again."""
+    path = tmp_path / "state/hv15/sample-history"
+    path.parent.mkdir(parents=True)
+    path.write_text("/seed y\n")  # of an earlier session
+    three_up = b"\x1b[A" * 3
+    shown = _terminal(done, tmp_path / "state", [b"/help\r", b"/seed x\r", b"\x03", three_up + b"\r", b"\x04"])
+    assert "prompt> " in shown
+    assert "/size 720p 16:9" in shown
+    assert "error: /seed x: expected a whole number" in shown
+    assert "/quit leaves" in shown  # said at Ctrl-C; Ctrl-D leaves
+    assert "error: /seed y: expected a whole number" in shown
+    assert path.read_text().splitlines() == ["/seed y", "/help", "/seed x", "/seed y"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    second = _terminal(done, state, [b"\x1b[A\r", b"\x04"])  # a line up; Ctrl-D
-    assert "error: /seed x: expected a whole number" in second
 
 
-def _terminal(done: Workbench, state: Path, keys: list[bytes]) -> str:
-    """Type into a session at a terminal, each time after a prompt; return what it shows. `CLOSED` closes it."""
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_leaves_the_history_and_no_half_written_file(done: Workbench, tmp_path: Path) -> None:
+    out, state = tmp_path / "out", tmp_path / "state"
+    shown = _terminal(done, state, [b"/steps 500\r", b"a red circle\r", CLOSED], "-o", str(out))
+    assert "steps" in shown
+    assert not [path for path in out.rglob("*") if path.is_file()]
+    assert (state / "hv15/sample-history").read_text().splitlines() == ["/steps 500", "a red circle"]
+
+
+def _terminal(done: Workbench, state: Path, keys: list[bytes], *words: str) -> str:
+    """Type into a session at a terminal, each time after a prompt; return what it shows.
+
+    `CLOSED` closes the terminal as soon as a sample is denoised.
+    """
     own, theirs = pty.openpty()
-    command = [sys.executable, "-m", "hv15.cli", "sample", "-i", "--project", str(done.root)]
+    command = [sys.executable, "-m", "hv15.cli", "sample", "-i", "--project", str(done.root), *words]
     variables = environment() | {"XDG_STATE_HOME": str(state), "TERM": "dumb"}
     process = subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=variables, start_new_session=True, preexec_fn=_controls
@@ -53,15 +68,15 @@ def _terminal(done: Workbench, state: Path, keys: list[bytes]) -> str:
         except OSError:  # the session has closed its terminal
             break
         shown += part
-        if waiting and shown.count(b"prompt> ") > asked:
+        if waiting == [CLOSED] and b"denoise" in shown:
+            break
+        if waiting and waiting[0] != CLOSED and shown.count(b"prompt> ") > asked:
             asked = shown.count(b"prompt> ")
-            time.sleep(0.5)  # readline shows its prompt a moment before it notices Ctrl-C
-            if (keys_now := waiting.pop(0)) == CLOSED:
-                break
-            os.write(own, keys_now)
+            time.sleep(0.5 if waiting[0] == b"\x03" else 0)  # its prompt is there before readline notices Ctrl-C
+            os.write(own, waiting.pop(0))
     with contextlib.suppress(OSError):
         os.close(own)
-    assert process.wait(timeout=100) == (-signal.SIGHUP if CLOSED in keys else 0), shown
+    assert process.wait(timeout=100) == (-signal.SIGHUP if waiting == [CLOSED] else 0), shown
     return shown.decode()
 
 
