@@ -15,9 +15,9 @@ from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.found_runs import begun_experiments
 from hv15.records.paths import MANIFESTS
+from hv15.runs.control import refuse_living_run
 from hv15.terminal_text import one_line
 from hv15.units import size
-from hv15.workflow import refuse_living_run
 
 
 def collect(options: Collect) -> None:

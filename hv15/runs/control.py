@@ -278,6 +278,17 @@ def orphans(root: Path) -> list[psutil.Process]:
     return left_behind(record for record in records if record is not None)
 
 
+def refuse_living_run(root: Path) -> None:
+    """Raise a UserError if another run works here: its jobs read the specs that this one would write."""
+    other = lock.holder(root)
+    if other is not None and other != os.environ.get(RUN_VARIABLE):
+        raise UserError.at(
+            root,
+            f"a run is already in progress ({other})",
+            hint=f"`hv15 status` shows it; stop it with `hv15 stop {shlex.quote(str(root))}`, or wait for its end",
+        )
+
+
 def refuse_orphans(root: Path) -> None:
     """Raise a UserError if processes of a dead run are left: they would work on the same files."""
     if lock.holder(root) is None and (left := orphans(root)):
