@@ -51,7 +51,7 @@ def enlarger() -> ToyEnlarger:
 
 
 def holds(clips: Sequence[EnlargedClip]) -> dict[str, bool]:
-    """What super resolution has to do; docs/demo.md has what is measured with more clips, to which the limits leave room."""
+    """What super resolution has to do; docs/demo.md has what is measured with more clips; limits have room."""
     return {
         "sharper": bool(np.mean([each.sharpening for each in clips]) > 1.08),
         "same place": bool(np.median([each.strays for each in clips]) < 3.5),
