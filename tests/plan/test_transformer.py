@@ -266,10 +266,11 @@ SHARED = {
 
 def metered_on_rank(options: dict[str, Any], windows: bool) -> tuple[int, int]:
     """Peaks of a training step and of a sampling step on this rank of two, in bytes."""
-    DiT.most_tokens = 40 if windows else MOST_TOKENS
     asked = settings({**options, "context_parallel": 2}, {"context_parallel": 2})
-    trained = run_training(asked, SMALL, torch.float32, SIZE, device="cpu")
-    sampled = run_denoising(asked, SMALL, torch.float32, SIZE, guided=True, device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DiT, "most_tokens", 40 if windows else MOST_TOKENS)
+        trained = run_training(asked, SMALL, torch.float32, SIZE, device="cpu")
+        sampled = run_denoising(asked, SMALL, torch.float32, SIZE, guided=True, device="cpu")
     return of_steps(trained), of_steps(sampled)
 
 
@@ -371,7 +372,7 @@ def test_known_shapes_are_not_worked_out_again(monkeypatch: pytest.MonkeyPatch):
     """What makes planning quick changes no number."""
     asked = settings({"quantize": "fp8"})
     quick = run_training(asked, SMALL, torch.float32, SIZE)
-    monkeypatch.setattr(meter_module, "_without_data", lambda func, args, kwargs: func(*args, **kwargs))
+    monkeypatch.setattr(meter_module, "_without_data", lambda func, args, kwargs: (func(*args, **kwargs), None))
     slow = run_training(asked, SMALL, torch.float32, SIZE)
     assert (quick.peak, quick.parts, quick.moments) == (slow.peak, slow.parts, slow.moments)
     assert quick.work == slow.work
