@@ -16,7 +16,8 @@ from hv15.comparison.samples import find_samples, shown_trainings, side_by_side
 from hv15.comparison.trainings import ComparedTraining, read_training
 from hv15.comparison.written import write_comparison
 from hv15.project.metadata import product_made_from
-from hv15.records.paths import ComparisonPaths, ProjectPaths
+from hv15.records.comparison_paths import ComparisonPaths
+from hv15.records.paths import ProjectPaths
 from hv15.sample.contact_sheet import read_sample
 from hv15.train.curves import Line
 from tests.comparison.made_up import ablation, make_sample, make_training
@@ -144,7 +145,8 @@ def test_samples_from_other_noise_are_not_compared(tmp_path: Path) -> None:
     assert side_by_side(shown_trainings(compared(places)), found) is None
 
 
-def test_pictures_of_a_former_comparison_are_removed(tmp_path: Path) -> None:
+def test_pictures_of_a_former_comparison_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hv15.comparison.charts.save_figure", lambda figure, path: path.write_text("new"))
     places = {paths.run: paths for paths in ablation(tmp_path / "project", seeds=(1,))}
     out = ComparisonPaths(tmp_path / "out")
     out.charts.mkdir(parents=True)
