@@ -54,7 +54,7 @@ def done(finished: Workbench, tmp_path: Path) -> Workbench:
 
 @contextmanager
 def drawn_at_once() -> Iterator[None]:
-    """The charts of a training's records are empty files: real ones (tests/train/test_curves.py) take longer."""
+    """The charts of a training are empty files: real ones (tests/train/test_curves.py) take longer than it does."""
 
     def save(curve: curves.TrainingCurve, place: Path) -> list[Path]:
         files = [place.with_suffix(suffix) for suffix in FORMATS]
