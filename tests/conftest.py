@@ -50,8 +50,16 @@ LONGEST = (
 PARTS = {"test_staleness.py": 4, "test_snapshots.py": 2, "test_config_trouble.py": 2}
 """Files whose tests have little to share: into so many parts they are dealt out."""
 
-TOGETHER = ("test_incremental.py", "test_bad_input.py")
-"""Files that share a project on which everything was made, which takes as long as all of their tests."""
+TOGETHER = (
+    ("test_incremental.py", "test_bad_input.py"),
+    (
+        *("test_transformer.py", "test_gpu_discipline.py", "test_context_parallel.py", "test_full_size_files.py"),
+        *("test_processes.py", "test_resume.py", "test_unread_progress.py", "test_bitsandbytes.py"),
+    ),
+)
+"""Files that share what takes as long to make as all of their tests: a project on which everything was made, and the
+server of tests/forked.py."""
+GROUP = {file: group[0] for group in TOGETHER for file in group}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -69,8 +77,8 @@ class ByFile(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
         name = file.rpartition("/")[2]
-        if name in TOGETHER:
-            return TOGETHER[0]
+        if name in GROUP:
+            return GROUP[name]
         return f"{file}::{zlib.crc32(test.encode()) % PARTS.get(name, 1)}"
 
 
