@@ -122,8 +122,7 @@ def sharpness(frames: NDArray[np.uint8]) -> Floats:
     """Return how sharp the shape's edges are in each frame of a clip of any size, [F], as 1 / their width in pixels.
 
     It is the mean gradient of the coverage, weighted with its own square, so that it is that of the edges and not of
-    ripples from the decoder: sum g^3 / sum g^2. An even transition over w pixels gives 1 / w. A clip without a shape has
-    0.
+    ripples from the decoder: sum g^3 / sum g^2. An even transition over w pixels gives 1 / w, no shape gives 0.
     """
     coverage = _layers(frames).coverage
     down, right = np.diff(coverage, axis=1), np.diff(coverage, axis=2)
