@@ -176,6 +176,7 @@ def test_the_reasons(
     project.set(sample=change)
     found = why(project)
     assert found.pop("upsample_video.one") == ["it is enlarged again"]
+    assert "one.sr is new" in found["contact_sheet"]
     assert {name: sorted(words) for name, words in said.items()}.items() <= found.items()
     assert {name.partition(".")[0] for name in found.keys() - said.keys()} == {"contact_sheet", "publish"}
 
