@@ -250,6 +250,9 @@ def test_a_file_of_prompts(done: Workbench, tmp_path: Path, loads: dict[str, int
     said = done.hv15("sample", "--prompts-file", file, *SMALL)
     assert said.code == 2
     assert "prompts.yaml:2:27 sede: unknown key; did you mean 'seed'?" in said.err
+    file.write_text("- a red circle\n- {name: Square, prompt: a blue square, loras: [{path: gone.safetensors}]}\n")
+    said = done.hv15("sample", "--prompts-file", file, *SMALL)
+    is_a_refusal(said, (f"{file}:2: Square: {done.root}/gone.safetensors: no such file",))
 
 
 def test_a_random_seed_is_drawn_once_and_told(done: Workbench, tmp_path: Path) -> None:
