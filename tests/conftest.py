@@ -54,22 +54,18 @@ LONGEST = (
 PARTS = {"test_snapshots.py": 2, "test_config_trouble.py": 2}
 """Files whose tests have little to share: into so many parts they are dealt out."""
 
-
 FORKING = (
     *("test_transformer.py", "test_gpu_discipline.py", "test_context_parallel.py", "test_full_size_files.py"),
     *("test_processes.py", "test_resume.py", "test_unread_progress.py", "test_bitsandbytes.py"),
 )
 """Files that share the server of tests/forked.py, which takes as long to start as many of their tests."""
 
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (not item.nodeid.startswith(TOGETHER), item.path.name not in LONGEST))
-
 
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
-
 
 class ByFile(LoadScopeScheduling):
     """Gives a file's tests to one worker: they share what is costly to make. Some are split, one folder is not."""
@@ -82,7 +78,6 @@ class ByFile(LoadScopeScheduling):
         if name in FORKING:
             return FORKING[0]
         return f"{file}::{zlib.crc32(test.encode()) % PARTS.get(name, 1)}"
-
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
     return ByFile(config, log)
