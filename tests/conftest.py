@@ -60,12 +60,15 @@ FORKING = (
 )
 """Files that share the server of tests/forked.py, which takes as long to start as many of their tests."""
 
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (not item.nodeid.startswith(TOGETHER), item.path.name not in LONGEST))
+
 
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
 
 class ByFile(LoadScopeScheduling):
     """Gives a file's tests to one worker: they share what is costly to make. Some are split, one folder is not."""
@@ -78,6 +81,7 @@ class ByFile(LoadScopeScheduling):
         if name in FORKING:
             return FORKING[0]
         return f"{file}::{zlib.crc32(test.encode()) % PARTS.get(name, 1)}"
+
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
     return ByFile(config, log)
