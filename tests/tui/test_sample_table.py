@@ -106,7 +106,7 @@ async def test_titles_tell_strengths_apart(tmp_path: Path) -> None:
         await opened(pilot, views=2, samples=9)
         shown = text_of(app)
         assert "style + other at 0.4 style + other at 0.8" in shown
-        await pilot.resize_terminal(100, 30)
+        await pilot.resize_terminal(80, 30)
         await pilot.pause()
         shown = text_of(app)
         assert "style …at 0.4 style …at 0.8" in shown
