@@ -116,6 +116,7 @@ def test_the_picture_of_the_published_copies(project: QuickProject) -> None:
     """One that the workflow makes is not there yet."""
     (project.root / "text.png").write_text("no picture")
     picture(project.root / "whole.png")
+    project.set(convert={"formats": ["comfyui"]})
     for name, found in (("gone.png", "no such file"), ("text.png", "cannot be read as an image")):
         project.set(convert={"preview": name})
         assert found in refused(project)["convert", "preview"]
