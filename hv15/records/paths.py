@@ -184,7 +184,7 @@ class ProjectPaths:
 
     @property
     def samples(self) -> Path:
-        return self.results / "samples"
+        return _samples(self.root, self.run)
 
     def condition(self, name: str) -> Path:
         """Return the file of an i2v sample's encoded first image; `name` may be a wildcard in braces."""
@@ -511,6 +511,11 @@ def is_result_name(name: str) -> bool:
 @cache
 def _results(root: Path, run: str) -> Path:
     return root / RESULTS / run
+
+
+@cache
+def _samples(root: Path, run: str) -> Path:
+    return _results(root, run) / "samples"
 
 
 @cache

@@ -15,6 +15,7 @@
 - containers: the image that they run in
 - refusals: how Snakemake ends where a person has to put something right
 - job_resources: what the jobs ask an executor for
+- needless_work: what Snakemake would compute without a use for it
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ from hv15.workflow.containers import use_container
 from hv15.workflow.former import former_stages
 from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.job_resources import JobResources, Resource
+from hv15.workflow.known_parameters import with_known_parameters
 from hv15.workflow.made_from import MadeFromReader
+from hv15.workflow.needless_work import spare_needless_work
 from hv15.workflow.parallel_jobs import sampling_jobs
 from hv15.workflow.planner import Planner, refuse_folders
 from hv15.workflow.refusals import end_with
@@ -285,6 +288,7 @@ class WorkflowProject(RuleNames):
         if workflow.is_main_process:
             planner.prepare()
             self._job_resources.settle()
+            spare_needless_work(workflow)
         return planner
 
     @property
@@ -315,7 +319,7 @@ class WorkflowProject(RuleNames):
                 return named
             return {key: [ancient(file) for file in files] for key, files in named.items()}
 
-        return input_files
+        return with_known_parameters(input_files)
 
     def all_experiments(self, wildcards: Wildcards) -> list[str]:
         if not self.has_experiments:
