@@ -82,9 +82,7 @@ COLUMNS = (
     STEPS,
     MeasuredColumn("train_seconds", "Time", lambda each: each.train_seconds or None, _TIMES, COST_DIGITS),
     MeasuredColumn("memory_peak_bytes", "Memory", lambda each: each.memory_peak, _SIZES, COST_DIGITS),
-    MeasuredColumn(
-        "lora_bytes", "LoRA", lambda each: each.lora_bytes, _SIZES, COST_DIGITS, follows_settings=True
-    ),
+    MeasuredColumn("lora_bytes", "LoRA", lambda each: each.lora_bytes, _SIZES, COST_DIGITS, follows_settings=True),
 )
 
 
