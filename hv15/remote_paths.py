@@ -38,7 +38,7 @@ def copy_of(url: str, folder: Path) -> Path:
     """Return where the copy of a remote file or folder is.
 
     Args:
-        folder: of all copies (`hv15.records.paths.CachePaths.remote`).
+        folder: of all copies (`hv15.records.cache_paths.CachePaths.remote`).
 
     Raises:
         ValueError: as `check_remote`.

@@ -14,9 +14,11 @@ from typing import get_args
 from hv15.cache.encoding import settings_digest
 from hv15.cache.register import RegisteredProject, registered
 from hv15.cache.store import Store
+from hv15.records.cache_paths import CachePaths
+from hv15.records.found_runs import begun_experiments, reproductions
 from hv15.records.json_values import RecordError, as_object
 from hv15.records.manifest import Manifest
-from hv15.records.paths import MANIFESTS, CachePaths, EncodedKind, ProjectPaths, manifest_name
+from hv15.records.paths import MANIFESTS, EncodedKind, ProjectPaths, manifest_name
 from hv15.records.rules import ENCODING_RULES
 from hv15.records.spec import Spec
 
@@ -72,8 +74,7 @@ def removable(store_root: Path, use: StoreUse) -> Iterator[Path]:
 
 def _runs(root: Path) -> list[ProjectPaths]:
     """Return the paths of a project, its experiments and reproductions, each with manifests and specs of its own."""
-    paths = ProjectPaths(root)
-    return [paths, *paths.begun_experiments(), *paths.reproductions()]
+    return [ProjectPaths(root), *begun_experiments(root), *reproductions(root)]
 
 
 def _add_manifests(use: StoreUse, store_root: Path, paths: ProjectPaths) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from hv15.atomic import write_json
 from hv15.digest import short
 from hv15.errors import UserError
+from hv15.records.cache_paths import CachePaths
 from hv15.records.json_values import RecordError, as_text, parse_object, read_record
-from hv15.records.paths import CachePaths
 
 VERSION = 1
 

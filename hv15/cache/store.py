@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from hv15.atomic import atomic_path
 from hv15.errors import UserError
-from hv15.records.paths import CachePaths, EncodedKind
+from hv15.records.cache_paths import CachePaths
+from hv15.records.paths import EncodedKind
 
 if TYPE_CHECKING:
     from torch import Tensor

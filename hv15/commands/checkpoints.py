@@ -49,7 +49,7 @@ def choose(config: Path, word: str, experiment: str = "") -> str:
     Raises:
         UserError: as `pick`.
     """
-    from hv15.workflow import refuse_living_run
+    from hv15.runs.control import refuse_living_run
 
     project = Project(config, experiment=experiment)
     refuse_living_run(project.root)

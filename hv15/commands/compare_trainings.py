@@ -15,8 +15,9 @@ from hv15.comparison.places import named_trainings
 from hv15.comparison.trainings import read_trainings
 from hv15.errors import UserError
 from hv15.records.comparison import ComparisonDetails
+from hv15.records.comparison_paths import ComparisonPaths
 from hv15.records.json_values import JsonObject, RecordError
-from hv15.records.paths import ComparisonPaths, ProjectPaths
+from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
 from hv15.terminal_text import one_line
 

@@ -13,7 +13,7 @@ from hv15.data.survey import counted
 from hv15.errors import UserError
 from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
 from hv15.project import Project
-from hv15.records.paths import CachePaths
+from hv15.records.cache_paths import CachePaths
 from hv15.records.problems import dotted
 from hv15.sample.plan import first_set
 

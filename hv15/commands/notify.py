@@ -10,8 +10,9 @@ from hv15.commands.options.runs import Notify
 from hv15.config.notify import NotifySettings
 from hv15.errors import UserError
 from hv15.notices.delivery import deliver
+from hv15.notices.mentioned import users_file
 from hv15.notices.readiness import is_wanted, missing, places
-from hv15.notices.settings import lenient_settings, notify_settings, users_file
+from hv15.notices.settings import lenient_settings, notify_settings
 from hv15.notices.wording import minutes, notice_of_test
 from hv15.records.checks import Check
 from hv15.records.problems import Place

@@ -8,7 +8,7 @@ from hv15.digest import short
 from hv15.errors import UserError
 from hv15.project import Project
 from hv15.ranks import is_first_rank
-from hv15.records.paths import CachePaths
+from hv15.records.cache_paths import CachePaths
 from hv15.sample.latent_colors import LatentColors, fit_colors, read_colors, write_colors
 from hv15.sample.running import RunningPreviews, Shown
 

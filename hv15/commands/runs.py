@@ -17,6 +17,7 @@ from hv15.errors import UserError
 from hv15.progress import clock
 from hv15.records.failures import Failure
 from hv15.records.fields import to_json
+from hv15.records.found_runs import begun_experiments
 from hv15.records.json_values import JsonObject, RecordError
 from hv15.records.notices import NoticeDelivery, read_delivery
 from hv15.records.paths import ProjectPaths
@@ -231,7 +232,7 @@ def _experiments(root: Path) -> list[str]:
     except UserError:
         return []
     made = sum(ProjectPaths(root, name).lora.exists() for name in names)
-    former = [str(each.results.relative_to(root)) for each in paths.begun_experiments() if each.run not in names]
+    former = [str(each.results.relative_to(root)) for each in begun_experiments(root) if each.run not in names]
     lines = [f"experiments: {made} of {len(names)} are made; `hv15 why experiments` says what is due"] if names else []
     if former:
         more = f" and {len(former) - MOST_FORMER} more" if len(former) > MOST_FORMER else ""

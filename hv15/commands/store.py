@@ -13,10 +13,11 @@ from hv15.collection import collect_rarely
 from hv15.commands.options.project import Collect, Repair
 from hv15.errors import UserError
 from hv15.project import Project
+from hv15.records.found_runs import begun_experiments
 from hv15.records.paths import MANIFESTS
+from hv15.runs.control import refuse_living_run
 from hv15.terminal_text import one_line
 from hv15.units import size
-from hv15.workflow import refuse_living_run
 
 
 def collect(options: Collect) -> None:
@@ -79,7 +80,7 @@ def _forget_unused(project: Project, encodings: list[Encoding[object]]) -> None:
     kept = {path for each in encodings for path in each.current_manifests()}
     for each in encodings:
         each.forget_unneeded_entries()
-    for paths in (project.experiment("").paths, *project.paths.begun_experiments()):
+    for paths in (project.experiment("").paths, *begun_experiments(project.root)):
         for path in paths.all_manifests.glob(f"*/*/{MANIFESTS}"):
             if path not in kept:
                 path.unlink(missing_ok=True)

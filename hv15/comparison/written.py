@@ -12,8 +12,9 @@ from hv15.comparison.page import PageSamples, make_page, page_samples
 from hv15.comparison.samples import SideBySide, draw_samples, find_samples, shown_trainings, side_by_side
 from hv15.comparison.tables import groups_csv, latex_table, trainings_csv
 from hv15.figures import PAPER_FORMATS
+from hv15.records.comparison_paths import ComparisonPaths
 from hv15.records.json_values import JsonObject
-from hv15.records.paths import ComparisonPaths, ProjectPaths
+from hv15.records.paths import ProjectPaths
 
 
 def write_comparison(

@@ -13,6 +13,10 @@ INSTEAD = "keep it in an environment variable and write its name, as ${NAME}"
 """What to do with a secret."""
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
+_SECRET_PARTS = re.compile(r"(?i)token|secret|passw|key|auth|hook|topic|credential")
+_WORD = re.compile(r"[A-Za-z0-9_.~+-]+")
+_LEAST_SECRET = 6
+"""Characters: a shorter value is a word like any other."""
 _SECRET_NAMES = re.compile(r"(?i)token|secret|passw|auth|sign?(ature)?|.*key")
 _RUN = re.compile(r"[A-Za-z0-9]{16,}")
 _UUID = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -85,3 +89,13 @@ def is_secret(word: str) -> bool:
     """Whether a word looks made by a machine: letters and digits mixed, a UUID, or longer than people write."""
     mixed = any(re.search(r"\d", run) and re.search(r"[A-Za-z]", run) for run in _RUN.findall(word))
     return mixed or bool(_UUID.fullmatch(word)) or len(word) > _MOST_READABLE
+
+
+def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Return a line of a program with words that look like a token replaced by `***`, and values of environment
+    variables whose names say that they are secret by these names, as ${NAME}."""
+    values = {value.strip(): name for name, value in environment.items() if _SECRET_PARTS.search(name)}
+    for value in sorted(values, key=len, reverse=True):
+        if len(value) >= _LEAST_SECRET:
+            text = text.replace(value, f"${{{values[value]}}}")
+    return _WORD.sub(lambda match: "***" if is_secret(match[0]) else match[0], text)

@@ -16,8 +16,8 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationError
 from hv15.config.section import Conflict, Section, Seed
 from hv15.digest import short
 from hv15.records.json_values import Json
-from hv15.records.paths import is_result_name
 from hv15.records.problems import Location, dotted
+from hv15.records.result_names import is_result_name
 
 MOST = 1000
 """Experiments of one config: a grid of a few long lists is a mistake sooner than a plan."""
@@ -315,7 +315,7 @@ def _wrong_names(experiments: Iterable[Experiment]) -> Iterator[Conflict]:
             yield each.place, "makes an experiment in which nothing differs: give that entry of the list a name"
         elif not _NAME.fullmatch(each.name) or len(each.name) > LONGEST:
             text = f"found the name '{each.name:.120}', expected at most {LONGEST} letters, digits and . _ + -"
-            yield each.place, f"{text}, beginning with a letter or digit (for folder names)"
+            yield each.place, f"{text}, the first no sign and the last no dot (it becomes a folder)"
         elif is_result_name(each.name):
             yield each.place, f"'{each.name}' is the name of something else among the results: choose another"
         elif (first := seen.setdefault(each.name.lower(), each)) is not each:

@@ -18,6 +18,7 @@ from hv15.config.experiments import (
     samples_of_values,
     swept_experiments,
 )
+from hv15.config.other_values import merged, with_value
 from hv15.config.problems import explain, nearest
 from hv15.config.section import expand_variables
 from hv15.config.settings import Settings
@@ -79,7 +80,7 @@ class ConfigSource:
         self._source = read_yaml(self.path, text)
         self._replaced: set[Location] = set()
         self._overrides, self._overrides_win = overrides or {}, overrides_win
-        self._data = _merge(self._source.data, self._overrides, (), self._replaced)
+        self._data = merged(self._source.data, self._overrides, (), self._replaced)
         self._other_files = _OtherFiles(self.root)
         self._base: Settings | None = None
         self._experiments: dict[str, Experiment] | None = None
@@ -115,14 +116,20 @@ class ConfigSource:
         for place, text in experiment_conflicts(experiments, sweep):
             places.add(place)
             yield Problem(text, place=origin.place(place))
+
+        def is_told(place: Location) -> bool:
+            return any(place[:depth] in places for depth in range(OF_SETTING, len(place) + 1))
+
         for each in samples_of_values(experiments, sweep):
-            own = {place for change in each.changes for place in (change.place, change.key_place)}
+            changes = tuple(change for change in each.changes if not is_told(change.place))
+            own = {place for change in changes for place in (change.place, change.key_place)}
             try:
-                self._settings_of(each)
+                self._settings_of(replace(each, changes=changes))
             except ConfigError as error:
                 for problem in error.problems:
-                    above = {problem.place.setting[:depth] for depth in range(len(problem.place.setting) + 1)}
-                    if above & own and not any(place in places for place in above if len(place) >= OF_SETTING):
+                    place = problem.place.setting
+                    is_own = any(place[:depth] in own for depth in range(len(place) + 1))
+                    if is_own and not is_told(place):
                         yield problem
 
     @property
@@ -173,12 +180,12 @@ class ConfigSource:
         origin = _Origin(self._source, self._replaced, self.root, experiment, self._overrides_win)
         for change in experiment.changes:
             try:
-                data = _with_value(data, change.setting, change.value)
+                data = with_value(data, change.setting, change.value)
             except LookupError as error:
                 raise ConfigError([Problem(str(error.args[0]), place=origin.place_in_file(change.place))]) from None
         assert isinstance(data, dict)
         if self._overrides_win:
-            data = _merge(data, self._overrides, (), set())
+            data = merged(data, self._overrides, (), set())
         try:
             return self._validated(data, origin)
         except ConfigError as error:
@@ -317,37 +324,6 @@ class _Origin:
         files = [self.yaml.path, self.toml, prompts, COMMAND_LINE]
         number = files.index(place.file) if place.file in files else files.index(prompts)  # a file that is unreadable
         return number, place.line or 0, place.column or 0, dotted(place.setting)
-
-
-def _merge(base: Mapping[str, Json], over: Mapping[str, Json], at: Location, replaced: set[Location]) -> JsonObject:
-    """Return `base` updated with the values of `over`, and add their locations to `replaced`."""
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        if isinstance(value, Mapping) and (isinstance(below, Mapping) or (below is None and key in merged)):
-            merged[key] = _merge(below or {}, value, (*at, key), replaced)
-        else:
-            merged[key] = value
-            replaced.add((*at, key))
-    return merged
-
-
-def _with_value(data: Json, setting: Location, value: Json) -> Json:
-    """Return a copy of settings with another value of one; a mapping is merged into one that is there.
-
-    Raises:
-        LookupError: the setting is in a list that has no such entry.
-    """
-    if not setting:
-        return {**data, **value} if isinstance(data, dict) and isinstance(value, dict) else value
-    key, below = setting[0], setting[1:]
-    if isinstance(key, str):
-        inside = data if isinstance(data, dict) else {}
-        return {**inside, key: _with_value(inside.get(key), below, value)}
-    entries = data if isinstance(data, list) else []
-    if key >= len(entries):
-        raise LookupError(f"there is no entry [{key}]: the list that the config has there has {len(entries)} entries")
-    return [*entries[:key], _with_value(entries[key], below, value), *entries[key + 1 :]]
 
 
 def _add_prompts(data: JsonObject, origin: _Origin, files: _OtherFiles) -> None:

@@ -20,8 +20,8 @@ from hv15.config.runtime import RuntimeSettings
 from hv15.config.sample import SampleSettings
 from hv15.config.section import PAST, WATCHING, Conflict, Section
 from hv15.config.train import TrainSettings
+from hv15.records.cache_paths import CachePaths
 from hv15.records.json_values import JsonObject
-from hv15.records.paths import CachePaths
 from hv15.records.problems import Location, Place
 from hv15.remote_paths import copy_of, is_remote
 from hv15.spans import parts

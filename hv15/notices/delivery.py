@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from hv15 import __version__
-from hv15.config.addresses import parsed, with_variables
+from hv15.config.addresses import parsed, with_variables, without_secrets
 from hv15.config.notify import NotifySettings
 from hv15.environment import RUN_VARIABLES
 from hv15.notices.readiness import NTFY_SERVER, places, program
@@ -223,7 +223,8 @@ def _run_command(notice: Notice, settings: NotifySettings, root: Path) -> None:
             output.seek(max(0, output.tell() - 4096))
             lines = [line for each in output.read().splitlines() if (line := clean(each).strip())]
             ended = f"exit code {code}" if code > 0 else f"signal {-code}"
-            raise _NotSentError(f"{words[0]} ended with {ended}" + (f": {lines[-1][:200]}" if lines else ""))
+            said = f": {without_secrets(lines[-1])[:200]}" if lines else ""
+            raise _NotSentError(f"{words[0]} ended with {ended}{said}")
 
 
 def _filled(word: str, notice: Notice) -> str:

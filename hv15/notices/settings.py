@@ -11,22 +11,15 @@ from hv15.config.notify import NotifySettings
 from hv15.config.problems import Find, explain
 from hv15.config.yaml_file import YamlFile, read_yaml
 from hv15.errors import UserError
+from hv15.notices.mentioned import SECTION, users_file
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.problems import ConfigError, Location, Place, Problem
-from hv15.user_folders import config_folder
 
-SECTION = "notify"
 PLACES = (
     ("ntfy", "ntfy_token_env"),
     ("webhook", "webhook_format", "webhook_token_env"),
 )
 """Settings that belong together: a project with a place of its own does not send it the user's token."""
-
-
-def users_file() -> Path | None:
-    """Return the file of the user's own settings, for all projects; None if the user has no home."""
-    folder = config_folder()
-    return None if folder is None else folder / "notify.yaml"
 
 
 def notify_settings(config: Path | None, overrides: Mapping[str, Json] | None = None) -> NotifySettings:

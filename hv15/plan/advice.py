@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from hv15.config import Settings
 from hv15.config.transformer import MOST_SWAPPED
 from hv15.grid import PIXELS_PER_CELL, encodable_side
+from hv15.out_of_memory import StageName
 from hv15.plan.stage_plan import StagePlan
-from hv15.plan.stages import SECTION, StageName, StagePlanner, section_of
+from hv15.plan.stage_settings import SECTION, section_of
+from hv15.plan.stages import StagePlanner
 from hv15.plan.workload import ClipBatch
 from hv15.records.json_values import Json
 

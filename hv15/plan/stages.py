@@ -2,76 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
 from math import prod
-from typing import TYPE_CHECKING, Literal, get_args
 
-from hv15.choices import Role
-from hv15.config import CacheSettings, SampleSettings, Settings, TrainSettings
+from hv15.config import SampleSettings, Settings
 from hv15.memory import WEIGHTS
 from hv15.out_of_memory import StageName
 from hv15.plan.cost import Cost
 from hv15.plan.devices import CONVOLUTIONS, EXCHANGE, PROCESS, Device
 from hv15.plan.model_sizes import ModelSizes
+from hv15.plan.stage_costs import StageCosts, largest_of
 from hv15.plan.stage_plan import StagePlan
+from hv15.plan.stage_settings import (
+    MEASURED_AS,
+    MEMORY_SETTINGS,
+    ROLES_OF_STAGE,
+    SECTION,
+    STAGES,
+    WITH_TRANSFORMER,
+    WITH_VAE,
+    gpus_of,
+    section_of,
+)
 from hv15.plan.times import Load, load_seconds, unit_seconds
 from hv15.plan.work import Work
-from hv15.plan.workload import ClipBatch, Video, Workload, workload
-from hv15.precision import named_dtype
+from hv15.plan.workload import ClipBatch, Workload, workload
 from hv15.project import Project
 from hv15.records.estimate import Basis, Seconds
 
-if TYPE_CHECKING:
-    import torch
-
-    from hv15.models import VAE
-    from hv15.models.vae_decoding import Tiling
-    from hv15.plan.transformer import Known
-
-STAGES: tuple[StageName, ...] = get_args(StageName)
-SECTION: dict[StageName, Literal["cache", "train", "sample"]] = {
-    "encode latents": "cache",
-    "encode texts": "cache",
-    "condition": "sample",
-    "train": "train",
-    "denoise": "sample",
-    "decode": "sample",
-    "upsample": "sample",
-    "decode large": "sample",
-}
-"""The section with a stage's settings."""
-MEMORY_SETTINGS: dict[StageName, tuple[str, ...]] = {
-    "encode latents": ("vae_sample_size", "vae_enable_patch_conv", "latent_batch", "dtype"),
-    "encode texts": ("fp8_vl", "text_encoder_cpu", "text_batch", "dtype"),
-    "condition": ("vae_enable_patch_conv", "dtype", "vae_dtype"),
-    "train": ("gradient_checkpointing", "gradient_checkpointing_cpu_offload", "blocks_to_swap", "quantize",
-              "split_attn", "context_parallel", "num_processes", "shard_base", "network_dim", "optimizer_type",
-              "dtype"),
-    "denoise": ("blocks_to_swap", "quantize", "split_attn", "context_parallel", "guidance_batch", "dtype"),
-    "decode": ("vae_sample_size", "vae_seamless_tiles", "vae_enable_patch_conv", "dtype", "vae_dtype"),
-    "upsample": ("blocks_to_swap", "quantize", "split_attn", "context_parallel", "dtype"),
-    "decode large": ("vae_sample_size", "vae_seamless_tiles", "vae_enable_patch_conv", "dtype", "vae_dtype"),
-}  # fmt: skip
-"""The settings of a stage's section that determine its memory."""
-ROLES_OF_STAGE: dict[StageName, tuple[Role, ...]] = {
-    "encode latents": ("vae", "image_encoder"),
-    "encode texts": ("text_encoder", "glyph_encoder"),
-    "condition": ("vae", "image_encoder"),
-    "train": ("dit",),
-    "denoise": ("dit",),
-    "decode": ("vae",),
-    "upsample": ("sr_dit", "upsampler"),
-    "decode large": ("vae",),
-}
-"""The models that a stage loads, as far as its task has them."""
-WITH_VAE: tuple[StageName, ...] = ("encode latents", "condition", "decode", "decode large")
-"""The stages that run the VAE."""
-WITH_TRANSFORMER: tuple[StageName, ...] = ("train", "denoise", "upsample")
-"""The stages that run a transformer."""
-MEASURED_AS: dict[StageName, StageName] = {"upsample": "denoise", "decode large": "decode"}
-"""The stages of super resolution, which a self-test does not run -> those that do the same with smaller videos."""
 COMPRESSION = {"fp8": 2, "fp8_fast": 2, "int8": 2, "nf4": 4}
 """How many times smaller a transformer's weights are than in bfloat16, in which they are published."""
 
@@ -83,8 +40,7 @@ class StagePlanner:
         self.project, self.device = project, device
         self.sizes = ModelSizes(project)
         self.work: Workload = workload(project)
-        self._costs: dict[str, Cost] = {}
-        self._resident: Known = {}
+        self._costs = StageCosts(self.sizes, self.work, device)
 
     @property
     def names(self) -> list[StageName]:
@@ -106,7 +62,7 @@ class StagePlanner:
             clips: the largest batch instead of the project's own.
         """
         settings = settings or self.project.settings
-        cost = self._cost(name, settings, clips or self.work.batch)
+        cost = self._costs.cost(name, settings, clips or self.work.batch)
         on_cpu = name == "encode texts" and settings.cache.text_encoder_cpu and self.device.gpu
         needed = 0 if on_cpu else self._needed(name, cost, gpus_of(name, settings))
         each, unit, count = self._time(name, settings, cost)
@@ -119,7 +75,7 @@ class StagePlanner:
             needed=needed,
             fits=needed <= self.device.memory,
             host=0 if not self.device.gpu else cost.host + (cost.peak if on_cpu else 0),
-            disk=self._waiting(name, settings),
+            disk=self._costs.waiting(name, settings),
             flops=cost.flops,
             unit=unit,
             count=count,
@@ -131,15 +87,6 @@ class StagePlanner:
             memory_basis=self._memory_basis(name),
             settings={field: getattr(section, field) for field in MEMORY_SETTINGS[name]},
         )
-
-    def _waiting(self, name: StageName, settings: Settings) -> int:
-        """Bytes of tiles that wait on the disk while the largest video is decoded."""
-        from hv15.plan.decoding import waiting_bytes
-
-        if name not in ("decode", "decode large"):
-            return 0
-        video = _largest(self.work.videos if name == "decode" else self.work.enlarged)
-        return waiting_bytes(self._sampling_vae(settings), video.latent, _tiling(settings.sample))
 
     def _needed(self, name: StageName, cost: Cost, ranks: int) -> int:
         """Bytes that the device must have free; on the CPU, all ranks' together.
@@ -215,7 +162,7 @@ class StagePlanner:
         step, decoding = (self.stage(name, settings).each for name in ("denoise", "decode"))
         if step is None or decoding is None:
             return None
-        largest = prod(_largest(self.work.videos).latent)
+        largest = prod(largest_of(self.work.videos).latent)
         shares = [(video.steps, prod(video.latent) / largest) for video in asked.videos]
         steps, videos = sum(count * share for count, share in shares), sum(share for _, share in shares)
         least, most = (
@@ -230,9 +177,11 @@ class StagePlanner:
         if "fp8" in products and getattr(section, "quantize", "none") == "fp8_fast":
             return "fp8"
         if name in WITH_TRANSFORMER:
-            dtype = self._dtype(section.dtype)
+            dtype = self._costs.dtype(section.dtype)
         else:
-            dtype = self._encoder_dtype(section.dtype_of_vae if isinstance(section, SampleSettings) else section.dtype)
+            dtype = self._costs.encoder_dtype(
+                section.dtype_of_vae if isinstance(section, SampleSettings) else section.dtype
+            )
         return "float32" if dtype.itemsize == 4 else "bfloat16"
 
     def _loads(self, name: StageName) -> int:
@@ -252,156 +201,3 @@ class StagePlanner:
         waiting = 0 if offloaded else cost.host // gpus  # blocks, in the machine's memory
         weights = cost.parts.get(WEIGHTS, 0) + waiting
         return weights * COMPRESSION.get(stored, 1)
-
-    def _cost(self, name: StageName, settings: Settings, clips: ClipBatch) -> Cost:
-        section = section_of(name, settings)
-        key = json.dumps([name, section.model_dump(mode="json"), asdict(clips)], sort_keys=True, default=str)
-        if key not in self._costs:
-            self._costs[key] = self._run(name, settings, clips)
-        return self._costs[key]
-
-    def _run(self, name: StageName, settings: Settings, clips: ClipBatch) -> Cost:
-        """Run the stage without data."""
-        match name:
-            case "encode latents":
-                return self._encode_latents(settings, clips)
-            case "encode texts":
-                return self._encode_texts(settings)
-            case "train":
-                return self._train(settings, clips)
-            case "denoise":
-                return self._denoise(settings)
-            case "condition":
-                return self._encode_first_image(settings)
-            case "decode":
-                return self._decode(settings, _largest(self.work.videos))
-            case "upsample":
-                return self._enlarge(settings)
-            case "decode large":
-                return self._decode(settings, _largest(self.work.enlarged))
-
-    def _encode_latents(self, settings: Settings, clips: ClipBatch) -> Cost:
-        from hv15.plan.encoders import encoding, make_image_encoder, make_vae
-
-        cache = settings.cache
-        dtype = self._encoder_dtype(cache.dtype)
-        vae = make_vae(self.sizes.vae, dtype, patch_conv=cache.vae_enable_patch_conv)
-        vision = make_image_encoder(self.sizes.image_encoder, dtype) if self.work.task == "i2v" else None
-        batch = ClipBatch(min(cache.latent_batch, self.work.clips), clips.frames, clips.height, clips.width)
-        return encoding(vae, vision, batch, tile_size=cache.vae_sample_size, overlap=cache.vae_tile_overlap)
-
-    def _encode_texts(self, settings: Settings) -> Cost:
-        from hv15.plan.encoders import text_encoding
-
-        cache = settings.cache
-        dtype = self._encoder_dtype(cache.dtype, cpu=cache.text_encoder_cpu)
-        batch = min(cache.text_batch, max(self.work.texts, 1))
-        return text_encoding(self.sizes.text_encoder, dtype, self.work.text_tokens, batch, quantize=cache.fp8_vl)
-
-    def _train(self, settings: Settings, clips: ClipBatch) -> Cost:
-        from hv15.plan.metered_steps import PassSize
-        from hv15.plan.transformer import training
-
-        work, i2v = self.work, self.work.task == "i2v"
-        size = PassSize(clips.samples, clips.latent, work.text_tokens, i2v, work.prior_share)
-        measured = None
-        if self.work.validation is not None:
-            largest = self.work.validation.largest
-            if clips != self.work.batch:  # smaller clips are smaller there, too
-                largest = min(largest, replace(clips, samples=1), key=lambda clip: clip.tokens)
-            measured = replace(size, samples=1, latent=largest.latent, prior_share=0.0)
-        dtype = self._dtype(settings.train.dtype)
-        return training(
-            settings, self.sizes.dit, dtype, size, validation=measured, gpu=self.device.gpu, known=self._resident
-        )
-
-    def _denoise(self, settings: Settings) -> Cost:
-        from hv15.plan.metered_steps import PassSize
-        from hv15.plan.transformer import denoising
-        from hv15.sample.guidance_batch import batches
-
-        latent = _largest(self.work.videos).latent
-        return denoising(
-            settings,
-            self.sizes.dit,
-            self._dtype(settings.sample.dtype),
-            PassSize(1, latent, self.work.text_tokens, self.work.task == "i2v"),
-            guided=any(video.guided for video in self.work.videos),
-            batch_cfg=batches(settings.sample.guidance_batch, latent, gpu=self.device.gpu),
-            gpu=self.device.gpu,
-            known=self._resident,
-        )
-
-    def _encode_first_image(self, settings: Settings) -> Cost:
-        from hv15.plan.encoders import encoding
-
-        video = _largest((*self.work.videos, *self.work.enlarged))
-        return encoding(self._sampling_vae(settings), None, ClipBatch(1, 1, video.height, video.width))
-
-    def _enlarge(self, settings: Settings) -> Cost:
-        from hv15.plan.enlarging import enlarging
-        from hv15.plan.metered_steps import PassSize
-
-        latent = _largest(self.work.enlarged).latent
-        return enlarging(
-            settings,
-            self.sizes.sr_dit,
-            self.sizes.upsampler,
-            self._dtype(settings.sample.dtype),
-            PassSize(1, latent, self.work.text_tokens, self.work.task == "i2v"),
-            with_lora=settings.sample.sr_with_loras and bool(settings.datasets),
-            gpu=self.device.gpu,
-            known=self._resident,
-        )
-
-    def _decode(self, settings: Settings, video: Video) -> Cost:
-        from hv15.plan.decoding import decoding
-
-        return decoding(self._sampling_vae(settings), video.latent, _tiling(settings.sample))
-
-    def _sampling_vae(self, settings: Settings) -> VAE:
-        from hv15.plan.encoders import make_vae
-
-        dtype, patch_conv = self._encoder_dtype(settings.sample.dtype_of_vae), settings.sample.vae_enable_patch_conv
-        return make_vae(self.sizes.vae, dtype, patch_conv=patch_conv)
-
-    def _dtype(self, name: str) -> torch.dtype:
-        import torch
-
-        if name != "auto":
-            return named_dtype(name)
-        return torch.bfloat16 if self.device.gpu and self.device.bfloat16 else torch.float32
-
-    def _encoder_dtype(self, name: str, *, cpu: bool = False) -> torch.dtype:
-        import torch
-
-        if name != "auto":
-            return named_dtype(name)
-        return torch.float16 if self.device.gpu and not cpu else torch.float32
-
-
-def _tiling(sample: SampleSettings) -> Tiling:
-    from hv15.models.vae_decoding import Tiling
-
-    return Tiling(sample.vae_sample_size, sample.vae_tile_overlap, sample.vae_seamless_tiles)
-
-
-def _largest(videos: Sequence[Video]) -> Video:
-    return max(videos, key=lambda video: video.frames * video.height * video.width)
-
-
-def section_of(name: StageName, settings: Settings) -> CacheSettings | TrainSettings | SampleSettings:
-    """Return the section with a stage's settings."""
-    section: CacheSettings | TrainSettings | SampleSettings = getattr(settings, SECTION[name])
-    return section
-
-
-def gpus_of(name: StageName, settings: Settings) -> int:
-    """Return how many GPUs work on a stage together; only the transformer's stages are divided."""
-    match name:
-        case "train":
-            return settings.train.gpus
-        case "denoise" | "upsample":
-            return settings.sample.context_parallel
-        case _:
-            return 1

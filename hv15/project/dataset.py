@@ -18,7 +18,7 @@ from hv15.data.scan import survey
 from hv15.data.survey import Survey
 from hv15.digest import short, text_digest
 from hv15.project.validation import held_out
-from hv15.records.paths import CachePaths
+from hv15.records.cache_paths import CachePaths
 from hv15.records.problems import ConfigError, Location, Place, Problem
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 

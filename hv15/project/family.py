@@ -20,7 +20,8 @@ from hv15.models.weights.fingerprint import FingerprintCache
 from hv15.project.dataset import ProjectDataset
 from hv15.project.encodings import encode_clips, encode_masks, encode_texts, latents_settings, text_settings
 from hv15.project.model_files import ModelFiles
-from hv15.records.paths import CachePaths, ProjectPaths
+from hv15.records.cache_paths import CachePaths
+from hv15.records.paths import ProjectPaths
 from hv15.records.trained_dataset import TrainedDataset
 
 Needed = TypeVar("Needed")

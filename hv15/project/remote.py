@@ -22,7 +22,7 @@ from hv15.environment import RUN_VARIABLES, SAFE_PATH
 from hv15.errors import UserError, of_the_system
 from hv15.home import workflow_folder
 from hv15.own_files import lock_own
-from hv15.records.paths import CachePaths
+from hv15.records.cache_paths import CachePaths
 from hv15.remote_paths import copy_of, is_remote
 
 if TYPE_CHECKING:

@@ -6,12 +6,13 @@ valid from anywhere; with the default, they are relative to the project folder, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
+
+from hv15.records.comparison_paths import ComparisonPaths
 
 EncodedKind = Literal["latents", "text", "masks"]
 """The kinds of encoded items: clips, captions or prompts, and masks of clips."""
@@ -19,7 +20,6 @@ EncodedKind = Literal["latents", "text", "masks"]
 RESULTS = "results"
 REPRODUCED = "reproduced"
 CONFIG = "config.yaml"
-
 
 MANIFESTS = "*-of-*.json"
 """Matches the names of manifests, in the folder of a set of encoding settings."""
@@ -49,94 +49,6 @@ def project_of(config: Path) -> ProjectPaths:
 def average_of(lora: Path) -> Path:
     """Return the file of a LoRA's moving average, beside the LoRA's own."""
     return lora.with_suffix(f".ema{lora.suffix}")
-
-
-@dataclass(frozen=True)
-class CachePaths:
-    """The files of a cache, which any number of projects can share."""
-
-    root: Path
-    """The folder that `cache.directory` names."""
-
-    def items(self, kind: EncodedKind) -> Path:
-        """Return the folder of the encoded items of a kind, with a folder in it for each set of encoding settings."""
-        return self.root / "store" / kind
-
-    @property
-    def projects(self) -> Path:
-        """The folder of notes on the projects that use the store."""
-        return self.root / "projects"
-
-    @property
-    def media_hashes(self) -> Path:
-        return self.root / "index.json"
-
-    @property
-    def probed_media(self) -> Path:
-        return self.root / "probed.json"
-
-    @property
-    def model_fingerprints(self) -> Path:
-        return self.root / "fingerprints.json"
-
-    @property
-    def remote(self) -> Path:
-        """The folder of copies from remote storage, by bucket and name."""
-        return self.root / "remote"
-
-    def fetched(self, name: str) -> Path:
-        """Return the note that a remote file or folder is copied; `name` stands for its path there."""
-        return self.remote / ".fetched" / f"{name}.json"
-
-    def latent_colors(self, vae: str) -> Path:
-        """Return the file of the linear map from a VAE's latents to colors (`hv15.sample.latent_colors`)."""
-        return self.root / "latent-colors" / f"{vae}.safetensors"
-
-    @property
-    def token_counts(self) -> Path:
-        return self.root / "tokens.json"
-
-
-@dataclass(frozen=True)
-class ComparisonPaths:
-    """The files of a comparison of trainings."""
-
-    folder: Path
-
-    @property
-    def page(self) -> Path:
-        """Everything on one page."""
-        return self.folder / "comparison.html"
-
-    @property
-    def table(self) -> Path:
-        """A row for each training."""
-        return self.folder / "comparison.csv"
-
-    @property
-    def groups(self) -> Path:
-        """A row for each setting, with mean and deviation over its seeds."""
-        return self.folder / "comparison.groups.csv"
-
-    @property
-    def latex(self) -> Path:
-        """The table for a paper."""
-        return self.folder / "comparison.tex"
-
-    @property
-    def sheet(self) -> Path:
-        """A few frames of each sample, side by side."""
-        return self.folder / "comparison.png"
-
-    @property
-    def film(self) -> Path:
-        """The samples side by side in one video."""
-        return self.folder / "comparison.mp4"
-
-    @property
-    def charts(self) -> Path:
-        """The folder of the curves."""
-        return self.folder / "comparison.charts"
 
 
 def copy_of_step(step: int) -> str:
@@ -348,28 +260,11 @@ class ProjectPaths:
         """Return the files that compare the project's experiments."""
         return ComparisonPaths(self.root / RESULTS)
 
-    def experiments(self) -> Iterator[ProjectPaths]:
-        """Yield the project's experiments that have been trained, sorted by name."""
-        for path in sorted(self.root.glob(f"{RESULTS}/*/train/metrics.jsonl")):
-            yield ProjectPaths(self.root, path.parts[-3])
-
-    def begun_experiments(self) -> Iterator[ProjectPaths]:
-        """Yield the experiments of which anything was planned or encoded, even if the config lost them, by name."""
-        base = ProjectPaths(self.root)
-        signs = (base.specs.name, base.all_manifests.name)
-        found = {path.parts[-2] for sign in signs for path in self.root.glob(f"{RESULTS}/*/{sign}")}
-        yield from (ProjectPaths(self.root, run) for run in sorted(found))
-
     # -- LoRAs that are made again from what they tell --------------------------------------------------------------
 
     def reproduction(self, digest: str) -> ProjectPaths:
         """Return the paths of the reproduction of a LoRA; all that it makes is below its `results`."""
         return ProjectPaths(self.root, f"{REPRODUCED}/{digest}")
-
-    def reproductions(self) -> Iterator[ProjectPaths]:
-        """Yield the reproductions that have begun, sorted."""
-        for path in sorted(self.root.glob(f"{RESULTS}/{REPRODUCED}/*/")):
-            yield self.reproduction(path.name)
 
     @property
     def reproduced_config(self) -> Path:
@@ -385,13 +280,6 @@ class ProjectPaths:
     def reproduction_record(self) -> Path:
         """Whether the LoRA that was made again is the same, or where it differs."""
         return self.results / "reproduction.json"
-
-    def with_samples(self) -> Iterator[ProjectPaths]:
-        """Yield the project, and its experiments with samples or previews, sorted by name."""
-        yield self
-        found = {path.parts[-2] for path in self.root.glob(f"{RESULTS}/*/{self.samples.name}")}
-        found |= {path.parts[-3] for path in self.root.glob(f"{RESULTS}/*/{self.training.name}/{self.previews.name}")}
-        yield from (ProjectPaths(self.root, run) for run in sorted(found))
 
     def set_aside(self) -> Iterator[Path]:
         """Return the metrics of earlier trainings, whose folders were moved aside."""
@@ -499,15 +387,6 @@ class ProjectPaths:
         return self.hidden / "looks.json"
 
 
-_OWN_NAMES = re.compile(r"train-.*|.*\.(safetensors|json|html|csv|tex|zip|png|mp4|md|txt|lock)")
-"""Beside the files and folders of `ProjectPaths`: trainings that were set aside, and files by their endings."""
-
-
-def is_result_name(name: str) -> bool:
-    """Whether something else than an experiment has this name in the folder of results, or may get it."""
-    return name.lower() in _names_of_results() or _OWN_NAMES.fullmatch(name.lower()) is not None
-
-
 @cache
 def _results(root: Path, run: str) -> Path:
     return root / RESULTS / run
@@ -516,13 +395,3 @@ def _results(root: Path, run: str) -> Path:
 @cache
 def _samples(root: Path, run: str) -> Path:
     return _results(root, run) / "samples"
-
-
-@cache
-def _names_of_results() -> frozenset[str]:
-    paths = ProjectPaths()
-    properties = (name for name, each in vars(ProjectPaths).items() if isinstance(each, property))
-    found = (path for name in properties if isinstance(path := getattr(paths, name), Path))
-    below = (path.relative_to(paths.results).parts for path in found if path.is_relative_to(paths.results))
-    others = (RESULTS, REPRODUCED, paths.comparison().charts.name)
-    return frozenset(name.lower() for name in (*others, *(parts[0] for parts in below if parts)))

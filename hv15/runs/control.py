@@ -19,6 +19,7 @@ from hv15.config.yaml_file import read_yaml
 from hv15.environment import RUN_VARIABLE, RUN_VARIABLES, SAFE_PATH
 from hv15.errors import UserError
 from hv15.home import workflow_folder
+from hv15.records.found_runs import trained_experiments
 from hv15.records.paths import CONFIG, ProjectPaths
 from hv15.records.problems import ConfigError
 from hv15.records.rules import TargetRule
@@ -260,7 +261,7 @@ def sample_now(root: Path, experiment: str = "") -> Path:
 def _training_now(root: Path) -> ProjectPaths:
     """The files of the training that is at work: of the base config unless only an experiment's is."""
     base = ProjectPaths(root)
-    return next((each for each in (base, *base.experiments()) if lock.is_held(each.training_lock)), base)
+    return next((each for each in (base, *trained_experiments(root)) if lock.is_held(each.training_lock)), base)
 
 
 def _is_written_since(file: Path, seconds: float) -> bool:
@@ -275,6 +276,17 @@ def orphans(root: Path) -> list[psutil.Process]:
     running = lock.holder(root)
     records = [run.record() for run in history(root)[:RECENT_RUNS] if run.id != running]
     return left_behind(record for record in records if record is not None)
+
+
+def refuse_living_run(root: Path) -> None:
+    """Raise a UserError if another run works here: its jobs read the specs that this one would write."""
+    other = lock.holder(root)
+    if other is not None and other != os.environ.get(RUN_VARIABLE):
+        raise UserError.at(
+            root,
+            f"a run is already in progress ({other})",
+            hint=f"`hv15 status` shows it; stop it with `hv15 stop {shlex.quote(str(root))}`, or wait for its end",
+        )
 
 
 def refuse_orphans(root: Path) -> None:

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hv15.environment import EVENTS_VARIABLE, RUN_VARIABLE
 from hv15.errors import UserError
-from hv15.notices.follower import RunFollower
+from hv15.notices.mentioned import are_mentioned
 from hv15.records.events import (
     ErrorSaid,
     JobDetails,
@@ -43,6 +43,9 @@ from hv15.runs.record import RunFolder, append_event, new_run
 from hv15.runs.snakemake_types import SnakemakeJob, SnakemakeWorkflow
 from hv15.runs.state import close_last_run
 from hv15.runs.stop_signals import StopSignals
+
+if TYPE_CHECKING:
+    from hv15.notices.follower import RunFollower
 
 
 def record_events(workflow: SnakemakeWorkflow, overrides: Mapping[str, Json] | None = None) -> EventRecorder | None:
@@ -148,7 +151,11 @@ class EventRecorder(logging.Handler):
 
     def _notify(self, run: RunFolder) -> None:
         """Have the run followed, if its config or the user wants notices."""
+        if not are_mentioned(run.config, self._overrides):
+            return
         try:
+            from hv15.notices.follower import RunFollower
+
             self._follower = RunFollower.of(run, self._overrides)
         except Exception:  # whatever it is, the run matters more
             self.handleError(logging.makeLogRecord({}))

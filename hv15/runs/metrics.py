@@ -13,6 +13,7 @@ from statistics import median
 
 from hv15.atomic import atomic_path
 from hv15.errors import UserError
+from hv15.records.found_runs import trained_experiments
 from hv15.records.json_values import JsonObject, RecordError, parse_object
 from hv15.records.metrics import EndRecord, MetricsRecord, StartRecord, StepRecord, read_metrics
 from hv15.records.paths import ProjectPaths
@@ -47,8 +48,7 @@ class TrainingProgress:
 
 def trainings_progress(root: Path) -> list[TrainingProgress]:
     """Return how far each training of the project and its experiments is, or was; the last that took a step first."""
-    paths = ProjectPaths(root)
-    found = [training_progress(each) for each in (paths, *paths.experiments())]
+    found = [training_progress(each) for each in (ProjectPaths(root), *trained_experiments(root))]
     return sorted((each for each in found if each is not None), key=lambda each: -each.time)
 
 
@@ -98,7 +98,7 @@ def training_files(root: Path) -> list[tuple[str, Path]]:
     paths = ProjectPaths(root)
     found: list[tuple[str, Path]] = [(Rule.TRAIN.value, paths.metrics)]
     with contextlib.suppress(OSError):
-        found += [(each.run, each.metrics) for each in paths.experiments()]
+        found += [(each.run, each.metrics) for each in trained_experiments(root)]
     with contextlib.suppress(OSError):
         found += [(path.parent.name, path) for path in paths.set_aside()]
     return found

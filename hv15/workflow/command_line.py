@@ -9,7 +9,7 @@ import yaml
 
 from hv15.config.yaml_file import read_yaml
 from hv15.errors import UserError
-from hv15.notices.settings import SECTION
+from hv15.notices.mentioned import SECTION
 from hv15.records.json_values import Json
 
 FROM = "from"

@@ -1,8 +1,8 @@
-"""The stage that compares the experiments of a project with one another."""
+"""The stage that compares the experiments of a project with one another, and why it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hv15.comparison.samples import noise_of
@@ -14,10 +14,12 @@ from hv15.project.metadata import KINDS
 from hv15.project.products import shown_samples
 from hv15.records import formats
 from hv15.records.comparison import ComparisonDetails
+from hv15.records.comparison_paths import ComparisonPaths
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.outputs import OUTPUT_TYPES
-from hv15.records.paths import ComparisonPaths, ProjectPaths
+from hv15.records.paths import ProjectPaths
 from hv15.records.rules import Rule
+from hv15.workflow.differences import first_few
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.stage import Stage, compare
 
@@ -80,6 +82,28 @@ def comparison_stage(base: Project, experiments: Sequence[Project], reader: Made
     found = compare(base.root, products, recorded, wanted)
     inputs = {"results": [file for each in experiments for file in _results(each)]}
     return Stage(Rule.COMPARISON, tuple(products), wanted, found, recorded, inputs, details.to_json())
+
+
+def comparison_changes(old: JsonObject, new: JsonObject) -> Iterator[str]:
+    """How two comparisons of experiments differ: in which of them, and in what of these."""
+    before, now = _by_experiment(old), _by_experiment(new)
+    yield from first_few([name for name in now if name not in before], "{} is new")
+    yield from first_few([name for name in before if name not in now], "{} is no longer an experiment")
+    if old.get("format") != new.get("format"):
+        yield "hv15 compares experiments in a new way"
+    both = [name for name in now if name in before]
+    trained = [name for name in both if now[name][:1] != before[name][:1]]
+    yield from first_few(trained, "{} has another LoRA")
+    yield from first_few([name for name in both if name not in trained and now[name] != before[name]], "samples of {}")
+    if before.keys() == now.keys() and [*before] != [*now]:
+        yield "the experiments are in another order"
+
+
+def _by_experiment(made_from: JsonObject) -> dict[str, list[Json]]:
+    """What a comparison was made from, by experiment: LoRA and samples."""
+    listed = made_from.get("experiments")
+    entries = [each for each in listed if isinstance(each, list) and each] if isinstance(listed, list) else []
+    return {str(name): rest for name, *rest in entries}
 
 
 def _results(experiment: Project) -> list[Path]:

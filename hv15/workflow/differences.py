@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from hv15.records.json_values import Json, JsonObject
 
 LONGEST = 60
 """Characters of a value that are shown."""
+MOST_NAMED = 5
+"""The most clips or captions of a stage that are named."""
 
 
 def differences(
@@ -49,3 +51,11 @@ def change_of_settings(old: JsonObject, new: JsonObject, kind: str) -> list[str]
     both = {key: value for key, value in new.items() if key in old}
     # A setting that only one of them has depends on another one that differs, which is reported.
     return list(differences({key: old[key] for key in both}, both, names)) or list(differences(old, new, names))
+
+
+def first_few(names: Sequence[str], words: str) -> Iterator[str]:
+    """One line for each of the first names; the others are counted."""
+    for name in names[:MOST_NAMED]:
+        yield words.format(name)
+    if len(names) > MOST_NAMED:
+        yield f"... and {len(names) - MOST_NAMED} more"

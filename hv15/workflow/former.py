@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from hv15.digest import digest
+from hv15.records.found_runs import begun_experiments
 from hv15.records.paths import RESULTS, ProjectPaths
 from hv15.records.rules import Rule
 from hv15.records.stage_names import stage_of_run, within_run
@@ -31,7 +32,7 @@ def former_stages(
     trainings = {digest(stage.wanted): stage for stage in due if stage.rule == Rule.TRAIN}
     if not trainings:
         return
-    for paths in ProjectPaths(root).begun_experiments():
+    for paths in begun_experiments(root):
         if paths.run in experiments:
             continue
         made_from = reader.made_from(paths.trained)

@@ -14,11 +14,12 @@ from hv15.installed import installed_packages
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
 from hv15.operating_system import processor_name
 from hv15.project import Project
+from hv15.records.cache_paths import CachePaths
 from hv15.records.json_values import JsonObject
-from hv15.records.paths import CachePaths
 from hv15.records.project_lock import LockedModel, Programs, ProjectLock, with_distinct_names
+from hv15.workflow.dataset_changes import dataset_changes
 from hv15.workflow.differences import differences
-from hv15.workflow.why import TRAINING_NAMES, dataset_changes
+from hv15.workflow.setting_names import TRAINING_NAMES
 
 _NAMES = {**TRAINING_NAMES, "dit": "", "latents": "clips are encoded with other settings or models."}
 _NAMES |= {"text": "captions are encoded with other settings or models.", "masks": "masks are encoded otherwise."}

@@ -12,6 +12,7 @@ from hv15.errors import UserError
 from hv15.models.weights.header import Header, TensorEntry, read_header
 from hv15.project import Project
 from hv15.project.checkpoints import STEP
+from hv15.records.found_runs import reproductions, trained_experiments
 from hv15.records.json_values import JsonObject, RecordError, as_object
 from hv15.records.metadata import DEVICE, VERSIONS
 from hv15.records.metrics import read_steps
@@ -22,10 +23,12 @@ from hv15.records.training import known_record, set_aside
 from hv15.terminal_text import one_line
 from hv15.train.origin import ENTRY, Origin, find_origin
 from hv15.train.past import past_of
+from hv15.workflow.dataset_changes import dataset_changes
 from hv15.workflow.differences import change_of_settings, differences
+from hv15.workflow.encoding_reasons import settings_of
 from hv15.workflow.locking import program_changes, programs, version_changes
+from hv15.workflow.setting_names import TRAINING_NAMES
 from hv15.workflow.told_trainings import ToldLoRA, ToldTraining
-from hv15.workflow.why import TRAINING_NAMES, dataset_changes, settings_of
 
 _OF_A_COPY = (STEP, "save_precision")
 _COMMIT = "hv15.git_commit"
@@ -39,7 +42,7 @@ _MOST_NAMED = 5
 def recorded_dataset(training: ToldTraining, lora: Path, root: Path) -> TrainedDataset | None:
     """Return what a training was trained on, by name; None if neither its folder nor hv15.lock is there to tell it."""
     paths = ProjectPaths(root)
-    folders = [each.training for each in (paths, *paths.experiments(), *paths.reproductions())]
+    folders = [each.training for each in (paths, *trained_experiments(root), *reproductions(root))]
     folders += [lora.absolute().parent / paths.training.name]
     for folder in folders:
         for each in (folder, *set_aside(folder)):
@@ -187,7 +190,7 @@ def _brief(commit: str | None) -> str:
 def metrics_of(training: ToldTraining, project: Project, lora: Path) -> Path | None:
     """Return the metrics of a training that the project or the LoRA's folder still has, but not of a reproduction."""
     paths, past = ProjectPaths(project.root), digest(past_of(project.settings.train, _whole(training)))
-    folders = [each.training for each in (paths, *paths.experiments())]
+    folders = [each.training for each in (paths, *trained_experiments(project.root))]
     folders.append(lora.absolute().parent / paths.training.name)
     for folder in folders:
         for each in (folder, *set_aside(folder)):

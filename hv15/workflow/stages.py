@@ -6,32 +6,30 @@ that: what has to run (hv15.workflow.planner), and why, in words (hv15.workflow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.encoding import Encoding
-from hv15.choices import ENLARGING_ROLES, Role
+from hv15.choices import Role
 from hv15.digest import digest
 from hv15.lora.about import About
 from hv15.project import Project
-from hv15.project.checkpoints import earlier_step, is_gone, lora_after, not_kept, promised_steps, will_be_kept
-from hv15.project.grids import GridRow, grid_rows, sample_rows
-from hv15.project.products import gallery_files, lora_files, products, sheet_samples, shown_samples
+from hv15.project.checkpoints import earlier_step, is_gone, lora_after, not_kept
+from hv15.project.products import gallery_files, lora_files, products, shown_samples
 from hv15.records import formats
-from hv15.records.fields import to_json
-from hv15.records.json_values import JsonObject, as_object
-from hv15.records.outputs import LATENTS, SampleOutput, decoded_outputs, subject
+from hv15.records.json_values import JsonObject
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import ENCODING_RULES, Rule
 from hv15.records.stage_names import stage_of_run
-from hv15.sample.prompts import LOW, SampleSpec
 from hv15.train.origin import ENTRY
 from hv15.workflow.made_from import MadeFromReader, conversion_spec
 from hv15.workflow.model_stages import ModelStages
-from hv15.workflow.stage import Found, Stage, compare, in_project
+from hv15.workflow.recorded_stages import RecordedStages
+from hv15.workflow.sample_stages import SampleStages
+from hv15.workflow.stage import Found, Stage, in_project
 from hv15.workflow.twins import KEPT
 
 
@@ -40,11 +38,17 @@ class StageBuilder:
     or of an earlier experiment's."""
 
     def __init__(self, project: Project, reader: MadeFromReader, complete: CompleteEncodings) -> None:
-        self._project, self._reader, self._complete = project, reader, complete
+        self._project, self._complete = project, complete
         self._paths = ProjectPaths(run=project.paths.run)
         self._root = project.root
         self._models = ModelStages(project)
+        self._recorded = RecordedStages(project.root, self._paths, reader)
         self._manifest_files: dict[EncodedKind, list[Path]] = {}
+
+    @cached_property
+    def _samples(self) -> SampleStages:
+        texts = self._manifests(self._project.texts)
+        return SampleStages(self._project, self._recorded, self._models, texts=texts, published=self._published)
 
     @property
     def _trains(self) -> bool:
@@ -71,17 +75,17 @@ class StageBuilder:
         yield from self._encoding("text", self._project.texts)
         if self._masks:
             yield from self._encoding("masks", self._project.masks)
-        yield from self._conditions()
+        yield from self._samples.conditions()
         if self._trains:
             yield self._training()
             step = earlier_step(self._project.settings.train, self._project.settings.train.publish_step)
             if step is not None:
                 yield self._keeping(step)
         for spec in self._project.samples.values():
-            yield from self._sample(spec)
+            yield from self._samples.sample(spec)
         for name, spec in self._project.enlarged.items():
-            yield from self._enlarging(self._project.samples[name], spec)
-        yield from self._sheet()
+            yield from self._samples.enlarged(self._project.samples[name], spec)
+        yield from self._samples.sheet()
         if self._trains:
             for layout in self._project.settings.convert.formats:
                 yield self._conversion(layout)
@@ -157,7 +161,7 @@ class StageBuilder:
         if kept is not None:
             details[KEPT] = kept
         files = lora_files(self._project.settings.train, self._paths.trained)
-        return self._recording_stage(Rule.TRAIN, files, self._project.training_spec, inputs, details)
+        return self._recorded.stage(Rule.TRAIN, files, self._project.training_spec, inputs, details)
 
     def _keeping(self, step: int) -> Stage:
         """The LoRA after a step. The training has to go on only if that has not come yet.
@@ -169,7 +173,7 @@ class StageBuilder:
         train, lora = project.settings.train, self._paths.checkpoint_lora(step)
         inputs = {} if step in project.kept else {"trained": lora_files(train, self._paths.trained)}
         name, wanted = f"{Rule.KEEP_CHECKPOINT}.{step}", project.spec_after(step)
-        stage = self._recording_stage(name, lora_files(train, lora), wanted, inputs)
+        stage = self._recorded.stage(name, lora_files(train, lora), wanted, inputs)
         if stage.found is not Found.RIGHT and is_gone(train, project.training_spec, project.paths, project.kept, step):
             raise not_kept(step, project.kept, "train.publish_step")
         return stage
@@ -180,154 +184,21 @@ class StageBuilder:
         train = self._project.settings.train
         return lora_after(train, train.publish_step, self._paths)
 
-    # -- samples ----------------------------------------------------------------------------------------------------
-
-    @property
-    def _text(self) -> str:
-        """The digest that stands for the encoding of the prompts."""
-        return self._project.texts.settings_digest
-
-    def _conditions(self) -> Iterator[Stage]:
-        """The first images of samples and previews, and once more at the size to which super resolution enlarges."""
-        models = {"models": self._models.made("vae", "image_encoder"), "checked": self._models.checked}
-        specs = [*self._project.samples.values(), *self._project.previews, *self._project.enlarged.values()]
-        for name, spec in {spec.name: spec for spec in reversed(specs) if spec.image}.items():
-            product, details = self._paths.condition(name), JsonObject({"sample": spec.to_json()})
-            stage = f"{Rule.SAMPLE_CONDITION}.{name}"
-            yield self._sample_stage(stage, product, spec.conditioning(), models, details)
-
-    def _sample(self, spec: SampleSpec, step: int | None = None) -> Iterator[Stage]:
-        """A sample with the published LoRA, or with that after a step."""
-        name, train = spec.name, self._project.settings.train
-        details: JsonObject = {"sample": spec.to_json()}
-        lora = list[Path]()
-        trained = self._project.trained_digest if step is None else digest(self._project.spec_after(step))
-        if spec.lora_multiplier is not None:
-            lora = [self._published if step is None else lora_after(train, step, self._paths)]
-            if same := self._same(name, step):
-                details["same"] = str(same)
-        condition = [self._paths.condition(name)] if spec.image else []
-        denoised = spec.denoising(trained, self._text)
-        latents, where = LATENTS.path(self._paths, name, step), subject(name, step)
-        yield self._sample_stage(
-            f"{LATENTS.rule_of(step)}.{where}",
-            latents,
-            denoised,
-            {
-                "lora": lora,
-                "condition": condition,
-                "manifests": self._manifests(self._project.texts),
-                "models": self._models.made("dit"),
-            },
-            details,
-        )
-        for output in decoded_outputs(spec.output_type):
-            product, wanted = output.path(self._paths, name, step), spec.decoding_of(denoised)
-            yield self._decoding(f"{output.rule_of(step)}.{where}", output, product, latents, wanted, details)
-
-    def _enlarging(self, small: SampleSpec, spec: SampleSpec) -> Iterator[Stage]:
-        """What super resolution makes of a sample with the published LoRA, from its latents."""
-        trained, details = self._project.trained_digest, JsonObject({"sample": spec.to_json()})
-        low, latents = small.denoising(trained, self._text), LATENTS.path(self._paths, spec.name)
-        yield self._sample_stage(
-            f"{LATENTS.enlarging_rule}.{small.name}",
-            latents,
-            spec.denoising(trained, self._text, low),
-            {
-                LOW: [LATENTS.path(self._paths, small.name)],
-                "lora": [self._published] if spec.lora_multiplier is not None else [],
-                "condition": [self._paths.condition(spec.name)] if spec.image else [],
-                "manifests": self._manifests(self._project.texts),
-                "models": self._models.made(*ENLARGING_ROLES),
-                "checked": self._models.checked,
-            },
-            details,
-        )
-        for output in decoded_outputs(spec.output_type):
-            product, wanted = output.path(self._paths, spec.name), spec.decoding(trained, self._text, low)
-            name = f"{output.enlarging_rule}.{small.name}"
-            yield self._decoding(name, output, product, latents, wanted, details)
-
-    def _decoding(
-        self, name: str, output: SampleOutput, product: Path, latents: Path, wanted: JsonObject, details: JsonObject
-    ) -> Stage:
-        """The decoding of a sample's latents to one of its outputs."""
-        inputs = {"latents": [latents], "models": self._models.made("vae")}
-        stage = self._sample_stage(name, product, wanted, inputs, details)
-        frames = as_object(details["sample"])["frames"]
-        whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == frames
-        return stage if whole else replace(stage, found=Found.MISSING)
-
-    def _same(self, name: str, step: int | None) -> Path | None:
-        """The latents that may be the same, and are copied then: those of the published LoRA, those of its step."""
-        if step is not None:
-            return LATENTS.path(self._paths, name)
-        train = self._project.settings.train
-        published = train.publish_step or train.max_train_steps
-        return None if published is None else LATENTS.path(self._paths, name, published)
+    # -- samples of single steps ------------------------------------------------------------------------------------
 
     def _checkpoints(self) -> Iterator[Stage]:
         """Samples of every step whose LoRA is kept or will be, and the sheet of those that are."""
         project = self._project
         train = project.settings.train
         chosen = earlier_step(train, train.publish_step)
-        for step in sorted({*project.kept, *self._promised}):
+        for step in sorted({*project.kept, *self._samples.promised}):
             if earlier_step(train, step) is not None and step != chosen:
                 yield self._keeping(step)
             for sample in project.samples.values():
                 if sample.lora_multiplier is not None:
-                    yield from self._sample(sample, step)
-        if (grid := self._checkpoint_grid()) is not None:
+                    yield from self._samples.sample(sample, step)
+        if (grid := self._samples.checkpoint_grid()) is not None:
             yield grid
-
-    @cached_property
-    def _promised(self) -> list[int]:
-        """The steps whose LoRA will be kept."""
-        train, spec, paths = self._project.settings.train, self._project.training_spec, self._project.paths
-        return [step for step in promised_steps(train) if will_be_kept(train, spec, paths, step)]
-
-    def _checkpoint_grid(self) -> Stage | None:
-        """The sheet of all checkpoints that are kept, or else will be; None if there is nothing to show."""
-        rows = grid_rows(self._project.samples, self._paths, [*self._project.kept] or self._promised)
-        if not rows:
-            return None
-        made_from: JsonObject = {row.name: self._cells(row) for row in rows}
-        drawn = [self._paths.checkpoint_sheet, self._paths.checkpoint_film]
-        return self._grid(Rule.CHECKPOINT_GRID, drawn, rows, made_from)
-
-    def _grid(self, rule: Rule, drawn: Sequence[Path], rows: Sequence[GridRow], made_from: JsonObject) -> Stage:
-        """A picture and a video of samples side by side."""
-        files = [cell.file for row in rows for cell in row.cells]
-        wanted: JsonObject = {"format": formats.GRID, "samples": made_from}
-        details: JsonObject = {"rows": [to_json(row) for row in rows]}
-        return self._recording_stage(rule, drawn, wanted, {"samples": files}, details)
-
-    def _cells(self, row: GridRow) -> JsonObject:
-        """What the cells of a row are made from, by step; "" for the sample without the LoRA."""
-        found: JsonObject = {}
-        for cell in row.cells:
-            trained = None if cell.step is None else digest(self._project.spec_after(cell.step))
-            spec = self._project.samples[cell.sample]
-            found[str(cell.step or "")] = digest(spec.decoding(trained, self._text))
-        return found
-
-    def _sheet(self) -> Iterator[Stage]:
-        trained, small, large = self._project.trained_digest, self._project.samples, self._project.enlarged
-        if rows := sample_rows(self._project.settings, small, self._paths):
-            made_from: JsonObject = {
-                row.name: {cell.label: digest(small[cell.sample].decoding(trained, self._text)) for cell in row.cells}
-                for row in rows
-            }
-            drawn = [self._paths.sample_grid, self._paths.sample_film]
-            yield self._grid(Rule.SAMPLE_GRID, drawn, rows, made_from)
-            return
-        compared = sheet_samples(small, large, self._paths)
-        if not compared:
-            return
-        names = [file for row in compared.values() for file in row.files]
-        samples = self._decoded(small) | self._decoded_large()
-        product = self._paths.contact_sheet
-        yield self._recording_stage(Rule.CONTACT_SHEET, [product], {"samples": samples}, {"samples": names})
 
     # -- the finished LoRA ------------------------------------------------------------------------------------------
 
@@ -337,7 +208,7 @@ class StageBuilder:
         trained = digest(self._project.published_spec)
         wanted = conversion_spec(trained, layout, formats.CONVERSION, about)
         product = self._paths.converted(layout, settings.convert.output_name)
-        return self._recording_stage(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._published]})
+        return self._recorded.stage(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._published]})
 
     def _publishing(self) -> Stage:
         others = products(self._project.settings, self._project.samples, self._project.enlarged, self._paths)
@@ -345,7 +216,7 @@ class StageBuilder:
             lora_files(self._project.settings.train, lora) for lora in (self._published, self._paths.lora)
         )
         inputs = {"lora": chosen, "others": others}
-        stage = self._recording_stage(Rule.PUBLISH, published, self._project.published_spec, inputs)
+        stage = self._recorded.stage(Rule.PUBLISH, published, self._project.published_spec, inputs)
         return replace(stage, follows=("others",))
 
     # -- what is told of the results --------------------------------------------------------------------------------
@@ -362,11 +233,11 @@ class StageBuilder:
         wanted: JsonObject = {
             "format": formats.REPORT,
             "trained": project.trained_digest,
-            "samples": self._decoded(project.samples) | self._decoded_large(),
+            "samples": self._samples.decoded(project.samples) | self._samples.decoded_large(),
             "about": About.from_settings(project.settings.convert, project.root).digest(),
             "grid": None if grid is None else digest(grid.wanted),
         }
-        stage = self._recording_stage(Rule.REPORT, [paths.report], wanted, inputs)
+        stage = self._recorded.stage(Rule.REPORT, [paths.report], wanted, inputs)
         return replace(stage, follows=(*inputs,))
 
     def _card(self) -> Stage:
@@ -384,63 +255,14 @@ class StageBuilder:
             "format": formats.CARD,
             "trained": project.trained_digest,
             "copies": [*settings.convert.formats],
-            "samples": self._decoded({name: project.samples[name] for name in shown}),
+            "samples": self._samples.decoded({name: project.samples[name] for name in shown}),
             "about": About.from_settings(settings.convert, project.root).digest(),
         }
-        return replace(self._recording_stage(Rule.CARD, [paths.card], wanted, inputs), follows=(*inputs,))
+        return replace(self._recorded.stage(Rule.CARD, [paths.card], wanted, inputs), follows=(*inputs,))
 
     def _shown_grid(self, with_grid: bool) -> Stage | None:
         """The sheet of all checkpoints, if it is asked for, or there and of these samples."""
         if not self._trains or not (with_grid or (self._root / self._paths.checkpoint_sheet).exists()):
             return None
-        grid = self._checkpoint_grid()
+        grid = self._samples.checkpoint_grid()
         return grid if grid is not None and (with_grid or grid.found is Found.RIGHT) else None
-
-    def _decoded(self, samples: Mapping[str, SampleSpec]) -> JsonObject:
-        """What samples are made from, by name."""
-        return {name: self._digests[name] for name in samples}
-
-    @cached_property
-    def _digests(self) -> dict[str, str]:
-        """Of what all samples are made from, by name."""
-        trained = self._project.trained_digest
-        return {name: digest(spec.decoding(trained, self._text)) for name, spec in self._project.samples.items()}
-
-    def _decoded_large(self) -> JsonObject:
-        """What the samples are made from that super resolution has made, by name."""
-        small, trained, text = self._project.samples, self._project.trained_digest, self._text
-        return {
-            spec.name: digest(spec.decoding(trained, text, small[name].denoising(trained, text)))
-            for name, spec in self._project.enlarged.items()
-        }
-
-    # -- parts ------------------------------------------------------------------------------------------------------
-
-    def _recording_stage(
-        self,
-        name: str,
-        products: Sequence[Path],
-        wanted: JsonObject,
-        inputs: Mapping[str, Sequence[Path]],
-        details: JsonObject | None = None,
-    ) -> Stage:
-        """A stage whose products record what they were made from."""
-        records = [self._reader.made_from(self._root / product) for product in products]
-        recorded = next((each for each in records if each != wanted), records[0])
-        found = compare(self._root, products, recorded, wanted)
-        return Stage(name, tuple(products), wanted, found, recorded, inputs, details or {})
-
-    def _sample_stage(
-        self,
-        name: str,
-        product: Path,
-        wanted: JsonObject,
-        inputs: Mapping[str, Sequence[Path]],
-        details: JsonObject,
-    ) -> Stage:
-        """A stage of a sample: it may have been made by the job of a shard, and not been taken yet."""
-        stage = self._recording_stage(name, [product], wanted, inputs, details)
-        if stage.found is Found.RIGHT:
-            return stage
-        made = self._reader.made_from(self._root / self._paths.before_taken(product))
-        return replace(stage, is_untaken=made == wanted)

@@ -114,12 +114,12 @@ def test_wrong_models_say_what_they_are(done: Workbench) -> None:
     for role, path, kind in wrong:
         done.set(models={**config["models"], role: str(path)})
         done.refuses(*words_for(done, role), naming=(str(path), kind))
-        said = done.hv15("check")
+        said = done.hv15("check", "--models")
         assert said.code == 2
         assert kind in said.out, said.out
 
 
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, pytest.param(torch.float16, marks=pytest.mark.slow)])
 def test_weights_that_were_rounded(done: Workbench, dtype: torch.dtype, caplog: pytest.LogCaptureFixture) -> None:
     target = done.root / "rounded.safetensors"
     save_dit(load_dit(model_of(done, "dit")), target, dtype=dtype)

@@ -21,6 +21,7 @@ from hv15.records.outputs import LATENTS, VIDEO
 from hv15.records.paths import ProjectPaths
 from hv15.sample.prompts import SampleSpec
 from hv15.workflow import make_planner
+from tests.commands.conftest import copy_of
 from tests.commands.test_shard import Loads, loads  # noqa: F401  (a fixture)
 from tests.commands.test_upsample import enlarging  # noqa: F401  (a fixture)
 from tests.commands.workbench import LORA, Workbench, hv15
@@ -30,15 +31,27 @@ TWO = {"name": "two", "prompt": "a red circle", "seed": 7}
 SHARD = PATHS.spec("upsample_shard.0"), PATHS.made("upsample_shard.0")
 
 
+@pytest.fixture(scope="module")
+def planned(
+    finished: Workbench,
+    enlarging: dict[str, str],  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Workbench:
+    """A project with two finished samples, whose larger versions are due; not to be changed."""
+    bench = copy_of(finished, tmp_path_factory.mktemp("planned"))
+    bench.set(sample={"prompts": [*bench.config["sample"]["prompts"], TWO]})
+    bench.sample("two")
+    bench.set(models=enlarging, sample={"sr": "auto", "sr_steps": 2})
+    make_planner(bench.project, dry_run=False, devices=1).prepare()
+    return bench
+
+
 @pytest.fixture
-def bench(done: Workbench, enlarging: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Workbench:  # noqa: F811
-    """A project with two finished samples, whose larger versions are due; the working directory is the project."""
-    done.set(sample={"prompts": [*done.config["sample"]["prompts"], TWO]})
-    done.sample("two")
-    done.set(models=enlarging, sample={"sr": "auto", "sr_steps": 2})
-    monkeypatch.chdir(done.root)
-    make_planner(done.project, dry_run=False, devices=1).prepare()
-    return done
+def bench(planned: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workbench:
+    """Such a project of one's own; the working directory is the project."""
+    bench = copy_of(planned, tmp_path)
+    monkeypatch.chdir(bench.root)
+    return bench
 
 
 def latents(name: str) -> Path:

@@ -127,38 +127,42 @@ def test_settings_of_a_session(talk: Talk, done: Workbench, tmp_path: Path) -> N
     assert "video_size: [64, 80]" in said.err
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("/nonsense", "/nonsense: there is no such command"),
-        ("/frames 6", "/frames: 6 frames: the VAE needs 4k+1"),
-        ("/frames six", "/frames six: expected a whole number"),
-        ("/steps 0", "/steps: found 0"),
-        ("/size 7p", "error: /size 7p: expected a resolution"),
-        ("/guidance much", "/guidance much: expected a number"),
-        ("/guidance nan", "/guidance: "),
-        ("/seed -1", "/seed -1: expected a whole number"),
-        ("/seed 9999999999999999999", "/seed: "),
-        ("/lora nothing.safetensors", "nothing.safetensors: no such file"),
-        ("/lora 'open", "no closing quotation"),
-        ("/image a b", "expected one file"),
-        ("/image nothing.png", "task is t2v"),
-        ("/again", "there was no prompt yet"),
-        ("x" * (LONGEST + 5), "a line of more than"),
-        (b"a \xff circle", "is not UTF-8"),
-        ("a \0 circle", "NUL"),
-    ],
+WRONG: tuple[tuple[str | bytes, str], ...] = (
+    ("/nonsense", "/nonsense: there is no such command"),
+    ("/frames 6", "/frames: 6 frames: the VAE needs 4k+1"),
+    ("/frames six", "/frames six: expected a whole number"),
+    ("/steps 0", "/steps: found 0"),
+    ("/size 7p", "error: /size 7p: expected a resolution"),
+    ("/guidance much", "/guidance much: expected a number"),
+    ("/guidance nan", "/guidance: "),
+    ("/seed -1", "/seed -1: expected a whole number"),
+    ("/seed 9999999999999999999", "/seed: "),
+    ("/lora nothing.safetensors", "nothing.safetensors: no such file"),
+    ("/lora 'open", "no closing quotation"),
+    ("/image a b", "expected one file"),
+    ("/image nothing.png", "task is t2v"),
+    ("/again", "there was no prompt yet"),
+    ("x" * (LONGEST + 5), "a line of more than"),
+    (b"a \xff circle", "is not UTF-8"),
+    ("a \0 circle", "NUL"),
 )
-def test_an_error_is_one_line_and_changes_nothing(talk: Talk, done: Workbench, line: str | bytes, said: str) -> None:
-    found = talk(line, "a red circle")
+"""A line, and what is said of it."""
+
+
+def test_errors_are_one_line_each_and_change_nothing(talk: Talk, done: Workbench) -> None:
+    found = talk(*(line for line, _ in WRONG), "a red circle")
     assert found.code == 2
     errors = [each for each in found.err.splitlines() if "error" in each]
-    assert len(errors) == 1
-    assert errors[0].startswith("error: ")
-    assert said in errors[0]
+    assert len(errors) == len(WRONG), found.err
+    for error, (_, said) in zip(errors, WRONG, strict=True):
+        assert error.startswith("error: ")
+        assert said in error
     assert "Traceback" not in found.err
     (file,) = files(found)
-    assert (spec_of(file).prompt, spec_of(file).seed) == ("a red circle", done.project.settings.sample.seed)
+    sample, spec = done.project.settings.sample, spec_of(file)
+    assert (spec.prompt, spec.seed, spec.steps, spec.frames) == ("a red circle", sample.seed, 2, 5)
+    assert (spec.height, spec.width, spec.loras, spec.image) == (64, 64, (), None)
+    assert spec.guidance_scale == sample.guidance_scale
 
 
 def test_a_lora_that_does_not_fit_ends_one_sample(talk: Talk, tmp_path: Path, loads: dict[str, int]) -> None:
@@ -354,17 +358,18 @@ def test_the_terminal_shows_what_a_sample_becomes(talk: Talk, tmp_path: Path, mo
 
 def test_at_a_terminal(done: Workbench, tmp_path: Path) -> None:
     """A prompt, the commands, Ctrl-C, and a history that is there again."""
-    state = tmp_path / "state"
-    first = _terminal(done, state, [b"/help\r", b"/seed x\r", b"\x03", b"/quit\r"])
-    assert "prompt> " in first
-    assert "/size 720p 16:9" in first
-    assert "error: /seed x: expected a whole number" in first
-    assert "/quit leaves" in first
-    path = state / "hv15" / "sample-history"
-    assert path.read_text().splitlines() == ["/help", "/seed x", "/quit"]
+    path = tmp_path / "state/hv15/sample-history"
+    path.parent.mkdir(parents=True)
+    path.write_text("/seed y\n")  # of an earlier session
+    three_up = b"\x1b[A" * 3
+    shown = _terminal(done, tmp_path / "state", [b"/help\r", b"/seed x\r", b"\x03", three_up + b"\r", b"\x04"])
+    assert "prompt> " in shown
+    assert "/size 720p 16:9" in shown
+    assert "error: /seed x: expected a whole number" in shown
+    assert "/quit leaves" in shown  # said at Ctrl-C; Ctrl-D leaves
+    assert "error: /seed y: expected a whole number" in shown
+    assert path.read_text().splitlines() == ["/seed y", "/help", "/seed x", "/seed y"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    second = _terminal(done, state, [b"\x1b[A\x1b[A\r", b"\x04"])  # two lines up; Ctrl-D
-    assert "error: /seed x: expected a whole number" in second
 
 
 def _terminal(done: Workbench, state: Path, keys: list[bytes]) -> str:

@@ -56,12 +56,7 @@ def test_everything_works_there_as_here(spread: Workbench, finished: Workbench, 
     assert all((mine[name] == theirs[name]).all() for name in theirs)
     assert "up to date" in spread.does("why", "--target", LORA).out
     assert "0 items" in spread.does("gc").out
-
-
-def test_a_training_that_goes_on_there(spread: Workbench) -> None:
-    """It keeps the state that it starts from, by a copy where no link is possible."""
-    spread.encode()
-    spread.train()
+    # A training that goes on keeps the state that it starts from, by a copy where no link is possible.
     spread.set(train={"learning_rate": 0.001, "continue_from": "latest", "max_train_steps": 3})
     spread.train()
     assert (spread.paths.origin / "state.json").is_file()

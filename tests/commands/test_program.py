@@ -53,8 +53,14 @@ def test_names_that_are_not_utf8_can_be_told(project: Workbench) -> None:
     project.encode(bad_clips="skip")
     done = run("report", project.root)
     assert (done.returncode, "caf\\udce9.mp4: empty file" in done.stdout) == (0, True), done
+
+
+@pytest.mark.slow
+def test_a_check_tells_them_too(project: Workbench) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    (project.clips / f"{name}.mp4").touch()
+    (project.clips / f"{name}.txt").write_text("a caption")
     models_made_later(project)
-    project.set(cache={"bad_clips": "stop"})
     done = run("check", "--config", project.root / "config.yaml")
     assert done.returncode == 2
     assert "caf\\udce9.mp4: empty file" in done.stdout
@@ -96,7 +102,7 @@ def test_output_that_cannot_be_written_is_said_in_a_sentence(project: Workbench,
     assert done.stderr == "error: the output cannot be written: No space left on device\n"
 
 
-@pytest.mark.parametrize("words", ["status", "check"])
+@pytest.mark.parametrize("words", ["status", pytest.param("check", marks=pytest.mark.slow)])
 def test_a_closed_output_gives_no_traceback(project: Workbench, words: str) -> None:
     models_made_later(project)
     command = ["sh", "-c", 'exec "$@" >&-', "sh", *program(words, project.root)]
@@ -105,13 +111,10 @@ def test_a_closed_output_gives_no_traceback(project: Workbench, words: str) -> N
     assert "Traceback" not in done.stderr
 
 
-def test_an_output_that_is_not_utf8_escapes_what_it_cannot_say(project: Workbench) -> None:
+def test_an_output_that_is_not_utf8_escapes_what_it_cannot_say(tmp_path: Path) -> None:
     """An old locale, or a terminal of another world."""
-    models_made_later(project)
-    (project.clips / "Wäsche 漢.mp4").touch()
-    (project.clips / "Wäsche 漢.txt").write_text("a caption")
     ascii_only = environment() | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = program("check", "--config", project.root / "config.yaml")
+    command = program("check", tmp_path / "Wäsche 漢")  # which does not exist
     done = subprocess.run(command, env=ascii_only, capture_output=True, check=False)
     assert b"Traceback" not in done.stderr
     assert b"sche " in done.stdout

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from hv15.environment import CONFIG_VARIABLE
+from hv15.records.found_runs import reproductions
 from hv15.records.paths import ProjectPaths, average_of
 from tests.commands.workbench import LORA, Said, Workbench, hv15, is_a_refusal
 
@@ -35,7 +36,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def work(project: Workbench) -> ProjectPaths:
-    [found] = project.paths.reproductions()
+    [found] = reproductions(project.root)
     return found
 
 

@@ -19,6 +19,7 @@ from hv15.records.paths import ProjectPaths
 from hv15.records.shard import parts_of
 from hv15.records.spec import Spec
 from hv15.workflow import make_planner
+from tests.commands.conftest import copy_of
 from tests.commands.workbench import LORA, Said, Workbench
 
 PROMPTS = [{"name": "two", "prompt": "a blue square"}, {"name": "three", "prompt": "a white dot"}]
@@ -61,14 +62,22 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
     return Loads(monkeypatch)
 
 
+@pytest.fixture(scope="module")
+def planned(finished: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    """A finished project in which two more samples are due; not to be changed."""
+    bench = copy_of(finished, tmp_path_factory.mktemp("planned"))
+    bench.set(sample={"prompts": [*bench.config["sample"]["prompts"], *PROMPTS], "infer_steps": 2})
+    bench.does("encode", "texts")
+    plan(bench)
+    return bench
+
+
 @pytest.fixture
-def project(done: Workbench, monkeypatch: pytest.MonkeyPatch) -> Workbench:
-    """A finished project in which two more samples are due; the working directory is the project, as for each job."""
-    done.set(sample={"prompts": [*done.config["sample"]["prompts"], *PROMPTS], "infer_steps": 2})
-    done.does("encode", "texts")
-    monkeypatch.chdir(done.root)
-    plan(done)
-    return done
+def project(planned: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workbench:
+    """Such a project of one's own; the working directory is the project, as for each job."""
+    bench = copy_of(planned, tmp_path)
+    monkeypatch.chdir(bench.root)
+    return bench
 
 
 def plan(bench: Workbench) -> None:

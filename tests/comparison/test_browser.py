@@ -14,7 +14,7 @@ import pytest
 from hv15.comparison.groups import TrainingComparison
 from hv15.comparison.trainings import read_training
 from hv15.comparison.written import write_comparison
-from hv15.records.paths import ComparisonPaths
+from hv15.records.comparison_paths import ComparisonPaths
 from tests.comparison.made_up import ablation, make_sample
 from tests.pages.browser import CHROMIUM, chromium, with_scripts
 from tests.report.test_browser import LOOKED_AT

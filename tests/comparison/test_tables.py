@@ -145,12 +145,12 @@ def test_seeds_that_agree_are_told_from_a_single_training() -> None:
     )
     comparison = TrainingComparison(trainings)
     body = latex_table(comparison).partition("\\midrule\n")[2].splitlines()[:2]
-    assert body == [r"4 & $50.0 \pm 0.0$ \\", r"8 & $50.0$ \\"]
+    assert body == [r"4 & $50 \pm 0$ \\", r"8 & $50$ \\"]
     assert [row["samples_right_std"] for row in rows(groups_csv(comparison))] == ["0.0", ""]
     table = groups_table(comparison)
     titles = [cell.text for cell in table.header]
     shown = [dict(zip(titles, (cell.text for cell in row.cells), strict=True)) for row in table.rows]
-    assert [row["Samples right, %"] for row in shown] == ["50.0 ± 0.0", "50.0"]
+    assert [row["Samples right, %"] for row in shown] == ["50 ± 0", "50"]
     assert [row["Steps"] for row in shown] == ["20", "20"], "the settings decide them, not the seed"
 
 

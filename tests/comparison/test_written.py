@@ -16,7 +16,8 @@ from hv15.comparison.samples import find_samples, shown_trainings, side_by_side
 from hv15.comparison.trainings import ComparedTraining, read_training
 from hv15.comparison.written import write_comparison
 from hv15.project.metadata import product_made_from
-from hv15.records.paths import ComparisonPaths, ProjectPaths
+from hv15.records.comparison_paths import ComparisonPaths
+from hv15.records.paths import ProjectPaths
 from hv15.sample.contact_sheet import read_sample
 from hv15.train.curves import Line
 from tests.comparison.made_up import ablation, make_sample, make_training

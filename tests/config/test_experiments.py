@@ -12,7 +12,8 @@ from hv15.config import load_config
 from hv15.config.experiments import LONGEST, MOST
 from hv15.config.load import ConfigSource
 from hv15.errors import UserError
-from hv15.records.paths import ProjectPaths, is_result_name
+from hv15.records.paths import ProjectPaths
+from hv15.records.result_names import is_result_name
 from tests.config.conftest import BASE, Problems
 
 
@@ -203,6 +204,7 @@ def test_all_mistakes_are_told_at_once(problems: Problems) -> None:
         "  d: {'train.0': 3}\n"
         "  e: 5\n"
         "  f: {train.seed: 1, sample.infer_steps: 4}\n"
+        "  g: {'': 3, '[0]': 4, '.': 5, train.max_train_steps: few}\n"
         "sweep:\n"
         "  grid: {train.network_alpha: 4, train.max_train_steps: [5, many, 6], train.weight: [1, 2]}\n"
         "  list: [{train.max_grad_norm: y}, 7]\n"
@@ -217,6 +219,10 @@ def test_all_mistakes_are_told_at_once(problems: Problems) -> None:
         "experiments.b/c.train.seed",
         "experiments.d.train.0",
         "experiments.e",
+        "experiments.g.",
+        "experiments.g.[0]",
+        "experiments.g..",
+        "experiments.g.train.max_train_steps",
         "sweep.grid.train.network_alpha",
         "sweep.grid.train.max_train_steps[1]",
         "sweep.grid.train.weight",

@@ -54,15 +54,17 @@ def test_patterns_mean_what_they_mean_in_python(pattern: str, found: bool) -> No
     assert Searches().found(pattern, "double_blocks.1.img_attn_q") is found
 
 
+few = settings(
+    max_examples=80, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
 FORBIDDEN = st.sampled_from(["*a", "&a ", "!!set ", "!!float ", "<<: *a", "\t", "? ", "'", '"\\ud800"', "[", "{", "\0"])
 PARTS = st.sampled_from(
     ["task", "train", "models", "datasets", ": ", "- ", "\n", "  ", "t2v", "{", "}", "[", "]", ",", "1e9", "0x", "true"]
 )
 
 
-@settings(
-    max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@few
 @given(parts=st.lists(st.one_of(PARTS, FORBIDDEN, st.text(max_size=4)), max_size=12))
 def test_any_text_is_read_or_refused(parts: list[str], tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
@@ -82,9 +84,7 @@ VALUES = st.recursive(
 KEYS = st.sampled_from(["task", "models", "datasets", "cache", "train", "sample", "convert", "runtime", "other"])
 
 
-@settings(
-    max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@few
 @given(
     content=st.dictionaries(KEYS, VALUES, max_size=4), inner=st.dictionaries(st.text(max_size=5), VALUES, max_size=2)
 )

@@ -64,9 +64,7 @@ def test_what_is_far_too_long_is_no_caption(tmp_path: Path) -> None:
 
 
 @given(data=st.binary(max_size=200) | st.text().map(str.encode))
-@settings(
-    max_examples=200, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_a_caption_or_a_sentence(data: bytes, tmp_path: Path) -> None:
     """A caption is text that an encoder takes: UTF-8, without NUL, without white space around it."""
     file = tmp_path / "a.txt"

@@ -53,8 +53,23 @@ def test_the_rule_is_the_table(rate: Fraction) -> None:
     assert tuple(shown_at(i, rate) for i in range(13)) == FIRST_13[rate]
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi", "copied.mp4"])
-@pytest.mark.parametrize("rate", FIRST_13, ids=lambda rate: f"{float(rate):.3f}")
+CONTAINERS = ("a.mp4", "a.mkv", "a.ts", "a.avi", "copied.mp4")
+TELLING = (Fraction(24000, 1001), Fraction(30), Fraction(50))
+"""A whole multiple of 24, and two rates that follow the clock."""
+
+
+@pytest.mark.parametrize(
+    ("rate", "name"),
+    [
+        pytest.param(
+            *(rate, name),
+            id=f"{float(rate):.3f}-{name}",
+            marks=() if name == "a.mp4" or rate in TELLING else pytest.mark.slow,
+        )
+        for rate in FIRST_13
+        for name in CONTAINERS
+    ],
+)
 def test_every_extraction_shows_the_frames_of_the_table(tmp_path: Path, rate: Fraction, name: str) -> None:
     """A copy from Matroska keeps times in milliseconds, on a finer clock."""
     made = tmp_path / ("a.mkv" if name == "copied.mp4" else name)

@@ -123,7 +123,7 @@ objects = st.dictionaries(st.sampled_from(["video_path", "caption", "control_pat
 @given(
     st.lists(objects.map(json.dumps) | st.text() | st.sampled_from(["[", "{", '{"video_path": "a.mp4"']), max_size=5)
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_rows_are_sources_or_sentences(tmp_path: Path, lines: list[str]) -> None:
     found = read(tmp_path, "\n".join(lines).encode("utf-8", "surrogatepass"))
     assert found.sources or found.problems

@@ -41,6 +41,12 @@ def latents() -> torch.Tensor:
         return vae().encode(clips())
 
 
+@cache
+def drawn() -> torch.Tensor:
+    with torch.inference_mode():
+        return vae().decode(latents())
+
+
 def decibels(shown: torch.Tensor, wanted: torch.Tensor) -> float:
     return float(10 * torch.log10(4 / (shown.clamp(-1, 1) - wanted).square().mean()))
 
@@ -72,10 +78,8 @@ def test_its_latents_have_about_unit_variance() -> None:
 
 def test_its_vae_draws_what_it_was_shown() -> None:
     """The ring and the held-out combinations included."""
-    with torch.inference_mode():
-        shown = vae().decode(latents())
-    assert decibels(shown, clips()) > 22.5
-    assert decibels(shown[:, :, :1], clips()[:, :, :1]) > 22.5
+    assert decibels(drawn(), clips()) > 22.5
+    assert decibels(drawn()[:, :, :1], clips()[:, :, :1]) > 22.5
 
 
 def test_a_still_picture_is_the_first_frame_of_its_clip() -> None:
@@ -86,6 +90,7 @@ def test_a_still_picture_is_the_first_frame_of_its_clip() -> None:
 
 @pytest.mark.parametrize("factor", [0.9, pytest.param(1.1, marks=pytest.mark.slow)])
 def test_another_scale_of_the_latents_draws_worse(factor: float) -> None:
+    few = slice(None, None, 3)
     with torch.inference_mode():
-        right, wrong = (decibels(vae().decode(latents() * each), clips()) for each in (1.0, factor))
-    assert wrong < right - 0.2
+        wrong = decibels(vae().decode(latents()[few] * factor), clips()[few])
+    assert wrong < decibels(drawn()[few], clips()[few]) - 0.2

@@ -185,7 +185,7 @@ PARSERS: dict[str, Parser] = {
     "log of a job": Parser(LOG.encode(), _file("log"), _log),
 }
 
-fuzzed = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzed = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(autouse=True)
@@ -220,7 +220,7 @@ def test_what_is_whole_is_read(name: str, tmp_path: Path) -> None:
 TOKENIZER = json.loads(build_tokenizer().to_str())
 
 
-@settings(fuzzed, max_examples=25)
+@settings(fuzzed, max_examples=15)
 @given(data=st.data())
 def test_a_tokenizer_of_any_content(data: st.DataObject, tmp_path: Path) -> None:
     """Its vocabulary is long, so what is damaged is the rest; then some of its tokens are another's."""

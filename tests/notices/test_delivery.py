@@ -165,6 +165,13 @@ def test_a_command_that_fails(script: str, said: str, tmp_path: Path, monkeypatc
     assert told(tmp_path, command=[str(tmp_path / "tell")])[0] == f"command (tell): not sent: {tmp_path}/{said}"
 
 
+def test_what_a_command_prints_tells_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HV15_TEST_HOOK", "https://chat/plain-words")
+    (tmp_path / "tell").write_text(f'#!/bin/sh\necho "404 of $HV15_TEST_HOOK as {SECRET}: no such hook"; exit 1\n')
+    (tmp_path / "tell").chmod(0o755)
+    assert told(tmp_path, command=["./tell"])[0].endswith("404 of ${HV15_TEST_HOOK} as ***: no such hook")
+
+
 def test_a_test_tells_the_projects_name_only(tmp_path: Path) -> None:
     found = notice_of_test(os.fsdecode(b"c\xe4ts\n"))
     assert found.title == "hv15: a test from c\\udce4ts␊"

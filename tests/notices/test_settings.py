@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from hv15.notices.mentioned import are_mentioned, users_file
 from hv15.notices.readiness import is_wanted, missing, places
-from hv15.notices.settings import lenient_settings, notify_settings, users_file
+from hv15.notices.settings import lenient_settings, notify_settings
 from hv15.records.problems import ConfigError
 
 
@@ -88,3 +91,18 @@ def test_what_is_missing_and_where_notices_go_is_said_without_secrets(tmp_path: 
     full = {"TOKEN": "1", "HOOK": "https://example.org", "TOPIC": "1", "PATH": "/bin"}
     assert [*missing(found, tmp_path, full)] == []
     assert not is_wanted(found.model_copy(update={"events": ()}))
+
+
+def test_a_run_of_a_project_that_says_no_word_of_them_loads_no_settings(users: Path, config: Path) -> None:
+    config.write_text("task: t2v\n")
+    assert not are_mentioned(config, {"task": "i2v"})
+    assert are_mentioned(config, {"notify": {}})
+    for text in ("notify: {ntfy: mine}\n", '"notif\\x79": {ntfy: mine}\n'):
+        config.write_text(text)
+        assert notify_settings(config).ntfy == "mine"
+        assert are_mentioned(config, {})
+    config.write_text("task: t2v\n")
+    users.write_text("ntfy: mine\n")
+    assert are_mentioned(config, {})
+    code = "import sys, hv15.runs.events; print('hv15.config' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"False\n"

@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from hv15.config.presets import preset_text
+from hv15.out_of_memory import StageName
 from hv15.plan.advice import Changes, advise, possible, saves_memory
 from hv15.plan.devices import Device, device_of_size, find_device
-from hv15.plan.stages import SECTION, STAGES, StageName, StagePlanner, section_of
+from hv15.plan.stage_settings import SECTION, STAGES, section_of
+from hv15.plan.stages import StagePlanner
 from hv15.project import Project
 
 GIB = 2**30

@@ -13,7 +13,7 @@ from hv15.project import Project
 from hv15.project.validation import held_out
 from hv15.records.problems import ConfigError
 from hv15.train.past import past_of
-from hv15.workflow.why import dataset_changes
+from hv15.workflow.dataset_changes import dataset_changes
 from tests.project.conftest import MakeProject, add_clip
 
 FRACTION: dict[str, Any] = {"validation": {"fraction": 0.5}}

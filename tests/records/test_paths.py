@@ -8,15 +8,8 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from hv15.records.paths import (
-    MANIFESTS,
-    CachePaths,
-    ComparisonPaths,
-    ProjectPaths,
-    config_file,
-    manifest_name,
-    project_of,
-)
+from hv15.records.comparison_paths import ComparisonPaths
+from hv15.records.paths import MANIFESTS, ProjectPaths, config_file, manifest_name, project_of
 
 NAMED = {
     "config": "config.yaml",
@@ -101,26 +94,12 @@ def test_experiments_are_compared_in_the_projects_own_folder() -> None:
     assert len({*names}) == 7
 
 
-def test_a_cache_has_the_names_that_it_had() -> None:
-    """Another name would be another, empty cache."""
-    cache = CachePaths(Path("cache"))
-    found = [cache.items("latents"), cache.projects, cache.media_hashes, cache.probed_media]
-    found += [cache.model_fingerprints, cache.token_counts]
-    names = ["store/latents", "projects", "index.json", "probed.json", "fingerprints.json", "tokens.json"]
-    assert list(map(str, found)) == [f"cache/{name}" for name in names]
-    assert manifest_name(3, 8) == "3-of-8.json"
-    assert PurePath(manifest_name(3, 8)).match(MANIFESTS)
-
-
 def test_the_config_of_a_reproduction_is_one_of_its_project(tmp_path: Path) -> None:
     """So relative paths in it mean the same, and all that it makes is in a folder of its own."""
     work = ProjectPaths(tmp_path).reproduction("ab12")
     assert work.trained == tmp_path / "results/reproduced/ab12/train.safetensors"
     assert project_of(work.reproduced_config) == work
     assert project_of(tmp_path / "config.yaml") == project_of(tmp_path / "other.yaml") == ProjectPaths(tmp_path)
-    work.training.mkdir(parents=True)
-    assert [*ProjectPaths(tmp_path).reproductions()] == [work]
-    assert [*ProjectPaths(tmp_path).experiments()] == []
 
 
 def test_names_with_a_wildcard() -> None:
@@ -146,26 +125,14 @@ def test_specs_of_a_dry_run_are_beside_the_real_ones_never_over_them() -> None:
     assert paths.trial_spec("sample_video.a.b") == Path("p/.hv15/dry-run/rank-8/sample_video.a.b.json")
 
 
+def test_the_manifest_of_a_shard() -> None:
+    assert manifest_name(3, 8) == "3-of-8.json"
+    assert PurePath(manifest_name(3, 8)).match(MANIFESTS)
+
+
 def test_a_project_is_its_folder_or_its_config(tmp_path: Path) -> None:
     assert config_file(tmp_path) == tmp_path / "config.yaml"
     assert config_file(tmp_path / "other.yaml") == tmp_path / "other.yaml"
-
-
-def test_the_experiments_that_were_trained(tmp_path: Path) -> None:
-    for name in ("b", "a"):
-        (tmp_path / f"results/{name}/train").mkdir(parents=True)
-        (tmp_path / f"results/{name}/train/metrics.jsonl").touch()
-    (tmp_path / "results/never/train").mkdir(parents=True)
-    (tmp_path / "results/train").mkdir()
-    (tmp_path / "results/train/metrics.jsonl").touch()
-    assert list(ProjectPaths(tmp_path).experiments()) == [ProjectPaths(tmp_path, "a"), ProjectPaths(tmp_path, "b")]
-
-
-def test_the_project_and_the_experiments_that_have_samples(tmp_path: Path) -> None:
-    for folder in ("samples", "b/train/previews", "a/samples", "never/train"):
-        (tmp_path / "results" / folder).mkdir(parents=True)
-    paths = ProjectPaths(tmp_path)
-    assert list(paths.with_samples()) == [paths, ProjectPaths(tmp_path, "a"), ProjectPaths(tmp_path, "b")]
 
 
 def test_the_logs_of_all_jobs(tmp_path: Path) -> None:

@@ -51,9 +51,9 @@ FAILURE = json.dumps(
 RATES = DeviceRates(device="cpu", memory=9, torch="2", products={"fp8": 1.5}, fragments=0.1, utilisation={"train": 0.5})
 
 few = settings(
-    max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-more = settings(few, max_examples=250)
+more = settings(few, max_examples=100)
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),

@@ -57,7 +57,7 @@ def ended(root: Path) -> tuple[RunFolder, RunStatus]:
     [
         (signal.SIGINT, "by Ctrl-C"),
         (signal.SIGTERM, "by SIGTERM"),
-        (signal.SIGHUP, "because its terminal was closed"),
+        pytest.param(signal.SIGHUP, "because its terminal was closed", marks=pytest.mark.slow),  # see the next one
     ],
 )
 def test_a_run_by_hand_that_is_asked_to_stop_is_stopped_and_names_the_saved_step(
@@ -86,7 +86,7 @@ def test_a_run_by_hand_that_is_asked_to_stop_is_stopped_and_names_the_saved_step
     assert JobState.FAILED not in {job.state for job in jobs.jobs}
 
 
-@pytest.mark.parametrize("shell", [False, True])
+@pytest.mark.parametrize("shell", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_terminal_that_is_closed_is_named(root: Path, shell: bool) -> None:
     """A real one. Its first process alone gets the kernel's signal: the shell, which passes it on, or Snakemake."""
     words = [sys.executable, "-m", "snakemake", "--cores", "1"]

@@ -21,7 +21,10 @@ def vae() -> VAE:
 
 @pytest.fixture(scope="module")
 def fitted(vae: VAE) -> tuple[LatentColors, float]:
-    return fit_colors(vae)
+    """The map, from pictures of half the height and width: 768 latents for its 99 numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hv15.sample.latent_colors._SIDE", 64)
+        return fit_colors(vae)
 
 
 def test_most_of_the_colors_is_explained(fitted: tuple[LatentColors, float]) -> None:
@@ -43,8 +46,8 @@ def test_colors_of_clips(vae: VAE, fitted: tuple[LatentColors, float]) -> None:
 
 
 def test_a_fit_draws_from_no_state_and_is_repeatable(vae: VAE, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hv15.sample.latent_colors._PICTURES", 4)
-    monkeypatch.setattr("hv15.sample.latent_colors._HELD_OUT", 1)
+    for name, value in {"_PICTURES": 4, "_HELD_OUT": 1, "_SIDE": 32}.items():
+        monkeypatch.setattr(f"hv15.sample.latent_colors.{name}", value)
     state = torch.get_rng_state()
     first, _ = fit_colors(vae)
     assert torch.equal(torch.get_rng_state(), state)

@@ -318,7 +318,7 @@ def write_card(words: list[str], options: dict[str, str]) -> str:
 def write_comparison(words: list[str], options: dict[str, str]) -> str:
     """The files that the spec asks for; which of them the real command draws is tested with it."""
     from hv15.records.comparison import ComparisonDetails
-    from hv15.records.paths import ComparisonPaths
+    from hv15.records.comparison_paths import ComparisonPaths
 
     details = ComparisonDetails.from_json(json.loads(Path(options["spec"]).read_text())["details"])
     paths = ComparisonPaths(Path(options["out"]).parent)

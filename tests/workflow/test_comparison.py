@@ -10,8 +10,8 @@ import pytest
 from hv15.errors import UserError
 from hv15.records.comparison import ComparisonDetails
 from hv15.records.paths import ProjectPaths
+from hv15.workflow.comparing import comparison_changes
 from hv15.workflow.planner import Planner
-from hv15.workflow.why import comparison_changes
 from tests.workflow.finished import finish, why
 from tests.workflow.quick import QuickProject
 from tests.workflow.test_experiments import plan, with_experiments

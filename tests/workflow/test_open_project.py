@@ -11,7 +11,7 @@ from hv15.environment import RUN_VARIABLE
 from hv15.errors import UserError
 from hv15.records.json_values import Json
 from hv15.runs import lock
-from hv15.workflow import refuse_living_run
+from hv15.runs.control import refuse_living_run
 from hv15.workflow.command_line import changed_settings
 
 

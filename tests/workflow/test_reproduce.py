@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from hv15.records.found_runs import reproductions
 from hv15.records.paths import ProjectPaths
 from tests.workflow.project import ProjectFolder
 
@@ -28,7 +29,7 @@ def test_a_lora_is_made_again_to_the_byte(project: ProjectFolder) -> None:
     assert said.code == 0, said.output
     assert "results/lora.safetensors: identical: one training of 2 steps again gave every byte of it" in said.output
     assert all(path.read_bytes() == content for path, content in before.items())
-    [work] = ProjectPaths(root).reproductions()
+    [work] = reproductions(root)
     assert (root / json.loads(work.reproduction_record.read_text())["made"]).read_bytes() == lora.read_bytes()
     assert "Nothing to be done" in project.snakemake("-n").output
 

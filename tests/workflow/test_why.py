@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hv15.records import formats
-from hv15.workflow.why import MOST_NAMED
+from hv15.workflow.differences import MOST_NAMED
 from tests.workflow.finished import finish, open_project, why
 from tests.workflow.quick import CLIPS, QuickProject
 

@@ -15,7 +15,7 @@ from hv15.data.caption_texts import CaptionTexts
 from hv15.data.media import IMAGE_SUFFIXES, MaskFile, MediaError, MediaInfo, MediaKind, Source
 from hv15.data.scan import survey
 from hv15.data.survey import CaptionProblem
-from hv15.records.paths import CachePaths
+from hv15.records.cache_paths import CachePaths
 from tui.data.captions import NO_CAPTION, Item, write_caption
 from tui.data.clips import DecodedClip, Pixels, fitted, load_clip, still
 

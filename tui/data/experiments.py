@@ -12,6 +12,7 @@ from hv15.comparison.settings import in_words, recorded_settings
 from hv15.comparison.trainings import ComparedTraining, comparable_validations
 from hv15.config.load import ConfigSource
 from hv15.errors import UserError
+from hv15.records.found_runs import trained_experiments
 from hv15.records.json_values import JsonObject, RecordError
 from hv15.records.metrics import ValidationRecord
 from hv15.records.paths import ProjectPaths
@@ -117,7 +118,7 @@ class ExperimentsReader:
         for job in jobs:
             by_name.setdefault(job.experiment, []).append(job)
         places = {name: ProjectPaths(self._root, name) for name in self._values}
-        places |= {each.run: each for each in ProjectPaths(self._root).experiments() if each.run not in places}
+        places |= {each.run: each for each in trained_experiments(self._root) if each.run not in places}
         rows, trainings = list[ExperimentRow](), list[ComparedTraining]()
         for name, paths in places.items():
             row, validations = self._row(name, paths, by_name.get(name, ()), alive=alive, is_due=name in due)

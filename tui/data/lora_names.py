@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.config.sample_columns import NO_LORA
+from hv15.records.found_runs import trained_experiments
 from hv15.records.paths import ProjectPaths, average_of
 from tui.data.samples import Sample
 
@@ -68,7 +69,7 @@ def _existing(root: Path) -> Iterator[NamedLoRA]:
     seen: set[str] = set()
     kept = sorted(own.checkpoints.glob("lora-step*.safetensors"))
     sampled = [own.checkpoint_lora(step) for step in own.sampled_checkpoints()]
-    experiments = [file for each in own.experiments() for file in (each.lora, each.trained)]
+    experiments = [file for each in trained_experiments(root) for file in (each.lora, each.trained)]
     finished = [own.lora, own.trained, average_of(own.lora), average_of(own.trained)]
     for file in (*finished, *sampled, *kept, *experiments):
         name = name_of_lora(file, root)

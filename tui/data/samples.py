@@ -13,6 +13,7 @@ from hv15.config.sample_columns import column_name, row_name
 from hv15.data.media import MediaKind
 from hv15.errors import UserError
 from hv15.records.fields import from_json
+from hv15.records.found_runs import runs_with_samples
 from hv15.records.json_values import JsonObject, RecordError, parse_object
 from hv15.records.metadata import MADE_FROM, SAMPLE
 from hv15.records.outputs import ENLARGED_SUFFIX, enlarged
@@ -168,7 +169,7 @@ class SamplesReader:
 
     def _files(self) -> Iterator[tuple[Path, ProjectPaths, _Place]]:
         """Yield (path, of which experiment, where it is)."""
-        for paths in ProjectPaths(self.root).with_samples():
+        for paths in runs_with_samples(self.root):
             yield from ((path, paths, "samples") for path in _media_in(paths.samples))
             yield from ((path, paths, "previews") for path in _media_in(paths.previews))
             yield from ((path, paths, "again") for path in _media_in(paths.again))
