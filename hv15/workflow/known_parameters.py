@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import TypeVar
+from types import FunctionType
+from typing import TypeVar, cast
 
-Function = TypeVar("Function", bound=Callable[..., object])  # type: ignore[explicit-any]  # of any parameters
+Function = TypeVar("Function")
 
 
 def with_known_parameters(function: Function) -> Function:
     """Return the function, with what `inspect.signature` says of it kept where that looks first."""
-    setattr(function, "__signature__", inspect.signature(function))  # noqa: B010 (no attribute to a type checker)
+    signature = inspect.signature(cast("FunctionType", function))
+    setattr(function, "__signature__", signature)  # noqa: B010 (no attribute to a type checker)
     return function
