@@ -96,7 +96,7 @@ class ProjectPaths:
 
     @property
     def samples(self) -> Path:
-        return _samples(self.root, self.run)
+        return self.results / "samples"
 
     def condition(self, name: str) -> Path:
         """Return the file of an i2v sample's encoded first image; `name` may be a wildcard in braces."""
@@ -390,8 +390,3 @@ class ProjectPaths:
 @cache
 def _results(root: Path, run: str) -> Path:
     return root / RESULTS / run
-
-
-@cache
-def _samples(root: Path, run: str) -> Path:
-    return _results(root, run) / "samples"

@@ -77,10 +77,11 @@ def test_those_that_are_due_are_made_by_one_job(project: QuickProject) -> None:
     assert "Nothing to be done" in project.snakemake("-n").output
 
 
-def test_all_triggers_of_snakemake_agree(project: QuickProject) -> None:
-    all_triggers = ("--rerun-triggers", "mtime", "params", "input", "software-env", "code")
-    assert sampling(project.snakemake(*all_triggers)) == {"stage shard": 1}
-    assert of_samples(project.snakemake(*all_triggers)) == {}
+def test_the_triggers_of_snakemake_agree(project: QuickProject) -> None:
+    """Except for the set of input files, which is another one while something above a job runs."""
+    triggers = ("--rerun-triggers", "mtime", "params", "software-env", "code")
+    assert sampling(project.snakemake(*triggers)) == {"stage shard": 1}
+    assert project.snakemake(*triggers).jobs == {}
 
 
 def test_one_alone_is_made_by_its_own_jobs(project: QuickProject) -> None:
