@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import metadata
+from types import MappingProxyType
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -15,7 +17,8 @@ _NOT_USED = {"test"}
 """Extras whose packages no command uses."""
 
 
-def installed_packages() -> dict[str, str]:
+@cache
+def installed_packages() -> Mapping[str, str]:
     """Return the versions of all installed packages that hv15 needs, directly or through another, by name, sorted.
 
     Those of its extras count if they are installed.
@@ -26,11 +29,12 @@ def installed_packages() -> dict[str, str]:
         if name in found or name == "hv15":
             continue
         try:
-            found[name] = metadata.version(name)
+            told = metadata.metadata(name)  # once: it is a file that is read and parsed
         except metadata.PackageNotFoundError:  # of an extra, or for another system
             continue
-        waiting += _needed(metadata.requires(name) or (), extras={""})
-    return dict(sorted(found.items()))
+        found[name] = told["Version"]
+        waiting += _needed(told.get_all("Requires-Dist") or (), extras={""})
+    return MappingProxyType(dict(sorted(found.items())))
 
 
 def _requirements() -> Iterator[Requirement]:

@@ -40,22 +40,30 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+TOGETHER = "tests/workflow/"
+"""The folder whose tests share a process that has imported Snakemake and the models, and projects on which everything
+was made, which take as long as a third of its tests: one worker has all of them, from the beginning."""
+
 LONGEST = (
-    *("test_behaviour.py", "test_staleness.py", "test_incremental.py", "test_bad_input.py", "test_stress.py"),
-    *("test_transformer.py", "test_inputs.py", "test_gpu_discipline.py", "test_config_trouble.py"),
-    *("test_charts_screen.py", "test_app.py", "test_config_screen.py", "test_snapshots.py"),
+    *("test_behaviour.py", "test_stress.py", "test_transformer.py", "test_inputs.py", "test_gpu_discipline.py"),
+    *("test_interactive.py", "test_sample.py", "test_upsample.py", "test_full_size_files.py", "test_config_trouble.py"),
+    *("test_charts_screen.py", "test_app.py", "test_config_screen.py", "test_sample_table.py", "test_snapshots.py"),
 )
 """Files of twenty seconds and more: begun first, they do not keep one worker busy when all others are done."""
 
-PARTS = {"test_staleness.py": 4, "test_snapshots.py": 2, "test_config_trouble.py": 2}
+PARTS = {"test_snapshots.py": 2, "test_config_trouble.py": 2}
 """Files whose tests have little to share: into so many parts they are dealt out."""
 
-TOGETHER = ("test_incremental.py", "test_bad_input.py")
-"""Files that share a project on which everything was made, which takes as long as all of their tests."""
+
+FORKING = (
+    *("test_transformer.py", "test_gpu_discipline.py", "test_context_parallel.py", "test_full_size_files.py"),
+    *("test_processes.py", "test_resume.py", "test_unread_progress.py", "test_bitsandbytes.py"),
+)
+"""Files that share the server of tests/forked.py, which takes as long to start as many of their tests."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    items.sort(key=lambda item: (not item.nodeid.startswith(TOGETHER), item.path.name not in LONGEST))
 
 
 def pytest_collection_finish() -> None:
@@ -64,13 +72,15 @@ def pytest_collection_finish() -> None:
 
 
 class ByFile(LoadScopeScheduling):
-    """Gives a file's tests to one worker, since they share what is costly to make; a few files are split."""
+    """Gives a file's tests to one worker: they share what is costly to make. Some are split, one folder is not."""
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
+        if file.startswith(TOGETHER):
+            return TOGETHER
         name = file.rpartition("/")[2]
-        if name in TOGETHER:
-            return TOGETHER[0]
+        if name in FORKING:
+            return FORKING[0]
         return f"{file}::{zlib.crc32(test.encode()) % PARTS.get(name, 1)}"
 
 

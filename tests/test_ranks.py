@@ -117,8 +117,17 @@ sys.exit(3)
 """
 
 
-@pytest.mark.parametrize("to_all", [False, True], ids=["launcher", "all processes"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("number", "to_all"),
+    [
+        pytest.param(signal.SIGTERM, False, id="SIGTERM to the launcher"),
+        pytest.param(signal.SIGINT, True, id="SIGINT to all processes"),
+        pytest.param(signal.SIGHUP, False, id="SIGHUP to the launcher"),
+        pytest.param(signal.SIGTERM, True, id="SIGTERM to all processes", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, False, id="SIGINT to the launcher", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, True, id="SIGHUP to all processes", marks=pytest.mark.slow),
+    ],
+)
 def test_a_request_to_stop_reaches_each_rank_as_one_request(number: signal.Signals, to_all: bool) -> None:
     """Whether it is sent to the launcher or to all processes, as Ctrl-C and SLURM do."""
     process = launch(GRACEFUL)

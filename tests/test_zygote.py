@@ -21,7 +21,7 @@ def test_a_program_that_hangs_ends_with_it(tmp_path: Path) -> None:
     program = tmp_path / "hangs.py"
     program.write_text(HANGS)
     pid = tmp_path / "pid"
-    with zygote(tmp_path) as folder:
+    with zygote(tmp_path, imported=()) as folder:
         write_command(folder / "hangs", tmp_path / "socket", str(program))
         caller = subprocess.Popen([folder / "hangs"], cwd=tmp_path)
         wait_until(lambda: pid.exists() and bool(pid.read_text()))

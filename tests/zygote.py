@@ -40,6 +40,7 @@ IMPORTED = (
     *("hv15.commands.check", "hv15.commands.checks", "hv15.commands.project", "hv15.commands.runs", "hv15.train.run"),
 )
 """What most calls need. Importing them must not start a thread, which would be missing after a fork."""
+SNAKEMAKE, TORCH = "snakemake.cli", "torch"
 ENCODERS = (
     *("accelerate", "transformers.models.qwen2.tokenization_qwen2", "transformers.models.siglip.modeling_siglip"),
     *("transformers.models.qwen2_5_vl.modeling_qwen2_5_vl", "transformers.models.t5.modeling_t5"),
@@ -48,16 +49,17 @@ ENCODERS = (
 
 
 @contextmanager
-def zygote(folder: Path, more: Sequence[str] = ()) -> Iterator[Path]:
+def zygote(folder: Path, more: Sequence[str] = (), *, imported: Sequence[str] = IMPORTED) -> Iterator[Path]:
     """Start the process and yield a folder with the commands `snakemake` and `hv15`, which call it.
 
     Args:
         more: further modules to import.
+        imported: modules to import.
     """
     address = folder / "socket"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.zygote", str(address), *more],
+        [sys.executable, "-m", "tests.zygote", str(address), *imported, *more],
         cwd=REPOSITORY,
         env=environment,
         stdin=subprocess.PIPE,
@@ -82,16 +84,15 @@ def write_command(path: Path, address: Path, program: str) -> None:
     path.chmod(0o755)
 
 
-def serve(address: str, more: Sequence[str]) -> None:
+def serve(address: str, imported: Sequence[str]) -> None:
     """Answer calls until standard input ends."""
-    for name in (*IMPORTED, *more):
+    for name in imported:
         __import__(name)
     assert len(list(Path("/proc/self/task").iterdir())) == 1
-    import torch
-    from snakemake.cli import get_argument_parser
-
-    get_argument_parser()  # finds the plugins
-    torch.set_num_threads(1)
+    if SNAKEMAKE in imported:
+        sys.modules[SNAKEMAKE].get_argument_parser()  # finds the plugins
+    if TORCH in imported:
+        sys.modules[TORCH].set_num_threads(1)
     os.fsync = lambda descriptor: None  # no test outlives a failure of power
     for imported in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         imported.atexit = False  # what torch takes down at its end takes longer than many a fork

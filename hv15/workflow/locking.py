@@ -34,7 +34,7 @@ def programs() -> Programs:
         python=platform.python_version(),
         processor=processor_name(),
         gpus=tuple(gpu_models()),
-        packages=installed_packages(),
+        packages=dict(installed_packages()),
     )
 
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
+from hv15.figures import FORMATS
 from hv15.models import load_dit, load_vae
 from hv15.train import curves
 from tests.commands.workbench import Workbench, config
@@ -30,7 +32,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, fresh: Workbench) -> Work
     """A project that was encoded, trained and sampled by commands; not to be changed."""
     bench = copy_of(fresh, tmp_path_factory.mktemp("finished"))
     bench.encode()
-    bench.train()
+    with drawn_at_once():
+        bench.train()
     bench.sample()
     return bench
 
@@ -49,12 +52,25 @@ def done(finished: Workbench, tmp_path: Path) -> Workbench:
     return bench
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_charts() -> Iterator[None]:
-    """A training's records are drawn as one chart: all of them (tests/train/test_curves.py) take as long as it does."""
-    all_curves = curves.curves_of
+@contextmanager
+def drawn_at_once() -> Iterator[None]:
+    """The charts of a training are empty files: real ones (tests/train/test_curves.py) take longer than it does."""
+
+    def save(curve: curves.TrainingCurve, place: Path) -> list[Path]:
+        files = [place.with_suffix(suffix) for suffix in FORMATS]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            file.touch()
+        return files
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curves, "curves_of", lambda metrics: dict([*all_curves(metrics).items()][:1]))
+        patch.setattr(curves, "_save", save)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def charts() -> Iterator[None]:
+    with drawn_at_once():
         yield
 
 

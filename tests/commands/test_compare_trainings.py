@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from hv15.comparison.charts import make_charts
 from hv15.project.metadata import product_made_from
 from hv15.records.comparison import ComparisonDetails
 from hv15.records.json_values import JsonObject
 from hv15.records.spec import Spec
 from tests.commands.workbench import hv15, is_a_refusal
 from tests.comparison.made_up import ablation, make_training
+
+
+@pytest.fixture(autouse=True)
+def one_chart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them (tests/comparison) take as long as the rest."""
+    monkeypatch.setattr("hv15.comparison.written.make_charts", lambda comparison: make_charts(comparison)[:1])
 
 
 def test_the_table_is_printed_and_files_only_if_asked(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def test_a_training_with_validation_and_average(done: Workbench) -> None:
     best = max(line["step"] for line in found if line["is_best"])
     assert f"hv15.steps: {best}" in hv15("show", done.paths.best).out
     assert average_of(done.root / LORA).exists()
+    assert (done.paths.curves / "loss.svg").exists()
 
 
 def test_a_training_that_diverges_keeps_what_was_saved(done: Workbench) -> None:

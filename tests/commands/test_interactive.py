@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import pty
-import select
 import signal
 import stat
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +25,6 @@ from hv15.models import load_dit, load_text_encoder, load_vae
 from hv15.sample import sampler
 from tests.commands.sampling import SMALL, spec_of
 from tests.commands.workbench import LORA, Said, Workbench, is_a_refusal
-from tests.workflow.project import environment
 
 Talk = Callable[..., Said]
 
@@ -354,56 +348,3 @@ def test_the_terminal_shows_what_a_sample_becomes(talk: Talk, tmp_path: Path, mo
     assert last == "a red circle"
     assert running[-1] == finished[-1] == 3
     assert not (tmp_path / "out/.running").exists()
-
-
-def test_at_a_terminal(done: Workbench, tmp_path: Path) -> None:
-    """A prompt, the commands, Ctrl-C, and a history that is there again."""
-    path = tmp_path / "state/hv15/sample-history"
-    path.parent.mkdir(parents=True)
-    path.write_text("/seed y\n")  # of an earlier session
-    three_up = b"\x1b[A" * 3
-    shown = _terminal(done, tmp_path / "state", [b"/help\r", b"/seed x\r", b"\x03", three_up + b"\r", b"\x04"])
-    assert "prompt> " in shown
-    assert "/size 720p 16:9" in shown
-    assert "error: /seed x: expected a whole number" in shown
-    assert "/quit leaves" in shown  # said at Ctrl-C; Ctrl-D leaves
-    assert "error: /seed y: expected a whole number" in shown
-    assert path.read_text().splitlines() == ["/seed y", "/help", "/seed x", "/seed y"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def _terminal(done: Workbench, state: Path, keys: list[bytes]) -> str:
-    """Type into a session at a terminal, each time after a prompt; return what it shows."""
-    own, theirs = pty.openpty()
-    command = [sys.executable, "-m", "hv15.cli", "sample", "-i", "--project", str(done.root)]
-    variables = environment() | {"XDG_STATE_HOME": str(state), "TERM": "dumb"}
-    process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=variables, start_new_session=True, preexec_fn=_controls
-    )
-    os.close(theirs)
-    shown, waiting, asked = b"", list(keys), 0
-    end = time.monotonic() + 400
-    while time.monotonic() < end:
-        if not select.select([own], [], [], 0.1)[0]:
-            continue
-        try:
-            part = os.read(own, 4096)
-        except OSError:  # the session has closed its terminal
-            break
-        shown += part
-        if waiting and shown.count(b"prompt> ") > asked:
-            asked = shown.count(b"prompt> ")
-            time.sleep(0.5)  # readline shows its prompt a moment before it notices Ctrl-C
-            os.write(own, waiting.pop(0))
-    with contextlib.suppress(OSError):
-        os.close(own)
-    assert process.wait(timeout=100) == 0, shown
-    return shown.decode()
-
-
-def _controls() -> None:
-    """Make the standard input the terminal of the process, so that Ctrl-C reaches it."""
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -14,8 +14,10 @@ import yaml
 from hv15.config import new_project, preset_text
 from hv15.out_of_memory import StageName
 from hv15.plan.advice import advise
+from hv15.plan.cost import Cost
 from hv15.plan.devices import device_of_size
 from hv15.plan.known_devices import store_rates
+from hv15.plan.stage_costs import StageCosts
 from hv15.plan.stage_plan import StagePlan
 from hv15.plan.stages import StagePlanner
 from hv15.project import Project
@@ -62,6 +64,14 @@ def test_the_demo_before_its_models_are_made(project: Workbench) -> None:
 
 def test_a_measured_device(project: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its rates are kept for later plans; those of another machine's report are given by hand."""
+    cost, known = StageCosts.cost, dict[str, Cost]()
+
+    def cost_once(self: StageCosts, name: StageName, *rest: Any) -> Cost:
+        if name not in known:  # it is the same on each of these devices
+            known[name] = cost(self, name, *rest)
+        return known[name]
+
+    monkeypatch.setattr(StageCosts, "cost", cost_once)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(StagePlanner, "names", ["train"])  # the others take as long
     rates = DeviceRates(
@@ -140,8 +150,9 @@ def test_out_of_memory_is_one_message_with_what_helps(
         assert words in said.err, said.err
 
 
-def test_the_demo_before_anything_is_made(tmp_path: Path) -> None:
+def test_the_demo_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan looks into the clips, so it draws them first, as any command does that needs them."""
+    monkeypatch.setattr(StagePlanner, "names", ["encode texts"])  # the others take long
     (tmp_path / "config.yaml").write_bytes((REPOSITORY / "config.yaml").read_bytes())
     said = hv15("plan", tmp_path, "--device", "4090")
     assert (said.code, "RTX 4090" in said.out) == (0, True), said.err
@@ -153,11 +164,13 @@ def test_all_experiments_are_planned_once_for_what_they_share(
 ) -> None:
     """Seeds and learning rates need nothing else; the total has what is encoded once, and each training once."""
     planned = list[str]()
-    stage = StagePlanner.stage
+    stage, known = StagePlanner.stage, dict[str, StagePlan]()
 
     def counted(self: StagePlanner, name: StageName, *rest: Any) -> StagePlan:
-        planned.append(f"{self.project.run}/{name}")
-        return stage(self, name, *rest)
+        planned.append(key := f"{self.project.run}/{name}")
+        if key not in known:  # the later plans of this test take no time
+            known[key] = stage(self, name, *rest)
+        return known[key]
 
     monkeypatch.setattr(StagePlanner, "stage", counted)
     project.set(

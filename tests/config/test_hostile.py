@@ -55,7 +55,7 @@ def test_patterns_mean_what_they_mean_in_python(pattern: str, found: bool) -> No
 
 
 few = settings(
-    max_examples=80, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 FORBIDDEN = st.sampled_from(["*a", "&a ", "!!set ", "!!float ", "<<: *a", "\t", "? ", "'", '"\\ud800"', "[", "{", "\0"])

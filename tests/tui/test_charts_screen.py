@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +31,20 @@ from tui.widgets.chart import Chart, Curve, LogFormatter, SparseFormatter, StepF
 def write_metrics(folder: Path, name: str = "", steps: int = 3000, scale: float = 1.0) -> Path:
     path = folder / "results" / name / "train" / "metrics.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        for step in range(1, steps + 1):
-            loss = scale * (0.4 * math.exp(-step / 500) + 0.1)
-            loss += 5.0 * scale if step == 1234 else 0.0
-            record = step_record(step, loss=loss, loss_by_sigma=(None, *[loss] * 9), step_s=0.5, data_wait_s=0.1)
-            file.write(lines(replace(record, epoch=step / 100, time=1000.0 + step * 0.5)))
+    path.write_text(measured(steps, scale))
     return path
+
+
+@cache
+def measured(steps: int, scale: float) -> str:
+    """The lines of a training, with a spike."""
+    text = ""
+    for step in range(1, steps + 1):
+        loss = scale * (0.4 * math.exp(-step / 500) + 0.1)
+        loss += 5.0 * scale if step == 1234 else 0.0
+        record = step_record(step, loss=loss, loss_by_sigma=(None, *[loss] * 9), step_s=0.5, data_wait_s=0.1)
+        text += lines(replace(record, epoch=step / 100, time=1000.0 + step * 0.5))
+    return text
 
 
 def charts(folder: Path) -> Dashboard:
@@ -73,7 +81,9 @@ async def test_curves_are_cut_to_what_can_be_drawn_and_keep_their_peaks(tmp_path
         assert chart(app, "memory").curves[-1].y == pytest.approx(16.0), "GiB"
 
 
-@pytest.mark.parametrize(("size", "count"), [((80, 24), 1), ((120, 40), 6), ((200, 55), 9)])
+@pytest.mark.parametrize(
+    ("size", "count"), [((80, 24), 1), pytest.param((120, 40), 6, marks=pytest.mark.slow), ((200, 55), 9)]
+)
 async def test_as_many_charts_as_there_is_room_for_and_keys_for_the_others(
     tmp_path: Path, size: tuple[int, int], count: int
 ) -> None:
@@ -249,7 +259,7 @@ async def test_flat_and_odd_values_can_be_drawn(tmp_path: Path) -> None:
                 await pilot.pause()
 
 
-@pytest.mark.parametrize("size", [(20, 24), (12, 24), (80, 8)])
+@pytest.mark.parametrize("size", [pytest.param((20, 24), marks=pytest.mark.slow), (12, 24), (80, 8)])
 async def test_a_chart_without_a_cell_for_its_curve_bears_every_key(tmp_path: Path, size: tuple[int, int]) -> None:
     write_metrics(tmp_path, steps=20)
     app = charts(tmp_path)

@@ -91,13 +91,11 @@ async def test_the_focus_goes_to_the_form_when_the_edited_entry_vanishes(tmp_pat
 @pytest.mark.parametrize(
     "text",
     [
-        CONFIG.replace("\n", "\r\n"),
-        CONFIG.replace("\n", "\r\n", 3),
-        CONFIG.replace("\n", "\r"),
-        CONFIG.replace("a red circle", '"a red\u2028circle"'),
-        "\ufeff" + CONFIG.rstrip(),
+        pytest.param(CONFIG.replace("\n", "\r\n", 3), id="mixed"),
+        pytest.param("\ufeff" + CONFIG.replace("a red circle", '"a red\u2028circle"').rstrip(), id="bom and u2028"),
+        pytest.param(CONFIG.replace("\n", "\r\n"), id="crlf", marks=pytest.mark.slow),
+        pytest.param(CONFIG.replace("\n", "\r"), id="cr", marks=pytest.mark.slow),
     ],
-    ids=["crlf", "mixed", "cr", "u2028", "bom"],
 )
 async def test_bytes_stay_as_they_are_but_for_what_is_edited(tmp_path: Path, text: str) -> None:
     config = tmp_path / "config.yaml"
@@ -153,7 +151,7 @@ async def test_no_value_is_shown_of_a_text_that_never_was_yaml(tmp_path: Path) -
         assert not screen.query_one(SettingsForm).rows
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+@pytest.mark.parametrize("size", [(80, 24), pytest.param((120, 40), marks=pytest.mark.slow)])
 async def test_the_whole_help_of_each_setting_can_be_read(tmp_path: Path, size: tuple[int, int]) -> None:
     app = dashboard(tmp_path)
     async with app.run_test(size=size) as pilot:

@@ -108,7 +108,8 @@ def test_the_recording_is_a_project_that_names_no_machine() -> None:
 
 
 def start_process(root: Path) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, "-m", "tui.demo.replay", str(root)], start_new_session=True)
+    words = [sys.executable, "-m", "tui.demo.replay", str(root), "--speed", "11"]  # for two minutes, as in the demo
+    process = subprocess.Popen(words, start_new_session=True)
     wait_until(lambda: lock.holder(root))
     wait_until(lambda: (found := current(root)) and found.state is RunState.RUNNING)
     return process

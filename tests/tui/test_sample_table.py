@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 from textual.app import ComposeResult
 from textual.pilot import Pilot
 from textual.widgets import Input
@@ -31,7 +32,12 @@ from tui.screens.samples import SamplesScreen
 from tui.widgets.sample_table import SampleTable
 from tui.widgets.video import Player
 
-SIZES = [(80, 24), (120, 40), (200, 55)]
+SMALL, USUAL, LARGE = (80, 24), (120, 40), (200, 55)
+"""The small one has no room beside the table, the large one shows the film there."""
+
+
+def slow(*sizes: tuple[int, int]) -> list[ParameterSet]:
+    return [pytest.param(size, marks=pytest.mark.slow) for size in sizes]
 
 
 async def opened(pilot: Pilot[None], views: int = 0, samples: int = 1) -> SamplesScreen:
@@ -54,7 +60,7 @@ def here(screen: SamplesScreen) -> tuple[str, str]:
     return table.grid.rows[row], table.grid.columns[column]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [SMALL, LARGE, *slow(USUAL)])
 async def test_arrows_move_and_enter_plays(tmp_path: Path, size: tuple[int, int]) -> None:
     app = dashboard(project(tmp_path))
     async with app.run_test(size=size) as pilot:
@@ -108,7 +114,7 @@ async def test_the_same_sample_stays_from_view_to_view(tmp_path: Path) -> None:
         assert screen._current.experiment == "rank-8"
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [SMALL, *slow(USUAL, LARGE)])
 async def test_without_samples_it_says_what_to_do(tmp_path: Path, size: tuple[int, int]) -> None:
     app = dashboard(tmp_path)
     (tmp_path / "config.yaml").write_text("task: t2v\n")
@@ -194,7 +200,7 @@ async def filled(pilot: Pilot[None], **values: str) -> None:
         app.screen.query_one(f"#again-{name}", Input).value = value
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [SMALL, *slow(USUAL, LARGE)])
 async def test_a_sample_is_made_again_and_appears(
     tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

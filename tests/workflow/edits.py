@@ -141,7 +141,7 @@ def go_on(project: QuickProject) -> None:
 def go_on_and_lose_all_but_the_lora(project: QuickProject) -> None:
     """What the training started from stands in the LoRA, too."""
     go_on(project)
-    assert project.snakemake().code == 0
+    project.make_due()
     for path in (project.root / "results").iterdir():
         if path.name.startswith("train") and path.is_dir():
             shutil.rmtree(path)
@@ -156,13 +156,13 @@ def prompts_file(project: QuickProject, text: str) -> None:
 def change_prompts_file(project: QuickProject) -> None:
     """Of three lines, one is edited, and the order is another."""
     prompts_file(project, "a green hexagon\na blue square\na pink line\n")
-    assert project.snakemake().code == 0
+    project.make_due()
     prompts_file(project, "a blue square\na red line\n\n# and\na green hexagon\n")
 
 
 def add_a_seed(project: QuickProject) -> None:
     project.set_prompts({**ONE, "seeds": [1, 2]})
-    assert project.snakemake().code == 0
+    project.make_due()
     project.set_prompts({**ONE, "seeds": [3, 2, 1]})
 
 

@@ -84,6 +84,14 @@ class ProjectFolder:
             self._encoded("encode_texts"),
         )
 
+    def hv15(self, *words: str) -> str:
+        """Run a command of hv15, which must succeed, and return what it printed."""
+        command, variables = [sys.executable, "-m", "hv15.cli"], environment()
+        if folder := os.environ.get(QUICK_PROGRAMS):
+            command = [f"{folder}/hv15"]
+        done = subprocess.run([*command, *words], env=variables, capture_output=True, text=True, check=True)
+        return done.stdout
+
     def command(self, *arguments: str, target: str = "results/lora.safetensors") -> list[str]:
         return [sys.executable, "-m", "snakemake", target, "-d", str(self.root), *arguments]
 

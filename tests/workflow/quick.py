@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import yaml
 from safetensors.torch import save_file
@@ -68,7 +69,7 @@ class QuickProject:
         self.clips = root / "clips"
 
     @classmethod
-    def make(cls, root: Path) -> QuickProject:
+    def make(cls, root: Path) -> Self:
         """A new project, nothing done yet. Its clips are a few bytes each: a plan never opens one."""
         project = cls(root)
         project.clips.mkdir(parents=True)
@@ -118,13 +119,23 @@ class QuickProject:
     def end(self, run: subprocess.Popen[str]) -> Outcome:
         """Wait for the end of a call and count what it did."""
         output, _ = run.communicate()
+        return self.outcome(run.returncode, output)
+
+    def outcome(self, code: int, output: str) -> Outcome:
+        """Count what the last call did."""
         lines = [line.split() for line in (self.root / "ran.log").read_text().splitlines()]
         new = Counter[str]()
         for words in lines:
             if words[0] == "encode":
                 new[words[1]] += int(words[2])
         jobs = Counter(" ".join(words[:2]) for words in lines)
-        return Outcome(run.returncode, output, jobs, new["latents"], new["texts"])
+        return Outcome(code, output, jobs, new["latents"], new["texts"])
+
+    def make_due(self, target: str = "results/lora.safetensors") -> Outcome:
+        """Make all that is due, which must succeed."""
+        outcome = self.snakemake(target=target)
+        assert outcome.code == 0, outcome.output
+        return outcome
 
     def why(self) -> str:
         """What `hv15 why` says."""
@@ -144,7 +155,7 @@ class QuickProject:
         """Lose what Snakemake remembers."""
         shutil.rmtree(self.root / ".snakemake", ignore_errors=True)
 
-    def copied(self, target: Path, *, everything: bool) -> QuickProject:
+    def copied(self, target: Path, *, everything: bool) -> Self:
         """A copy by `cp -a`, or by `cp -r *`: new times in any order, and no hidden files."""
         if everything:
             subprocess.run(["cp", "-a", self.root, target], check=True)
@@ -152,11 +163,11 @@ class QuickProject:
             target.mkdir()
             visible = [path for path in sorted(self.root.iterdir()) if not path.name.startswith(".")]
             subprocess.run(["cp", "-r", *visible, target], check=True)
-        return QuickProject(target)
+        return type(self)(target)
 
-    def moved(self, target: Path) -> QuickProject:
+    def moved(self, target: Path) -> Self:
         self.root.rename(target)
-        return QuickProject(target)
+        return type(self)(target)
 
 
 def _environment(root: Path) -> dict[str, str]:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import subprocess
-import sys
 
 from safetensors.torch import load_file, save_file
 
@@ -34,8 +32,7 @@ def test_bad_clips_stop_the_workflow_after_all_others_are_encoded(project: Proje
     assert outcome.clips == 0
     assert "left out 5 files" in outcome.output
     assert list((project.root / "cache/store/latents").glob("*/??/*.safetensors")) == encoded
-    words = [sys.executable, "-m", "hv15.cli", "report", str(project.root)]
-    report = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    report = project.hv15("report", str(project.root))
     assert all(f"/{name}." in report or f"/{name}:" in report for name in BAD), report
 
 

@@ -1,6 +1,7 @@
 """Super resolution in the workflow: <name>.sr.mp4 from the latents of <name>, again only where something of it changed.
 
-The jobs are stand-ins (tests/workflow/stub_hv15.py); tests/commands/test_enlarging.py runs the real ones.
+The jobs are stand-ins (tests/workflow/stub_hv15.py), most without Snakemake (tests/workflow/finished.py);
+tests/commands/test_enlarging.py runs the real ones.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hv15.demo.layout import BASE, DEMO_FILES
+from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.json_values import as_object
 from hv15.workflow import make_planner
 from hv15.workflow.shards import make_shards
 from hv15.workflow.stage import Stage
 from tests.workflow.edits import ONE, SAMPLE, TRAIN, TWO, Edit, edit, lose, prompts, sets
-from tests.workflow.finished import finish, why
-from tests.workflow.quick import QuickProject
+from tests.workflow.finished import PlannedProject, why
+from tests.workflow.quick import Outcome, QuickProject
 
 ENLARGE = {"stage upsample": 1, "stage decode": 1}
 AGAIN = {"stage denoise": 1, "stage upsample": 1, "stage decode": 2}
@@ -33,7 +35,7 @@ def write_upsampler(file: Path, seed: int = 0) -> None:
     save_file({"in_conv.conv.weight": torch.full((2, 2), float(seed))}, file)
 
 
-def with_super_resolution(project: QuickProject) -> QuickProject:
+def with_super_resolution(project: PlannedProject) -> PlannedProject:
     """Give it the demo's models by their paths, and stand-ins for those of super resolution."""
     files = {role: str(BASE / Path(name).name) for role, name in DEMO_FILES.items()}
     write_upsampler(project.root / "sr/upsampler.safetensors")
@@ -44,11 +46,10 @@ def with_super_resolution(project: QuickProject) -> QuickProject:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> QuickProject:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PlannedProject:
     """A project on which everything was made once; each case has a copy."""
-    project = with_super_resolution(QuickProject.make(tmp_path_factory.mktemp("enlarged") / "project"))
-    outcome = project.snakemake()
-    assert outcome.code == 0, outcome.output
+    project = with_super_resolution(PlannedProject.make(tmp_path_factory.mktemp("enlarged") / "project"))
+    outcome = project.make_due()
     assert (outcome.jobs["stage denoise"], outcome.jobs["stage upsample"], outcome.jobs["stage decode"]) == (1, 1, 2)
     assert outcome.jobs["stage sheet"] == 1, "before and after"
     assert {file.name for file in (project.root / "results/samples").iterdir() if not file.name.startswith(".")} == {
@@ -96,49 +97,57 @@ EDITS = [
 ]
 
 
-@pytest.mark.parametrize("case", EDITS, ids=[case.name for case in EDITS])
-def test_a_rerun_does_what_changed_and_no_more(case: Edit, prepared: QuickProject, tmp_path: Path) -> None:
-    project = prepared.copied(tmp_path / "project", everything=True)
-    project.forget()
-    case.edit(project)
-    outcome = project.snakemake()
-    assert outcome.code == 0, outcome.output
+def rerun_does(case: Edit, outcome: Outcome) -> None:
     other = {rule: count for rule, count in outcome.jobs.items() if not rule.startswith(("encode", "stage sheet"))}
-    assert (other, outcome.texts) == (case.jobs, case.texts), outcome.output
+    assert (outcome.code, other, outcome.texts) == (0, case.jobs, case.texts), outcome.output
+
+
+@pytest.mark.parametrize("case", EDITS, ids=[case.name for case in EDITS])
+def test_a_rerun_does_what_changed_and_no_more(case: Edit, prepared: PlannedProject, tmp_path: Path) -> None:
+    project = prepared.copied(tmp_path / "project", everything=True)
+    case.edit(project)
+    rerun_does(case, project.make_due())
+    assert project.due() == []
+
+
+SOME = ("nothing", "lost small latents and another number of steps")
+WITH_SNAKEMAKE = [
+    pytest.param(case, id=case.name, marks=() if case.name in SOME else pytest.mark.slow) for case in EDITS
+]
+
+
+@pytest.mark.parametrize("case", WITH_SNAKEMAKE)
+def test_so_it_does_with_snakemake(case: Edit, prepared: PlannedProject, tmp_path: Path) -> None:
+    project = prepared.copied(tmp_path / "project", everything=True)
+    case.edit(project)
+    rerun_does(case, project.snakemake())
     project.forget()
     assert "Nothing to be done" in project.snakemake("-n").output
 
 
-def test_several_share_one_load(prepared: QuickProject, tmp_path: Path) -> None:
+def test_several_share_one_load(prepared: PlannedProject, tmp_path: Path) -> None:
     """A shard of their own, after that of the small ones; and both at once where all is due."""
     project = prepared.copied(tmp_path / "project", everything=True)
     project.set_prompts(ONE, TWO)
-    assert project.snakemake().code == 0
+    project.make_due()
     project.set(sample={"sr_steps": 4})
-    outcome = project.snakemake()
+    outcome = project.make_due()
     assert {rule: count for rule, count in outcome.jobs.items() if rule != "stage sheet"} == {"stage shard": 1}
-    assert "one and two are due" in outcome.output
     project.set(train={"learning_rate": 0.3})
     outcome = project.snakemake()
     assert outcome.jobs["stage shard"] == 2, outcome.output
-    assert "Nothing to be done" in project.snakemake().output
+    assert outcome.output.count("one and two are due") == 2
+    assert project.due() == []
 
 
-def test_a_large_video_is_a_target(prepared: QuickProject, tmp_path: Path) -> None:
+def test_a_large_video_is_a_target(prepared: PlannedProject, tmp_path: Path) -> None:
     project = prepared.copied(tmp_path / "project", everything=True)
     project.set_prompts({**ONE, "seed": 5}, TWO)
-    outcome = project.snakemake(target="results/samples/one.sr.mp4")
+    outcome = project.make_due("results/samples/one.sr.mp4")
     assert (outcome.jobs["stage denoise"], outcome.jobs["stage upsample"], outcome.jobs["stage decode"]) == (1, 1, 1)
 
 
-# -- without Snakemake ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def finished_large(tmp_path_factory: pytest.TempPathFactory) -> QuickProject:
-    project = with_super_resolution(QuickProject.make(tmp_path_factory.mktemp("large") / "project"))
-    finish(project)
-    return project
+# -- what is planned --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -160,9 +169,9 @@ def finished_large(tmp_path_factory: pytest.TempPathFactory) -> QuickProject:
     ],
 )
 def test_the_reasons(
-    change: dict[str, object], said: dict[str, list[str]], finished_large: QuickProject, tmp_path: Path
+    change: dict[str, object], said: dict[str, list[str]], prepared: PlannedProject, tmp_path: Path
 ) -> None:
-    project = finished_large.copied(tmp_path / "project", everything=True)
+    project = prepared.copied(tmp_path / "project", everything=True)
     assert why(project) == {}
     project.set(sample=change)
     found = why(project)
@@ -171,8 +180,8 @@ def test_the_reasons(
     assert {name.partition(".")[0] for name in found.keys() - said.keys()} == {"contact_sheet", "publish"}
 
 
-def test_why_after_another_upsampler(finished_large: QuickProject, tmp_path: Path) -> None:
-    project = finished_large.copied(tmp_path / "project", everything=True)
+def test_why_after_another_upsampler(prepared: PlannedProject, tmp_path: Path) -> None:
+    project = prepared.copied(tmp_path / "project", everything=True)
     another_upsampler(project)
     assert why(project)["upsample_latents.one"] == ["another latent upsampler (models.upsampler)"]
 
@@ -181,8 +190,8 @@ def stages(project: QuickProject) -> dict[str, Stage]:
     return make_planner(Project(project.root / "config.yaml")).stages
 
 
-def test_an_image_is_encoded_again_at_the_large_size(finished_large: QuickProject, tmp_path: Path) -> None:
-    project = finished_large.copied(tmp_path / "project", everything=True)
+def test_an_image_is_encoded_again_at_the_large_size(prepared: PlannedProject, tmp_path: Path) -> None:
+    project = prepared.copied(tmp_path / "project", everything=True)
     Image.new("RGB", (64, 64)).save(project.root / "first.png")
     project.set(task="i2v")
     project.set_prompts({**ONE, "image_path": "first.png"})
@@ -216,9 +225,10 @@ def test_models_are_downloaded_and_checked_only_if_something_is_enlarged(tmp_pat
     assert not {"sr_dit", "upsampler"} & as_object(found["check_models"].wanted["models"]).keys()
 
 
-def test_a_model_for_another_resolution_is_refused_before_the_first_job(prepared: QuickProject, tmp_path: Path) -> None:
+def test_a_model_for_another_resolution_is_refused_before_the_first_job(
+    prepared: PlannedProject, tmp_path: Path
+) -> None:
     project = prepared.copied(tmp_path / "project", everything=True)
     project.set(sample={"sr": "1080p"})
-    outcome = project.snakemake("-n")
-    assert outcome.code != 0
-    assert "upsampler.safetensors: is the latent upsampler for 720p, but sample.sr is 1080p" in outcome.output
+    with pytest.raises(UserError, match=r"upsampler\.safetensors: is the latent upsampler for 720p, but .* is 1080p"):
+        project.due()

@@ -11,7 +11,15 @@ from tests.workflow.quick import QuickProject
 NAME = "a{b} {{c}} $(touch ran) `touch ran` 'q' \"d\" ;touch ran; %s *é"
 
 
-@pytest.mark.parametrize("name", [NAME, "{input}", "{name}", "-d"], ids=["all of them", "input", "wildcard", "option"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(NAME, id="all of them"),
+        pytest.param("{input}", id="input"),
+        pytest.param("{name}", id="wildcard", marks=pytest.mark.slow),
+        pytest.param("-d", id="option", marks=pytest.mark.slow),
+    ],
+)
 def test_names_are_names(name: str, tmp_path: Path) -> None:
     project = QuickProject.make(tmp_path / name)
     project.clips.rename(project.root / f"clips {name}")

@@ -11,6 +11,7 @@ import pytest
 from hv15.choices import QWEN
 from hv15.demo.layout import DEMO_FILES
 from hv15.models.hub import ENCODERS, OFFICIAL, REPACKAGED, TOKENIZER
+from hv15.records.paths import ProjectPaths
 from tests.models.hub_server import Hub
 from tests.workflow.conftest import make_project
 
@@ -42,7 +43,8 @@ def test_the_workflow_downloads_what_it_needs_once(
     hub_models = {"source": "hub", "variant": "480p_t2v", "directory": "models"}
     project.write({**project.config, "models": hub_models, "cache": {"shards": 1}})
 
-    outcome = project.snakemake(target="results/train.safetensors", online=True)
+    target = str(ProjectPaths().checked_models)  # which is made from all of them
+    outcome = project.snakemake(target=target, online=True)
     assert outcome.code == 0, outcome.output
     wanted = ["download_dit", "download_vae", "download_text_encoder", "download_glyph_encoder", "download_tokenizer"]
     assert {rule: outcome.jobs[rule] for rule in wanted} == dict.fromkeys(wanted, 1)
@@ -50,5 +52,5 @@ def test_the_workflow_downloads_what_it_needs_once(
     assert (project.root / "models/vae/diffusion_pytorch_model.safetensors").is_file()
 
     hub.log.clear()
-    assert "Nothing to be done" in project.snakemake(target="results/train.safetensors", online=True).output
+    assert "Nothing to be done" in project.snakemake(target=target, online=True).output
     assert hub.log == []

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
+
+import pytest
 
 from tests.workflow.conftest import CLIPS, Made, clip_names
 from tests.workflow.project import Outcome, ProjectFolder
@@ -65,7 +66,9 @@ def test_a_new_caption_is_encoded_alone(project: ProjectFolder) -> None:
     assert f"caption of clips/{name}.mp4 changed" in outcome.output
 
 
+@pytest.mark.slow
 def test_of_a_lost_store_only_that_is_encoded_again_which_is_read(project: ProjectFolder) -> None:
+    """What is due then is tested in test_edits.py as well, and how a real store fills again in the next test."""
     shutil.rmtree(project.root / "cache" / "store")
     assert "Nothing to be done" in project.snakemake("-n").output
     (prompt,) = project.config["sample"]["prompts"]
@@ -85,9 +88,7 @@ def test_one_damaged_item_is_named_and_encoded_again(project: ProjectFolder) -> 
     assert "it is removed" in outcome.output
     assert "Traceback" not in outcome.output
     assert len(list(store.glob("*/??/*.safetensors"))) < CLIPS
-    words = [sys.executable, "-m", "hv15.cli", "repair", str(project.root)]
-    repaired = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert f"{CLIPS} damaged or lost" in repaired.stdout
+    assert f"{CLIPS} damaged or lost" in project.hv15("repair", str(project.root))
     expect(project.snakemake(), TRAIN, clips=CLIPS)
 
 

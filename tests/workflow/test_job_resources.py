@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 import pytest
 from snakemake.resources import Resource, Resources
@@ -51,6 +51,17 @@ def asked(project: QuickProject, workflow: Sent, job: PlannedJob = "train", stag
     return {**found, "threads": opened.threads(job)(SHARDS)}
 
 
+MADE_UP = {
+    job: planned.JobRequest(1000 * number, 60, start=60.0, each=600.0 * number)
+    for number, job in enumerate(get_args(PlannedJob), start=1)
+}
+"""What is planned; tests/plan/test_job_requests.py is about that."""
+
+
+def is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planned, "job_requests", lambda *_: MADE_UP)
+
+
 def nothing_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     def planning(*_: object) -> None:
         raise AssertionError("it was planned")
@@ -70,12 +81,9 @@ def test_nothing_is_planned_where_nobody_asks(
 
 def test_an_executor_is_told_what_is_planned_once(project: QuickProject, monkeypatch: pytest.MonkeyPatch) -> None:
     project.set(runtime={"planned_gpu": "4090"})
-    expected = planned.job_requests(
-        Project(project.root / "config.yaml"),
-        planned.planned_device(Project(project.root / "config.yaml").settings.runtime),
-    )
+    is_planned(monkeypatch)
     first = asked(project, Sent(elsewhere=True), "encode_latents")
-    request = expected["encode_latents"]
+    request = MADE_UP["encode_latents"]
     assert first == {"mem": request.memory_mb, "runtime": request.minutes(), "threads": GPU_THREADS}
     nothing_is_planned(monkeypatch)
     assert asked(project, Sent(elsewhere=True), "encode_latents") == first, "remembered"
@@ -86,16 +94,17 @@ def test_an_executor_is_told_what_is_planned_once(project: QuickProject, monkeyp
         asked(project, Sent(elsewhere=True), "encode_latents")
 
 
-def test_a_job_of_several_samples_has_as_many_times_as_long(project: QuickProject) -> None:
-    project.set(runtime={"planned_gpu": "4090"}, sample={"infer_steps": 4000})
+def test_a_job_of_several_samples_has_as_many_times_as_long(
+    project: QuickProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_planned(monkeypatch)
     project.set_prompts(*({"name": f"n{number}", "prompt": "x"} for number in range(4)))
     shard = asked(project, Sent(elsewhere=True, _nodes=1), "sample", "sample_shard.{shard}")
-    opened = Project(project.root / "config.yaml")
-    request = planned.job_requests(opened, planned.planned_device(opened.settings.runtime))["sample"]
-    assert shard["runtime"] == request.minutes(4) > request.minutes(1)
+    assert shard["runtime"] == MADE_UP["sample"].minutes(4) > MADE_UP["sample"].minutes(1)
 
 
 def test_a_limit_on_this_machine_is_asked_for(project: QuickProject) -> None:
+    """And planned."""
     found = asked(project, Sent(mem_mb=64_000))
     assert found["mem"] is not None
     assert found["runtime"] is None

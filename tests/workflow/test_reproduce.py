@@ -10,14 +10,15 @@ import pytest
 from hv15.records.found_runs import reproductions
 from hv15.records.paths import ProjectPaths
 from tests.workflow.project import ProjectFolder
+from tests.workflow.quick import QuickProject
 
 
-def test_the_lora_is_named_or_asked_for(project: ProjectFolder) -> None:
-    said = project.snakemake(target="reproduce")
+def test_the_lora_is_named_or_asked_for(finished: QuickProject) -> None:
+    said = finished.snakemake(target="reproduce")
     assert said.code == 1
     assert "which LoRA?" in said.output
     assert "snakemake reproduce --config from=FILE" in said.output
-    said = project.snakemake("--config", "from=results/lora.safetensors", "-n")
+    said = finished.snakemake("--config", "from=results/lora.safetensors", "-n")
     assert "Nothing to be done" in said.output, "it is no setting, so it changes nothing"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.torch import save_file
 
 from hv15.config.sample_columns import NO_LORA
@@ -16,6 +17,7 @@ from hv15.models.weights.checkpoint import open_checkpoint
 from hv15.sample.checkpoint_grid import draw_grid, film_scale, read_line
 from hv15.sample.contact_sheet import read_sample
 from tests.lora.samples import random_lora
+from tests.workflow.finished import PlannedProject
 from tests.workflow.project import ProjectFolder, tiny_models
 
 SIZE = {"video_size": [64, 64], "video_length": 5, "infer_steps": 1, "guidance_scale": 1.0}
@@ -26,6 +28,22 @@ def prompts(first: str) -> dict[str, Any]:
     return {"prompts": [{"name": "one", "prompt": first}, {"name": "two", "prompt": "a square"}]}
 
 
+def test_a_further_strength_makes_its_own_columns_only(tmp_path: Path) -> None:
+    project = PlannedProject.make(tmp_path / "project")
+    for name in ("one", "two"):
+        project.add_lora(f"{name}.safetensors")
+    compare = [{"path": "one.safetensors"}, {"path": "two.safetensors", "multiplier": 3.0}]
+    project.set(datasets=[], sample={"compare": compare, "strengths": [1]})
+    made = project.make_due("samples")
+    assert (made.jobs["stage shard"], made.jobs["stage grid"], project.due("samples")) == (1, 1, [])
+    videos = [f"one{column}.mp4" for column in ("", ".with-one.x1", ".with-two.x1")]
+    assert all((project.root / "results/samples" / video).is_file() for video in videos)
+    project.set(sample={"strengths": [1, 0.5]})
+    latents = [name for name in project.due("samples") if name.startswith("sample_latents")]
+    assert latents == ["sample_latents.one.with-one.x0.5", "sample_latents.one.with-two.x0.5"]
+
+
+@pytest.mark.slow
 def test_strengths_and_loras_are_drawn_side_by_side(tmp_path: Path, demo_models: Path) -> None:
     """And a further strength makes its own column only."""
     models = tiny_models(demo_models)

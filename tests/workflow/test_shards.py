@@ -1,11 +1,11 @@
 """Several samples that are due are made by one job for each device, and stay samples with files of their own.
 
-The jobs are stand-ins (tests/workflow/stub_hv15.py); tests/commands/test_shard.py is about the real one.
+The jobs are stand-ins (tests/workflow/stub_hv15.py), some without Snakemake (tests/workflow/finished.py);
+tests/commands/test_shard.py is about the real one.
 """
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +13,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hv15 import cli
 from hv15.records.json_values import JsonObject
 from hv15.records.outputs import IMAGES, LATENTS, VIDEO
 from hv15.records.paths import ProjectPaths
 from hv15.records.shard import parts_of
 from hv15.records.spec import Spec
+from hv15.workflow import make_planner
 from hv15.workflow.planner import Planner
 from hv15.workflow.shards import make_shards
 from hv15.workflow.stage import Found, Stage
 from tests.workflow.edits import ONE, TWO
-from tests.workflow.quick import Outcome, QuickProject
+from tests.workflow.finished import PlannedProject, open_project
+from tests.workflow.quick import Outcome
 
 THREE: dict[str, object] = {"name": "three", "prompt": "a green star"}
 FOUR: dict[str, object] = {"name": "four", "prompt": "a white dot"}
@@ -32,16 +35,16 @@ EACH = {"stage denoise": 1, "stage decode": 1}
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> QuickProject:
-    """A project of which everything was made; each test has a copy, in which three samples are due."""
-    project = QuickProject.make(tmp_path_factory.mktemp("prepared") / "project")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PlannedProject:
+    """A project of which Snakemake made everything; each test has a copy, in which three samples are due."""
+    project = PlannedProject.make(tmp_path_factory.mktemp("prepared") / "project")
     outcome = project.snakemake()
     assert outcome.code == 0, outcome.output
     return project
 
 
 @pytest.fixture
-def project(prepared: QuickProject, tmp_path: Path) -> QuickProject:
+def project(prepared: PlannedProject, tmp_path: Path) -> PlannedProject:
     project = prepared.copied(tmp_path / "project", everything=True)
     project.set_prompts(ONE, TWO, THREE, FOUR)
     return project
@@ -57,7 +60,7 @@ def of_samples(outcome: Outcome) -> dict[str, int]:
     return {name: count for name, count in outcome.jobs.items() if name.startswith("stage") and "sheet" not in name}
 
 
-def files(project: QuickProject) -> list[str]:
+def files(project: PlannedProject) -> list[str]:
     """The samples' files, and whatever was left beside them."""
     folder = project.root / "results/samples"
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
@@ -68,51 +71,49 @@ def of(*names: str) -> list[str]:
     return sorted([*made, "contact_sheet.png"])
 
 
-def test_those_that_are_due_are_made_by_one_job(project: QuickProject) -> None:
+def test_those_that_are_due_are_made_by_one_job(project: PlannedProject) -> None:
     outcome = project.snakemake()
     assert sampling(outcome) == {"stage shard": 1}
     assert "two, three and four are due" in outcome.output
     assert files(project) == of("one", *NEW)
-    project.forget()
-    assert "Nothing to be done" in project.snakemake("-n").output
+    assert project.due() == []
 
 
-def test_the_triggers_of_snakemake_agree(project: QuickProject) -> None:
+def test_the_triggers_of_snakemake_agree(project: PlannedProject) -> None:
     """Except for the set of input files, which is another one while something above a job runs."""
     triggers = ("--rerun-triggers", "mtime", "params", "software-env", "code")
     assert sampling(project.snakemake(*triggers)) == {"stage shard": 1}
     assert project.snakemake(*triggers).jobs == {}
 
 
-def test_one_alone_is_made_by_its_own_jobs(project: QuickProject) -> None:
-    project.snakemake()
+def test_one_alone_is_made_by_its_own_jobs(project: PlannedProject) -> None:
+    project.make_due()
     for path in (project.root / "results/samples").glob("two.*"):
         path.unlink()
-    assert sampling(project.snakemake()) == EACH
+    assert sampling(project.make_due()) == EACH
     project.set_prompts(ONE, TWO, {**THREE, "seed": 5}, FOUR)
-    assert sampling(project.snakemake()) == EACH
+    assert sampling(project.make_due()) == EACH
     assert files(project) == of("one", *NEW)
 
 
-def test_a_target_of_one_makes_it_alone(project: QuickProject) -> None:
+def test_a_target_of_one_makes_it_alone(project: PlannedProject) -> None:
     outcome = project.snakemake(target="results/samples/three.mp4")
     assert sampling(outcome) == EACH
     assert set(files(project)) & {"two.mp4", "three.mp4", "four.mp4"} == {"three.mp4"}
-    assert sampling(project.snakemake(target="samples")) == {"stage shard": 1}
+    assert sampling(project.make_due("samples")) == {"stage shard": 1}
     assert files(project) == of("one", *NEW)
 
 
-def test_only_the_decoding_may_be_due(project: QuickProject) -> None:
-    project.snakemake()
+def test_only_the_decoding_may_be_due(project: PlannedProject) -> None:
+    project.make_due()
     stamps = {path: path.stat().st_mtime_ns for path in (project.root / "results/samples").glob("*.safetensors")}
     project.set(sample={"fps": 12})
-    assert sampling(project.snakemake()) == {"stage shard": 1}
+    assert sampling(project.make_due()) == {"stage shard": 1}
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    project.forget()
-    assert "Nothing to be done" in project.snakemake("-n").output
+    assert project.due() == []
 
 
-def test_one_that_fails_stops_no_other(project: QuickProject) -> None:
+def test_one_that_fails_stops_no_other(project: PlannedProject) -> None:
     (project.root / "fail-three").touch()
     outcome = project.snakemake()
     assert outcome.code != 0
@@ -122,44 +123,45 @@ def test_one_that_fails_stops_no_other(project: QuickProject) -> None:
     again = project.snakemake()
     assert (again.code, of_samples(again)) == (1, {})
     (project.root / "fail-three").unlink()
-    assert sampling(project.snakemake()) == EACH
+    assert sampling(project.make_due()) == EACH
     assert files(project) == of("one", *NEW)
 
 
-def test_what_a_stopped_job_has_finished_is_kept(project: QuickProject) -> None:
+def test_what_a_stopped_job_has_finished_is_kept(project: PlannedProject) -> None:
     """It is taken by the next call for it, and stays as long as there is none."""
     (project.root / "stop").touch()
-    assert project.snakemake().code != 0
+    assert project.make_due().code != 0
     assert "two.mp4" not in files(project)
     (project.root / "stop").unlink()
-    assert sampling(project.snakemake(target="results/samples/four.mp4")) == EACH
-    outcome = project.snakemake()
+    assert sampling(project.make_due("results/samples/four.mp4")) == EACH
+    outcome = project.make_due()
     assert sampling(outcome) == EACH, "three is made alone, two was there"
     assert files(project) == of("one", *NEW)
 
 
-def test_what_was_left_of_another_config_is_never_taken(project: QuickProject) -> None:
+def test_what_was_left_of_another_config_is_never_taken(project: PlannedProject) -> None:
     (project.root / "stop").touch()
-    project.snakemake()
+    project.make_due()
     (project.root / "stop").unlink()
     project.set_prompts(ONE, {**TWO, "seed": 5}, THREE)
-    assert sampling(project.snakemake()) == {"stage shard": 1}
+    assert sampling(project.make_due()) == {"stage shard": 1}
     assert files(project) == of("one", "two", "three")
 
 
-def test_snakemake_can_be_told_to_make_one_anyway(project: QuickProject) -> None:
-    project.snakemake()
+def test_snakemake_can_be_told_to_make_one_anyway(project: PlannedProject) -> None:
+    project.make_due()
     outcome = project.snakemake("-f", target="results/samples/two.mp4")
     assert sampling(outcome) == {"stage decode": 1}
 
 
-def test_why_tells_each_sample(project: QuickProject) -> None:
-    said = project.why()
+def test_why_tells_each_sample(project: PlannedProject, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["why", str(project.root)]) == 0
+    said = capsys.readouterr().out
     assert "shard" not in said.replace("encode captions and prompts, shard", "")
     assert all(f"sample {name}" in said and f"decode to video {name}" in said for name in NEW)
 
 
-def test_each_gpu_has_a_shard(project: QuickProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_gpu_has_a_shard(project: PlannedProject, monkeypatch: pytest.MonkeyPatch) -> None:
     mark = uuid.uuid4().hex
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{mark}-a,{mark}-b")
     project.set_prompts(ONE, TWO, THREE, FOUR, {"name": "five", "prompt": "a ring"})
@@ -167,16 +169,15 @@ def test_each_gpu_has_a_shard(project: QuickProject, monkeypatch: pytest.MonkeyP
     assert files(project) == of("one", *NEW, "five")
 
 
-def test_samples_of_checkpoints_share_one(project: QuickProject) -> None:
-    project.snakemake()
-    outcome = project.snakemake(target="checkpoint_grid")
-    assert sampling(outcome) == {"stage lora": 1, "stage shard": 1, "stage grid": 1}
-    assert "one of step 1, two of step 1, three of step 1 and 5 more are due" in outcome.output
-    project.forget()
-    assert "Nothing to be done" in project.snakemake("-n", target="checkpoint_grid").output
+def test_samples_of_checkpoints_share_one(project: PlannedProject) -> None:
+    project.make_due()
+    [shard] = make_planner(open_project(project), targets=("checkpoint_grid",), devices=1).shards.values()
+    assert shard.words == "one of step 1, two of step 1, three of step 1 and 5 more are due"
+    assert sampling(project.make_due("checkpoint_grid")) == {"stage lora": 1, "stage shard": 1, "stage grid": 1}
+    assert project.due("checkpoint_grid") == []
 
 
-def test_first_images_are_encoded_together_before_the_training(project: QuickProject) -> None:
+def test_first_images_are_encoded_together_before_the_training(project: PlannedProject) -> None:
     """Its previews need them, and the samples need its LoRA."""
     for number, name in enumerate(NEW):
         Image.new("RGB", (64, 64), (80 * number, 0, 0)).save(project.root / f"{name}.png")
@@ -190,17 +191,15 @@ def test_first_images_are_encoded_together_before_the_training(project: QuickPro
     assert order == ["stage", "train", "stage"]
     first = sorted(path.name for path in (project.root / "results/samples").glob("*.condition.safetensors"))
     assert first == sorted(f"{name}{end}.condition.safetensors" for name in NEW for end in ("", ".preview"))
-    project.forget()
-    assert "Nothing to be done" in project.snakemake("-n").output
+    assert project.due() == []
 
 
-def test_a_training_and_its_samples_in_one_call(project: QuickProject) -> None:
+def test_a_training_and_its_samples_in_one_call(project: PlannedProject) -> None:
     project.set(train={"learning_rate": 0.3}, sample={"with_base": True})
     outcome = project.snakemake()
     assert sampling(outcome) == {"stage shard": 1}
     assert outcome.jobs["train"] == 1
-    shutil.rmtree(project.root / ".snakemake")
-    assert "Nothing to be done" in project.snakemake("-n").output
+    assert project.due() == []
 
 
 # -- how they are divided -------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""A rerun does only what changed, whatever became of Snakemake's memory, of file times, and of the project's place.
+"""Snakemake does what the planner has decided, whatever became of its memory, of file times and of the project's place.
 
-One table of edits (tests/workflow/edits.py), each on a fresh copy of a prepared project, each followed by one call. The
-jobs are stand-ins (tests/workflow/stub_hv15.py); what decides is the real thing. tests/workflow/test_incremental.py
-does a few of these edits with the real jobs.
+What is decided after each edit of the table (tests/workflow/edits.py) is tested without Snakemake, in test_edits.py.
+Here are those edits of which Snakemake has to be told each in another way, on a fresh copy of a prepared project,
+followed by one call. The jobs are stand-ins (tests/workflow/stub_hv15.py); what decides is the real thing.
+test_incremental.py does a few edits with the real jobs.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
-from hv15.project import Project
-from tests.workflow.edits import EDITS, ONE, TWO, Edit, lose_manifests
+from tests.workflow.edits import EDITS, ONE, TWO, Edit
+from tests.workflow.finished import PlannedProject
 from tests.workflow.project import REPOSITORY
 from tests.workflow.quick import CLIPS, TEXTS, QuickProject
 
@@ -47,6 +49,18 @@ def ids(cases: list[Edit]) -> list[str]:
 
 SOME = [case for case in EDITS if case.name in ("nothing", "the learning rate", "a clip added")]
 """Enough to see whether a way of losing things matters at all; the whole table runs by `pytest -m exhaustive`."""
+TOLD = (
+    *("every file touched", "a clock that went back, and a prompt added", "lost manifests", "a torn video"),
+    *("a lost store and a training", "a lost model file and a prompt's seed", "more shards and a prompt's seed"),
+    *("an earlier step published", "several seeds", "on the command line"),
+)
+"""File times that mislead; products that are wrong, that are missing and needed, that are put back empty, and that are
+missing without harm; jobs of shards; settings that stand in no file."""
+
+
+def slow_but(*names: str, cases: list[Edit] = EDITS) -> list[ParameterSet]:
+    """Cases, those without these names only by `pytest -m slow`."""
+    return [pytest.param(case, id=case.name, marks=() if case.name in names else pytest.mark.slow) for case in cases]
 
 
 def as_it_is(project: QuickProject, _: Path) -> QuickProject:
@@ -79,7 +93,7 @@ WAYS: list[Way] = [
 """What may have happened to a project; each is followed by an edit and one call."""
 
 
-@pytest.mark.parametrize("case", EDITS, ids=ids(EDITS))
+@pytest.mark.parametrize("case", slow_but(*TOLD))
 def test_without_snakemakes_memory(case: Edit, prepared: QuickProject, tmp_path: Path) -> None:
     """The hardest: nothing is known but the files themselves. Then a second call finds nothing to do."""
     project = without_memory(prepared.copied(tmp_path / "project", everything=True), tmp_path)
@@ -90,8 +104,19 @@ def test_without_snakemakes_memory(case: Edit, prepared: QuickProject, tmp_path:
     assert "metadata" not in again.output
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("case", SOME, ids=ids(SOME))
+SOME_IN_ALL = [
+    pytest.param(
+        case,
+        way,
+        id=f"{case.name}-{way.__name__}",
+        marks=() if case.name == "nothing" or way is copied_without_hidden_files else pytest.mark.slow,
+    )
+    for case in SOME
+    for way in WAYS
+]
+
+
+@pytest.mark.parametrize(("case", "way"), SOME_IN_ALL)
 def test_a_few_edits_in_every_way(case: Edit, way: Way, prepared: QuickProject, tmp_path: Path) -> None:
     check(way(prepared.copied(tmp_path / "project", everything=True), tmp_path), case)
 
@@ -103,24 +128,11 @@ def test_every_edit_in_every_way(case: Edit, way: Way, prepared: QuickProject, t
     check(way(prepared.copied(tmp_path / "project", everything=True), tmp_path), case)
 
 
-@pytest.mark.parametrize("case", SOME, ids=ids(SOME))
+@pytest.mark.parametrize("case", slow_but("nothing", "a clip added", cases=SOME))
 def test_all_of_snakemakes_triggers_say_the_same(case: Edit, prepared: QuickProject, tmp_path: Path) -> None:
     """The profile asks for `mtime` alone; somebody who asks for all of them gets no other answer."""
     project = prepared.copied(tmp_path / "project", everything=True)
     check(project, case, "--rerun-triggers", "mtime", "params", "input", "software-env", "code")
-
-
-@pytest.mark.parametrize("damage", [lose_manifests, lambda project: project.set(cache={"shards": 3})])
-def test_commands_know_what_is_encoded(
-    damage: Callable[[QuickProject], None], prepared: QuickProject, tmp_path: Path
-) -> None:
-    """Whatever became of the manifests: at the latest, the next run makes them again."""
-    project = prepared.copied(tmp_path / "project", everything=True)
-    damage(project)
-    assert project.snakemake().code == 0
-    opened = Project(project.root / "config.yaml")
-    assert len(opened.latents.entries()) == len(CLIPS)
-    assert len(opened.texts.entries()) == TEXTS
 
 
 def test_what_snakemake_calls_incomplete_is_complete(prepared: QuickProject, tmp_path: Path) -> None:
@@ -177,18 +189,6 @@ def test_a_new_version_of_the_rules_reruns_nothing(prepared: QuickProject, tmp_p
     assert "Nothing to be done" in outcome.output, outcome.output
 
 
-def test_back_and_forth_between_two_configs_encodes_once(prepared: QuickProject, tmp_path: Path) -> None:
-    project = prepared.copied(tmp_path / "project", everything=True)
-    tiles, whole = {"vae_sample_size": 128}, {"vae_sample_size": 0}
-    found = []
-    for settings in (tiles, whole, tiles):
-        project.set(cache=settings)
-        project.forget()
-        outcome = project.snakemake()
-        found.append((outcome.clips, outcome.jobs["train"]))
-    assert found == [(len(CLIPS), 1), (0, 1), (0, 1)]
-
-
 def test_a_dry_run_of_other_settings_leaves_no_trace(prepared: QuickProject, tmp_path: Path) -> None:
     project = prepared.copied(tmp_path / "project", everything=True)
     specs = {path: path.read_bytes() for path in (project.root / "results/specs").iterdir()}
@@ -211,93 +211,6 @@ def test_a_failed_training_is_tried_again_beside_new_encodings(prepared: QuickPr
     assert (outcome.jobs["train"], outcome.texts, outcome.jobs["stage shard"]) == (1, 1, 1), outcome.output
 
 
-def test_a_clip_of_the_validation_is_encoded_and_trains_nothing(prepared: QuickProject, tmp_path: Path) -> None:
-    project = prepared.copied(tmp_path / "project", everything=True)
-    others = project.root / "others"
-    others.mkdir()
-    (others / "elk.mp4").write_bytes(b"the video elk")
-    (others / "elk.txt").write_text("an elk that runs")
-    own = {"video_directory": "others", "resolution": [64, 64], "target_frames": [9]}
-    project.set(train={"validation": {"datasets": [own], "every_n_steps": 1}})
-    outcome = project.snakemake()
-    assert (outcome.clips, outcome.texts, outcome.jobs["train"]) == (1, 1, 0), outcome.output
-    assert "Nothing to be done" in project.snakemake().output
-
-
-def test_a_changed_mask_is_encoded_alone(prepared: QuickProject, tmp_path: Path) -> None:
-    """And the LoRA is trained again, but not sampled with what is still the same text."""
-    project = prepared.copied(tmp_path / "project", everything=True)
-    project.set(cache={"shards": 1})
-    project.snakemake()
-    mask = project.clips / "cat.mask.png"
-    for content, words in (
-        (b"a mask", "clips/cat.mp4 has a mask now"),
-        (b"another", "mask of clips/cat.mp4 changed"),
-    ):
-        mask.write_bytes(content)
-        outcome = project.snakemake()
-        assert (outcome.clips, outcome.texts) == (0, 0), outcome.output
-        assert (outcome.jobs["encode masks"], outcome.jobs["train"]) == (1, 1), outcome.output
-        assert words in outcome.output
-    assert "Nothing to be done" in project.snakemake().output
-    mask.unlink()
-    outcome = project.snakemake()
-    assert (outcome.jobs["encode masks"], outcome.jobs["train"]) == (0, 1), outcome.output
-    assert "clips/cat.mp4 has no mask any more" in outcome.output
-
-
-def test_a_moving_average_is_published_beside_the_lora(prepared: QuickProject, tmp_path: Path) -> None:
-    """It comes with a training of its own, and is restored with the LoRA."""
-    project = prepared.copied(tmp_path / "project", everything=True)
-    project.set(train={"ema_decay": 0.99})
-    assert project.snakemake().jobs["train"] == 1
-    results = project.root / "results"
-    files = {kind: (results / f"{kind}.ema.safetensors") for kind in ("train", "lora")}
-    assert files["lora"].read_bytes() == files["train"].read_bytes()
-    files["train"].unlink()
-    assert "Nothing to be done" in project.snakemake().output
-    assert files["train"].read_bytes() == files["lora"].read_bytes()
-
-
-def test_a_step_is_published_and_the_last_one_comes_back(prepared: QuickProject, tmp_path: Path) -> None:
-    """Nothing is trained for either, not even with the kept copies lost, and the same bytes come back."""
-    project = prepared.copied(tmp_path / "project", everything=True)
-    results = project.root / "results"
-    last = (results / "lora.safetensors").read_bytes()
-    project.set(train={"publish_step": 1})
-    assert "train.publish_step not set -> 1" in project.snakemake().output
-    assert (results / "lora.safetensors").read_bytes() == (results / "checkpoints/1/lora.safetensors").read_bytes()
-    shutil.rmtree(results / "train")
-    (results / "checkpoints/1/lora.safetensors").unlink()
-    project.set_prompts(ONE, TWO)
-    outcome = project.snakemake()
-    assert (outcome.code, outcome.jobs["stage lora"], outcome.jobs["stage denoise"]) == (0, 0, 1), outcome.output
-    project.set(train={"publish_step": None})
-    outcome = project.snakemake()
-    assert (outcome.code, outcome.jobs["train"], outcome.jobs["stage shard"]) == (0, 0, 1), outcome.output
-    assert (results / "lora.safetensors").read_bytes() == last
-
-
-def test_samples_of_checkpoints_are_made_once(prepared: QuickProject, tmp_path: Path) -> None:
-    project = prepared.copied(tmp_path / "project", everything=True)
-    outcome = project.snakemake(target="checkpoint_grid")
-    of_steps = {"stage lora": 1, "stage shard": 1, "stage grid": 1}
-    assert (outcome.code, outcome.jobs) == (0, of_steps), outcome.output
-    project.forget()
-    assert "Nothing to be done" in project.snakemake("-n", target="checkpoint_grid").output
-
-
-def test_a_step_that_is_gone_is_refused_with_those_that_are_there(prepared: QuickProject, tmp_path: Path) -> None:
-    project = prepared.copied(tmp_path / "project", everything=True)
-    (project.root / "results/train/checkpoints/lora-step000001.safetensors").unlink()
-    project.set(train={"publish_step": 1})
-    outcome = project.snakemake()
-    assert outcome.code != 0
-    assert "train.publish_step: the LoRA after step 1 is not kept; there are 2" in outcome.output
-    project.set(train={"seed": 5})  # another training, which passes that step
-    assert project.snakemake("-n").code == 0
-
-
 def test_two_workflows_fill_one_store_at_the_same_time(tmp_path: Path) -> None:
     projects = [QuickProject.make(tmp_path / name) for name in ("one", "two")]
     for project in projects:
@@ -306,7 +219,7 @@ def test_two_workflows_fill_one_store_at_the_same_time(tmp_path: Path) -> None:
     outcomes = [project.end(run) for project, run in zip(projects, runs, strict=True)]
     assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
     for project in projects:
-        assert "Nothing to be done" in project.snakemake().output
+        assert PlannedProject(project.root).due() == []
 
 
 def test_the_demo_lists_only_what_a_person_knows(prepared: QuickProject) -> None:
