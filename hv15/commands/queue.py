@@ -63,7 +63,8 @@ def add(options: QueueAdd) -> None:
     chosen = _mode(options.at_once, per_device=options.per_device)
     projects, targets = _split(options.words)
     targets = (*targets, *options.target)
-    entries = _checked([_entry(each, targets, options) for each in projects], unchecked=options.unchecked)
+    asked = dict.fromkeys(_entry(each, targets, options) for each in projects)  # once, if one is named twice
+    entries = _checked([*asked], unchecked=options.unchecked)
     file = QueueFile()
     before: list[Queue] = []
 

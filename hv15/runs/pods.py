@@ -19,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ from hv15.records.json_values import Json, JsonObject, RecordError, as_object, p
 
 GPU = "nvidia.com/gpu"
 PROGRAM = "hv15-pod"
+PAUSES_S = (5.0, 15.0, 30.0, 60.0, 120.0)
+"""Before each further question for a job that Kubernetes does not answer."""
+CHECK = "check with `kubectl get jobs`"
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,9 @@ def manifest(template: Path, script: str, asked: Asked) -> JsonObject:
         pod = as_object(as_object(spec["template"])["spec"])
         container = as_object(_listed(pod["containers"])[0])
     except (OSError, yaml.YAMLError, RecordError, KeyError, IndexError) as error:
-        raise UserError.at(
-            template, f"not the template of a job: {error}", hint="start from profiles/kubernetes/pod.yaml"
-        ) from None
+        why = f"it has no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or str(error)
+        hint = "start from profiles/kubernetes/pod.yaml"
+        raise UserError.at(template, f"not the template of a job: {why}", hint=hint) from None
     limits: JsonObject = {"memory": f"{asked.memory_mb}M"}
     if asked.gpus:
         limits[GPU] = asked.gpus
@@ -80,13 +84,28 @@ def submit(template: Path, script: str, asked: Asked) -> str:
 def status(name: str) -> str:
     """Return how a job is, in a word that Snakemake knows. One that is gone has failed.
 
+    Snakemake ends a run whose jobs it cannot ask for, so it is asked again if Kubernetes does not answer for a while.
+
     Raises:
         UserError: Kubernetes does not answer.
     """
+    for pause in PAUSES_S:
+        try:
+            return _status(name)
+        except UserError as error:
+            print(f"{error.message}; asks again in {pause:.0f} s", file=sys.stderr)
+            time.sleep(pause)
+    return _status(name)
+
+
+def _status(name: str) -> str:
     found = _kubectl("get", "job", name, "--ignore-not-found", "-o", "json")
     if not found.strip():
         return "failed"
-    conditions = _listed(as_object(parse_object(found).get("status") or {}).get("conditions") or [])
+    try:
+        conditions = _listed(as_object(parse_object(found).get("status") or {}).get("conditions") or [])
+    except RecordError as error:
+        raise UserError(f"kubectl get: not the answer that was expected: {error}", hint=CHECK) from None
     ended = {each["type"] for each in map(as_object, conditions) if each.get("status") == "True"}
     return "success" if "Complete" in ended else "failed" if "Failed" in ended else "running"
 
@@ -130,10 +149,10 @@ def _kubectl(*words: str, text: str | None = None) -> str:
     """
     program = shutil.which("kubectl")
     if program is None:
-        raise UserError("kubectl is not on the PATH", hint="install it, and check with `kubectl get jobs`")
+        raise UserError("kubectl is not on the PATH", hint=f"install it, and {CHECK}")
     done = subprocess.run([program, *words], input=text, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise UserError(f"kubectl {words[0]} failed: {done.stderr.strip()}", hint="check with `kubectl get jobs`")
+        raise UserError(f"kubectl {words[0]} failed: {done.stderr.strip()}", hint=CHECK)
     return done.stdout
 
 

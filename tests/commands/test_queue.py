@@ -59,6 +59,7 @@ def test_projects_are_added_in_their_order_and_shown(file: QueueFile, tmp_path: 
     assert first.split()[:3] == ["1", "waiting", "(1)"]
     assert second.endswith(str(tmp_path / "b"))
     assert hv15("queue", "add", "b").out.startswith("waits already as 2")
+    assert hv15("queue", "add", "b", "./b", "--unchecked").out.count("waits already as 2") == 1
     assert order(file.read()) == [1, 2]
 
 

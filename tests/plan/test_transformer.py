@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import ChainMap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,16 +88,34 @@ def _host_memory_is_elsewhere(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("hv15.models.weights.offload.LEAST", 1024)
 
 
-BY_WINDOWS = [(name, windows) for name in TRAINING for windows in (False, True) if windows or name in ("plain", "fp8")]
+BY_WINDOWS = [
+    (names, windows)
+    for names in (
+        *(("plain",), ("kept activations",), ("swap and offload",), ("dora", "fp8"), ("loha", "int8"), ("lokr", "nf4")),
+        *(("Muon", "split attention"), ("accumulation", "moving average"), ("by pattern",)),
+    )
+    for windows in (False, True)
+    if windows or names == ("plain",)
+]
 """Few tokens go through torch's own checkpointing, many in windows."""
+EACH = [((name,), True) for name in TRAINING if ((name,), True) not in BY_WINDOWS]
 
 
-@pytest.mark.parametrize(("name", "windows"), BY_WINDOWS)
-def test_a_training_step_takes_what_it_takes_on_the_cpu(name: str, windows: bool, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("names", "windows"),
+    [
+        *BY_WINDOWS,
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (*EACH, (("fp8",), False))),
+    ],
+    ids=str,
+)
+def test_a_training_step_takes_what_it_takes_on_the_cpu(
+    names: tuple[str, ...], windows: bool, monkeypatch: pytest.MonkeyPatch
+):
     """Forward, backward, clipping and the optimizer's step, of the real trainer."""
     if windows:
         monkeypatch.setattr(DiT, "most_tokens", 80)
-    asked = settings(TRAINING[name])
+    asked = settings(dict(ChainMap(*(TRAINING[name] for name in names))))
     real = run_training(asked, SMALL, torch.float32, SIZE, device="cpu")
     planned = run_training(asked, SMALL, torch.float32, SIZE, device="meta")
     assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
@@ -118,13 +137,20 @@ def test_a_pass_without_the_lora_is_counted_for_its_share() -> None:
     assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
     copied = [
         training(settings(TRAINING["swap"]), SMALL, torch.float32, replace(SIZE, prior_share=share)).copied
-        for share in shares
+        for share in shares[:2]
     ]
-    assert copied == pytest.approx([copied[0], copied[0] * 1.125, copied[0] * 1.5], rel=1e-6)
+    assert copied == pytest.approx([copied[0], copied[0] * 1.125], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["plain", "swap"])
-@pytest.mark.parametrize("latent", [(1, 6, 8), (40, 6, 8)])
+@pytest.mark.parametrize(
+    ("latent", "name"),
+    [
+        ((1, 6, 8), "plain"),
+        ((40, 6, 8), "swap"),
+        pytest.param((1, 6, 8), "swap", marks=pytest.mark.slow),
+        pytest.param((40, 6, 8), "plain", marks=pytest.mark.slow),
+    ],
+)
 def test_measuring_a_clip_takes_what_it_takes_on_the_cpu(name: str, latent: tuple[int, int, int]):
     """A small one, which takes less than the step, and one that is many times as large as the step's."""
     asked, size = settings(TRAINING[name]), replace(SIZE, latent=latent)
@@ -182,7 +208,7 @@ def test_a_denoising_step_with_each_kind_of_lora(kind: str):
 def test_many_blocks_are_continued_from_few_to_the_byte(name: str, monkeypatch: pytest.MonkeyPatch):
     if name != "plain":
         monkeypatch.setattr(DiT, "most_tokens", 80)
-    asked, config = settings(TRAINING[name]), replace(SMALL, num_blocks=6)
+    asked, config = settings(TRAINING[name]), replace(SMALL, num_blocks=5)
     larger = replace(SIZE, latent=(9, 6, 8))  # measured between steps
     whole = run_training(asked, config, torch.float32, SIZE, validation=larger, gpu=True)
     planned = training(asked, config, torch.float32, SIZE, validation=larger, gpu=True)
@@ -242,15 +268,15 @@ def check_work(planned: WorkByKind, whole: WorkByKind, *, swapped: bool) -> None
 
 def test_the_machine_holds_what_waits():
     """Every block but those that stay, the inputs of all blocks, a moving average with its last step."""
-    config = replace(SMALL, num_blocks=8)
+    config = replace(SMALL, num_blocks=4)
     plain, swapped = (
         denoising(settings(sample={"blocks_to_swap": count}), config, torch.float32, SIZE, guided=False)
-        for count in (0, 6)
+        for count in (0, 2)
     )
     away = training(settings({"gradient_checkpointing_cpu_offload": True}), config, torch.float32, SIZE)
     assert plain.host == 0
-    assert swapped.host == pytest.approx(8 / 6 * (plain.parts[WEIGHTS] - swapped.parts[WEIGHTS]), rel=0.02)
-    assert away.host == 8 * 3 * 6 * 8 * 64 * 4
+    assert swapped.host == pytest.approx(4 / 2 * (plain.parts[WEIGHTS] - swapped.parts[WEIGHTS]), rel=0.02)
+    assert away.host == 4 * 3 * 6 * 8 * 64 * 4
     here, there = (training(settings({"ema_decay": 0.9, "ema_device": at}), config, torch.float32, SIZE) for at in AT)
     assert (here.host, there.host) == (0, 2 * here.parts[AVERAGE])
     assert here.parts[AVERAGE] == pytest.approx(here.parts[LORA], rel=0.01)  # which has alphas, too
@@ -266,10 +292,11 @@ SHARED = {
 
 def metered_on_rank(options: dict[str, Any], windows: bool) -> tuple[int, int]:
     """Peaks of a training step and of a sampling step on this rank of two, in bytes."""
-    DiT.most_tokens = 40 if windows else MOST_TOKENS
     asked = settings({**options, "context_parallel": 2}, {"context_parallel": 2})
-    trained = run_training(asked, SMALL, torch.float32, SIZE, device="cpu")
-    sampled = run_denoising(asked, SMALL, torch.float32, SIZE, guided=True, device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DiT, "most_tokens", 40 if windows else MOST_TOKENS)
+        trained = run_training(asked, SMALL, torch.float32, SIZE, device="cpu")
+        sampled = run_denoising(asked, SMALL, torch.float32, SIZE, guided=True, device="cpu")
     return of_steps(trained), of_steps(sampled)
 
 
@@ -293,7 +320,7 @@ def test_activations_and_arithmetic_are_divided_among_the_ranks() -> None:
     """Weights are not; what waits in the machine's memory waits for each rank."""
     size = PassSize(1, (8, 16, 16), 16, False)
     for name, count in (("train", 2), ("sample", 4)):
-        config = replace(SMALL, num_heads=4, rope_dims=(4, 6, 6), num_blocks=6)
+        config = replace(SMALL, num_heads=4, rope_dims=(4, 6, 6), num_blocks=4)
         one, some = (
             training(settings({"context_parallel": ranks, "blocks_to_swap": 2}), config, torch.float32, size)
             if name == "train"
@@ -326,7 +353,7 @@ def test_what_is_copied_is_what_block_swap_and_offload_copy(
     section: str, options: dict[str, Any], guidance: float, monkeypatch: pytest.MonkeyPatch
 ):
     """In a step that follows another one; guidance by two passes copies each block twice."""
-    config, size = replace(SMALL, num_blocks=6), PassSize(1, (3, 6, 8), 12, False)
+    config, size = replace(SMALL, num_blocks=4), PassSize(1, (3, 6, 8), 12, False)
     tokens = 3 * 6 * 8 * config.hidden_size * 4  # bytes of a block's image tokens
     monkeypatch.setattr(offload, "LEAST", tokens)
     begin, copied = HostTransfers.begin, 0
@@ -358,20 +385,20 @@ def test_what_is_copied_is_what_block_swap_and_offload_copy(
 
 
 def test_a_divided_base_takes_a_share_of_each_block_and_two_whole_ones() -> None:
-    config = replace(SMALL, num_blocks=8)
+    config = replace(SMALL, num_blocks=4)
     whole, divided = (
         training(settings({"num_processes": 4, "shard_base": shard}), config, torch.float32, SIZE)
         for shard in (False, True)
     )
     block = sum(parameter.nbytes for parameter in DiT(config).double_blocks[0].parameters())
-    assert whole.parts[WEIGHTS] - divided.parts[WEIGHTS] == 8 * block * 3 // 4 - 2 * block
+    assert whole.parts[WEIGHTS] - divided.parts[WEIGHTS] == 4 * block * 3 // 4 - 2 * block
 
 
 def test_known_shapes_are_not_worked_out_again(monkeypatch: pytest.MonkeyPatch):
     """What makes planning quick changes no number."""
     asked = settings({"quantize": "fp8"})
     quick = run_training(asked, SMALL, torch.float32, SIZE)
-    monkeypatch.setattr(meter_module, "_without_data", lambda func, args, kwargs: func(*args, **kwargs))
+    monkeypatch.setattr(meter_module, "_without_data", lambda func, args, kwargs: (func(*args, **kwargs), None))
     slow = run_training(asked, SMALL, torch.float32, SIZE)
     assert (quick.peak, quick.parts, quick.moments) == (slow.peak, slow.parts, slow.moments)
     assert quick.work == slow.work

@@ -91,10 +91,27 @@ def test_a_job_that_is_gone_has_failed(kubectl: Path) -> None:
     assert pods.status("hv15-x7k2p") == "failed"
 
 
-def test_a_refusal_is_passed_on(kubectl: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refusal_is_passed_on(
+    kubectl: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pods, "PAUSES_S", (0.0,))
     (kubectl / "refuse").touch()
     assert pods.main(["status", "hv15-x7k2p"]) == 2
-    assert "kubectl get failed" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("kubectl get failed") == 2
+
+
+def test_a_job_is_asked_for_again_if_kubernetes_did_not_answer(kubectl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snakemake would end the run, and all of its jobs, after one question without an answer."""
+    (kubectl / "answer").write_text("no JSON")
+    waited = list[float]()
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        (kubectl / "answer").write_text("{}")
+
+    monkeypatch.setattr(time, "sleep", wait)
+    assert pods.status("hv15-x7k2p") == "running"
+    assert waited == [pods.PAUSES_S[0]]
 
 
 def test_jobs_are_deleted_without_waiting(kubectl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
