@@ -145,7 +145,7 @@ def test_without_a_project(done: Workbench, tmp_path: Path, monkeypatch: pytest.
     assert missing.code == 2
     assert "error: --glyph-encoder: is missing: task t2v needs its path" in missing.err
     assert "--vae: is missing" in missing.err
-    mistyped = files[:-2] + ["--vae", "gone.safetensors", "--dit", tmp_path / "gone"]
+    mistyped = [*files[:-2], "--vae", "gone.safetensors", "--dit", tmp_path / "gone"]
     is_a_refusal(
         hv15("sample", "a red circle", *mistyped),
         (f"--dit {tmp_path}/gone: no such file or folder", f"--vae {tmp_path}/gone.safetensors: no such file"),
