@@ -104,12 +104,9 @@ async def test_titles_tell_strengths_apart(tmp_path: Path) -> None:
     app = dashboard(tmp_path)
     async with app.run_test(size=(140, 30)) as pilot:
         await opened(pilot, views=2, samples=9)
-        shown = text_of(app)
-        assert "style + other at 0.4 style + other at 0.8" in shown
+        await until(pilot, lambda: "style + other at 0.4 style + other at 0.8" in text_of(app))
         await pilot.resize_terminal(80, 30)
-        await pilot.pause()
-        shown = text_of(app)
-        assert "style …at 0.4 style …at 0.8" in shown
+        await until(pilot, lambda: "style …at 0.4 style …at 0.8" in text_of(app))
 
 
 async def test_the_same_sample_stays_from_view_to_view(tmp_path: Path) -> None:
