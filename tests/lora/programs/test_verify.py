@@ -74,3 +74,11 @@ def test_the_command_that_it_advises_can_be_pasted(tmp_path: Path) -> None:
     path = written(folder, Q)
     words = shlex.split(verify(path, "comfyui").advice() or "")
     assert words == ["hv15", "convert", str(path), "lora.comfyui.safetensors", "--to", "comfyui"]
+
+
+def test_matrices_that_do_not_fit_together_stop_a_program(tmp_path: Path) -> None:
+    path = written(tmp_path, TO_Q, lora_B__weight=torch.ones(8, 3))
+    found = verify(path, "diffusers")
+    assert found.counts() == {"stops": 2}
+    assert next(iter(found.by_verdict())).why == "lora_up.weight has rank 3, and lora_down.weight 2"
+    assert (found.advice() or "").startswith("export it again")
