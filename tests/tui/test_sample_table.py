@@ -103,7 +103,8 @@ async def test_titles_tell_strengths_apart(tmp_path: Path) -> None:
         sampled(tmp_path, f"results/samples/cat.with-other.x{strength}.mp4", lora_multiplier=None, loras=loras)
     app = dashboard(tmp_path)
     async with app.run_test(size=(140, 30)) as pilot:
-        await opened(pilot, views=2, samples=9)
+        screen = await opened(pilot, views=2, samples=9)
+        screen.query_one(SampleTable).pictures = False
         await until(pilot, lambda: "style + other at 0.4 style + other at 0.8" in text_of(app))
         await pilot.resize_terminal(80, 30)
         await until(pilot, lambda: "style …at 0.4 style …at 0.8" in text_of(app))
