@@ -15,7 +15,7 @@ from hv15.records.rules import Rule
 from hv15.records.stage_names import stage_of_run, within_run
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.stage import Found, Stage
-from hv15.workflow.twins import COPIED
+from hv15.workflow.twins import COPIED, KEPT
 
 
 def former_stages(
@@ -51,4 +51,5 @@ def _in_run(stage: Stage, run: str, root: Path, reader: MadeFromReader) -> Stage
     if any(reader.made_from(root / product) != stage.wanted for product in products):
         return None
     name = stage_of_run(run, within_run(stage.name))
-    return Stage(name, products, stage.wanted, Found.RIGHT, stage.wanted, details=stage.details, is_former=True)
+    details = {name: value for name, value in stage.details.items() if name != KEPT}
+    return Stage(name, products, stage.wanted, Found.RIGHT, stage.wanted, details=details, is_former=True)
