@@ -193,3 +193,11 @@ def test_a_picked_copy_of_a_sweeps_training_is_a_copy_if_that_has_kept_the_step(
     for run in ("large", "shift"):
         (ProjectPaths(project.root, run).checkpoints / copy_of_step(1)).unlink()
     assert due(project, *TARGETS)["picked/train"] == "not made yet", "a training that keeps the step on its way"
+
+
+def test_one_that_is_asked_for_alone_copies_what_the_others_have(project: QuickProject) -> None:
+    change(project, "twin", {"train.network_dim": 8, "sample.flow_shift": 3})
+    target = "results/twin/lora.safetensors"
+    assert "which is copied" in due(project, target)["twin/train"]
+    finish(project, target)
+    assert due(project, target) == {}
