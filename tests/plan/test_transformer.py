@@ -92,16 +92,16 @@ def test_a_training_step_takes_what_it_takes_on_the_cpu(
 def test_a_pass_without_the_lora_is_counted_for_its_share() -> None:
     """It takes no memory beyond that of a step with a LoRA, but for its prediction, and blocks come once more."""
     asked = settings(TRAINING["accumulation"])
-    shares = (0.0, 0.25, 1.0)
-    costs = [training(asked, SMALL, torch.float32, replace(SIZE, prior_share=share), gpu=False) for share in shares]
+    shares, config = (0.0, 0.25, 1.0), replace(SMALL, num_blocks=2)
+    costs = [training(asked, config, torch.float32, replace(SIZE, prior_share=share), gpu=False) for share in shares]
     plain, some, all_ = (cost.flops for cost in costs)
     assert some - plain == pytest.approx(0.25 * (all_ - plain), rel=0.01)
-    with_lora = training(asked, SMALL, torch.float32, SIZE, validation=SIZE, gpu=False)
+    with_lora = training(asked, config, torch.float32, SIZE, validation=SIZE, gpu=False)
     forward = sum(each.flops for each in with_lora.validation.values())
     assert 0.9 * forward < all_ - plain < forward
     assert costs[2].peak < 1.02 * costs[0].peak
-    real = run_training(asked, SMALL, torch.float32, replace(SIZE, prior_share=1.0), device="cpu")
-    planned = run_training(asked, SMALL, torch.float32, replace(SIZE, prior_share=1.0), device="meta")
+    real = run_training(asked, config, torch.float32, replace(SIZE, prior_share=1.0), device="cpu")
+    planned = run_training(asked, config, torch.float32, replace(SIZE, prior_share=1.0), device="meta")
     assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
     copied = [
         training(settings(TRAINING["swap"]), SMALL, torch.float32, replace(SIZE, prior_share=share)).copied
@@ -293,9 +293,10 @@ def test_what_is_copied_is_what_block_swap_and_offload_copy(
 def test_known_shapes_are_not_worked_out_again(monkeypatch: pytest.MonkeyPatch):
     """What makes planning quick changes no number."""
     asked = settings({"quantize": "fp8"})
-    quick = run_training(asked, SMALL, torch.float32, SIZE)
+    config = replace(SMALL, num_blocks=1)
+    quick = run_training(asked, config, torch.float32, SIZE)
     monkeypatch.setattr(meter_module, "_without_data", lambda func, args, kwargs: (func(*args, **kwargs), None))
-    slow = run_training(asked, SMALL, torch.float32, SIZE)
+    slow = run_training(asked, config, torch.float32, SIZE)
     assert (quick.peak, quick.parts, quick.moments) == (slow.peak, slow.parts, slow.moments)
     assert quick.work == slow.work
 
