@@ -92,13 +92,27 @@ class ToyEnlarger:
         images: Sequence[Pixels] | None = None,
         truths: Sequence[Pixels] | None = None,
     ) -> list[EnlargedClip]:
-        """Enlarge one clip of each scene in one batch.
+        """Enlarge one clip of each scene in one batch; arguments as for `latents`.
 
         Args:
-            latents: scaled, [B, 32, F', 4, 4].
+            truths: see `EnlargedClip`.
+        """
+        found = self.latents(latents, scenes, seed=seed, images=images)
+        small, large = self.sampler.decoded(latents), self.sampler.decoded(found)
+        return [
+            EnlargedClip(scene, before, resized_clip(before, LARGE), after, truths[number] if truths else None)
+            for number, (scene, before, after) in enumerate(zip(scenes, small, large, strict=True))
+        ]
+
+    def latents(
+        self, latents: Tensor, scenes: Sequence[Scene], *, seed: int = 0, images: Sequence[Pixels] | None = None
+    ) -> Tensor:
+        """Return the large latents of one clip of each scene, scaled, [B, 32, F', 6, 6].
+
+        Args:
+            latents: the small ones, scaled, [B, 32, F', 4, 4].
             seed: that of the first clip; each of the others has the next number.
             images: for image-to-video, the large first frame of each, uint8 [96, 96, 3].
-            truths: see `EnlargedClip`.
         """
         side, chosen = LARGE // PIXELS_PER_CELL, SUPER_RESOLUTIONS[ENLARGES_TO]
         low = upsampled(latents, side, side, self.sampler.paths["upsampler"], torch.device("cpu"))
@@ -109,7 +123,7 @@ class ToyEnlarger:
         if images is not None:
             first = scale(torch.stack([encode_frame(self.sampler.vae, image) for image in images]))
             visions = list(self.sampler.image_encoder.encode(list(images)).float())
-        found = denoise(
+        return denoise(
             self.dit,
             torch.cat(noise),
             self.sampler.conditions([scene.caption for scene in scenes], visions),
@@ -119,11 +133,6 @@ class ToyEnlarger:
             first,
             low=LowResolution(torch.cat(noised)),
         )
-        small, large = self.sampler.decoded(latents), self.sampler.decoded(found)
-        return [
-            EnlargedClip(scene, before, resized_clip(before, LARGE), after, truths[number] if truths else None)
-            for number, (scene, before, after) in enumerate(zip(scenes, small, large, strict=True))
-        ]
 
     def enlarge_drawn(
         self, scenes: Sequence[Scene], *, look: int, seed: int = 0, images: Sequence[Pixels] | None = None

@@ -1,7 +1,7 @@
 """The stages in which the demo's base is made; each writes a file that later stages need.
 
 basis -> encoder, decoder, transformer (and `again`, its second cycle), which can run in parallel. For super resolution:
-decoder -> detail -> upsampler -> enlarger -> unrolled. Then `base` writes the results in the file layouts of
+decoder -> detail -> upsampler -> enlarger -> unrolled -> refined. Then `base` writes the results in the file layouts of
 the real models.
 """
 
@@ -35,11 +35,23 @@ from hv15.models.vae import VAE, save_vae
 from hv15.models.vision import load_image_encoder
 
 Stage = Literal[
-    "basis", "encoder", "decoder", "transformer", "again", "detail", "upsampler", "enlarger", "unrolled", "base"
+    "basis",
+    "encoder",
+    "decoder",
+    "transformer",
+    "again",
+    "detail",
+    "upsampler",
+    "enlarger",
+    "unrolled",
+    "refined",
+    "base",
 ]
 SEED = 0
 BASE_WEIGHTS = "again.safetensors"
 """Those of the base's transformer."""
+BEFORE = {"unrolled": "enlarger", "refined": "unrolled"}
+"""The cycle of super resolution whose networks another goes on with."""
 DETAIL_SEED = 7
 """Of clips that the pairs do not show."""
 
@@ -112,7 +124,7 @@ def _train_enlarger(name: str, work: Path) -> None:
         networks = Enlarger(begun(load_dit(before[0], dtype=torch.float32)), load_upsampler(before[1]))
         networks.amplify(GAIN)
     else:
-        before = [work / "enlarger.safetensors"]
+        before = [work / f"{BEFORE[name]}.safetensors"]
         networks = Enlarger.load(before[0])
     source = digest({"pairs": _source(work), "before": [file_sha256(path) for path in before]})
     metric = CellBasis.load(work / "basis.safetensors").metric()
@@ -132,5 +144,5 @@ def write_base(work: Path, output: Path) -> None:
     dit = load_dit(work / BASE_WEIGHTS, dtype=torch.float32)
     training = json.dumps([asdict(stage) for stage in DIT_STAGES.values()])
     save_dit(dit, output / "dit.safetensors", dtype=torch.bfloat16, metadata={"training": training})
-    write_enlarger(work / "unrolled.safetensors", output)
+    write_enlarger(work / "refined.safetensors", output)
     write_encoders(output, SEED)

@@ -23,7 +23,7 @@ from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -55,6 +55,8 @@ class PeakMemory(TorchDispatchMode):
         self.moments: dict[Hashable, dict[str, int]] = {}
         """Moment (see `begin`) -> part -> bytes at the peak of that moment."""
         self._live: dict[int, tuple[int, str]] = {}
+        self._watches: dict[int, _Watch] = {}
+        self._highest: dict[Hashable, int] = {}
         self._now: Counter[str] = Counter()
         self._making = [ACTIVATIONS]
         self._moment: Hashable = None
@@ -73,9 +75,14 @@ class PeakMemory(TorchDispatchMode):
 
     def follow(self, func: OpOverload, args: Arguments, kwargs: NamedArguments, result: object) -> None:
         """Count what a call has made."""
-        if "attention" in func.name():
+        makes, is_attention = _makes_storage(func)
+        if is_attention:
             self.assign(ATTENTION, *_tensors((args, tuple(kwargs.values()), result)))
-        elif func is _RESIZE or not _is_view(func):  # a view's storage is known already, or was made outside
+        elif not makes:  # a view's storage is known already, or was made outside
+            return
+        elif isinstance(result, Tensor):
+            self._follow(result, self._making[-1])
+        else:
             for tensor in _tensors(result):
                 self._follow(tensor, self._making[-1])
 
@@ -119,7 +126,8 @@ class PeakMemory(TorchDispatchMode):
         key, size = storage._cdata, storage.nbytes()
         known = self._live.get(key)
         if known is None:
-            weakref.finalize(storage, self._free, key)
+            watch = self._watches[key] = _Watch(storage, self._gone)
+            watch.key = key
         else:
             if not assigned or known[1] != ACTIVATIONS:
                 part = known[1]
@@ -131,6 +139,11 @@ class PeakMemory(TorchDispatchMode):
         self.now += size
         self._remember()
 
+    def _gone(self, watch: _Watch) -> None:
+        if self._watches.get(watch.key) is watch:
+            del self._watches[watch.key]
+            self._free(watch.key)
+
     def _free(self, key: int) -> None:
         size, part = self._live.pop(key, (0, ACTIVATIONS))
         self._now[part] -= size
@@ -139,7 +152,8 @@ class PeakMemory(TorchDispatchMode):
     def _remember(self) -> None:
         if self.now > self.peak:
             self.peak, self.parts = self.now, self._snapshot()
-        if self._moment is not None and self.now > sum(self.moments.get(self._moment, {}).values()):
+        if self._moment is not None and self.now > self._highest.get(self._moment, 0):
+            self._highest[self._moment] = self.now
             self.moments[self._moment] = self._snapshot()
 
     def _snapshot(self) -> dict[str, int]:
@@ -147,8 +161,17 @@ class PeakMemory(TorchDispatchMode):
 
 
 @cache
-def _is_view(func: OpOverload) -> bool:
-    return any(each.alias_info for each in func._schema.returns)
+def _makes_storage(func: OpOverload) -> tuple[bool, bool]:
+    """Whether an operator may make a storage or change its size, and whether it is attention."""
+    is_view = any(each.alias_info for each in func._schema.returns)
+    return func is _RESIZE or not is_view, "attention" in func.name()
+
+
+class _Watch(weakref.ref[UntypedStorage]):
+    """A reference to a storage, which knows under which number it is counted."""
+
+    __slots__ = ("key",)
+    key: int
 
 
 def _tensors(value: object) -> Iterable[Tensor]:

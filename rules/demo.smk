@@ -17,6 +17,7 @@ rule pretrain:
                 "demo/pretraining/again.safetensors",
             ],
             "unrolled": ["demo/pretraining/enlarger.safetensors"],
+            "refined": ["demo/pretraining/unrolled.safetensors"],
         }.get(wildcards.stage, ["demo/pretraining/basis.safetensors"]),
     output:
         "demo/pretraining/{stage}.safetensors",
@@ -25,7 +26,7 @@ rule pretrain:
     benchmark:
         "results/benchmarks/pretrain_{stage}.tsv"
     wildcard_constraints:
-        stage="basis|encoder|decoder|transformer|again|detail|upsampler|enlarger|unrolled",
+        stage="basis|encoder|decoder|transformer|again|detail|upsampler|enlarger|unrolled|refined",
     conda:
         "environment.yaml"
     message:
@@ -38,7 +39,7 @@ rule pretrained_base:
     input:
         expand(
             "demo/pretraining/{stage}.safetensors",
-            stage=["encoder", "decoder", "again", "unrolled"],
+            stage=["encoder", "decoder", "again", "refined"],
         ),
     output:
         directory("demo/base"),

@@ -54,6 +54,12 @@ LONGEST = (
 PARTS = {"test_snapshots.py": 2, "test_config_trouble.py": 2}
 """Files whose tests have little to share: into so many parts they are dealt out."""
 
+FORKING = (
+    *("test_transformer.py", "test_gpu_discipline.py", "test_context_parallel.py", "test_full_size_files.py"),
+    *("test_processes.py", "test_resume.py", "test_unread_progress.py", "test_bitsandbytes.py"),
+)
+"""Files that share the server of tests/forked.py, which takes as long to start as many of their tests."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (not item.nodeid.startswith(TOGETHER), item.path.name not in LONGEST))
@@ -72,6 +78,8 @@ class ByFile(LoadScopeScheduling):
         if file.startswith(TOGETHER):
             return TOGETHER
         name = file.rpartition("/")[2]
+        if name in FORKING:
+            return FORKING[0]
         return f"{file}::{zlib.crc32(test.encode()) % PARTS.get(name, 1)}"
 
 

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "hv15"
@@ -36,6 +37,7 @@ def functions(file: Path) -> Iterator[Function]:
                 yield Function(f"{file.relative_to(ROOT.parent)}:{node.lineno} {node.name}", node, doc)
 
 
+@cache
 def all_functions() -> list[Function]:
     return [function for file in sorted(ROOT.rglob("*.py")) for function in functions(file)]
 

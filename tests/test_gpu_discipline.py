@@ -1,10 +1,12 @@
 """What a GPU would punish, at full size on a GPU without data: mixed devices, waiting for the device, hidden copies.
 
-The width, the tokens and the layers of one block are the real ones; three blocks stand for 54 (one test runs all).
+The width, the tokens and the layers of one block are the real ones; three blocks stand for 54 (one test runs all), and
+in the VAE one residual block for two or three.
 """
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -22,7 +24,7 @@ from hv15.models.dit_files import is_block_linear
 from hv15.models.glyphs import GlyphConfig, GlyphEncoder, build_glyph_model
 from hv15.models.ready import set_up
 from hv15.models.text import TextConfig, TextEncoder, build_text_model
-from hv15.models.vae import VAE
+from hv15.models.vae import VAE, VAEConfig
 from hv15.models.vae_decoding import narrow_chunks, side_by_side, window_chunks
 from hv15.models.vae_pixels import encode_clips, to_bytes
 from hv15.models.vae_windows import windows
@@ -37,6 +39,8 @@ from tests.fake_gpu import Copies, FakeGPU
 from tests.forked import FORKS
 
 SIZE = PassSize(samples=1, latent=(4, 30, 52), text_tokens=200, i2v=False)  # 480p, 13 frames
+SHALLOW = VAEConfig(layers_per_block=1)
+"""The VAE with the published widths, and one residual block in each level."""
 MOVES = {"train.examples.<lambda>", "train.examples.to", "models.condition.<lambda>"}
 """A batch comes to the device."""
 SWAP = {"models.weights.transfers.begin"}
@@ -62,6 +66,19 @@ OF_TRAINING: dict[str, tuple[dict[str, Any], set[str]]] = {
         set(),
     ),
 }
+
+
+SOME_AT_ONCE: dict[str, tuple[dict[str, Any], str]] = {
+    "plain": ({}, "t2v"),
+    "swap, dora": ({"blocks_to_swap": 1, "network_type": "dora"}, "i2v"),
+    "offload, fp8, lokr": (OPTIONS["offload"][0] | {"quantize": "fp8", "network_type": "lokr"}, "i2v"),
+    "int8, split attention, loha": ({"quantize": "int8", "split_attn": True, "network_type": "loha"}, "t2v"),
+    "kept activations, moving average, norms and rates": (
+        OPTIONS["kept activations"][0] | {"ema_decay": 0.9} | OF_TRAINING["norms and rates"][0],
+        "t2v",
+    ),
+}
+"""All options in few steps, and the task; each by itself is slow."""
 
 
 def settings(section: str, options: dict[str, Any]) -> Settings:
@@ -104,10 +121,22 @@ def fresh() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
+@pytest.mark.parametrize("name", SOME_AT_ONCE)
+def test_a_training_step(name: str, fresh: ProcessPoolExecutor):
+    options, task = SOME_AT_ONCE[name]
+    allowed = SWAP if {"swap", "offload"} & {*name.split(", ")} else set()
+    blocks = 3 if allowed else 2
+    copies = fresh.submit(train_step, settings("train", options), replace(SIZE, i2v=task == "i2v"), blocks).result()
+    assert copies <= MOVES | allowed
+    assert copies & MOVES
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "task"), [*((name, "t2v") for name in OF_TRAINING), ("plain", "i2v"), ("swap", "i2v")]
+    ("name", "task"),
+    [*((name, "t2v") for name in OF_TRAINING if name != "plain"), ("plain", "i2v"), ("swap", "i2v")],
 )
-def test_a_training_step(name: str, task: str, fresh: ProcessPoolExecutor):
+def test_a_training_step_with_one_option(name: str, task: str, fresh: ProcessPoolExecutor):
     options, allowed = OF_TRAINING[name]
     copies = fresh.submit(train_step, settings("train", options), replace(SIZE, i2v=task == "i2v")).result()
     assert copies <= MOVES | allowed
@@ -115,12 +144,21 @@ def test_a_training_step(name: str, task: str, fresh: ProcessPoolExecutor):
 
 
 @pytest.mark.parametrize(
-    ("name", "task"),
-    [*((name, "t2v") for name in OPTIONS if name not in ("kept activations", "offload")), ("plain", "i2v")],
+    ("names", "task"),
+    [
+        (("plain",), "t2v"),
+        (("swap", "fp8"), "i2v"),
+        (("int8", "split attention"), "t2v"),
+        *(
+            pytest.param((name,), task, marks=pytest.mark.slow)
+            for name, task in (("swap", "t2v"), ("fp8", "t2v"), ("int8", "t2v"), ("split attention", "t2v"))
+        ),
+    ],
 )
-def test_sampling(name: str, task: str, monkeypatch: pytest.MonkeyPatch):
+def test_sampling(names: tuple[str, ...], task: str, monkeypatch: pytest.MonkeyPatch):
     """Nothing is copied while it runs but blocks that are swapped; the one look at the result comes at its end."""
-    options, allowed = OPTIONS[name]
+    options = dict(ChainMap(*(OPTIONS[name][0] for name in names)))
+    allowed = {copy for name in names for copy in OPTIONS[name][1]}
     size, gpu = replace(SIZE, i2v=task == "i2v"), FakeGPU()
     dit = ready(gpu, settings("sample", options).sample)
     with gpu:
@@ -137,13 +175,14 @@ def test_sampling(name: str, task: str, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    ("tile_size", "patch_conv", "size"), [(0, False, (480, 848)), (0, True, (480, 848)), (256, False, (192, 320))]
+    ("tile_size", "patch_conv", "size"),
+    [pytest.param(0, False, (480, 848), marks=pytest.mark.slow), (0, True, (480, 848)), (256, False, (192, 320))],
 )
 def test_encoding_and_decoding(tile_size: int, patch_conv: bool, size: tuple[int, int]):
     """As bytes in and bytes out: 480p, and two tiles."""
     gpu = FakeGPU()
     with torch.device("meta"):
-        vae = VAE().half().requires_grad_(False)
+        vae = VAE(SHALLOW).half().requires_grad_(False)
     vae.patch_conv = patch_conv
     gpu.put(vae)
     with gpu, torch.no_grad(), Copies() as copies:
@@ -157,7 +196,7 @@ def test_seamless_tiles():
     """From latents to bytes: the narrow end, and each tile after it."""
     gpu = FakeGPU()
     with torch.device("meta"):
-        vae = VAE().half().requires_grad_(False)
+        vae = VAE(SHALLOW).half().requires_grad_(False)
     gpu.put(vae)
     with gpu, torch.no_grad(), Copies() as copies:
         latents = gpu.empty(1, 32, 2, 9, 20)
@@ -188,7 +227,7 @@ def test_texts(quantize: bool):
     """Qwen's layers at their real width: token ids come to the device, and nothing else."""
     gpu = FakeGPU()
     with torch.device("meta"):
-        model = build_text_model(TextConfig(num_layers=4)).half().requires_grad_(False)
+        model = build_text_model(TextConfig(num_layers=2)).half().requires_grad_(False)
         model.rotary_emb = type(model.rotary_emb)(model.config)
     if quantize:
         replace_linears(model, "fp8", lambda name: name.startswith("layers."))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -62,8 +63,13 @@ LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 BELOW_THE_WEIGHTS = {"errors", "choices", "digest", "atomic", "records", "remembered", "stamp", "bitsandbytes"}
 
 
-def imports(file: Path) -> Iterator[tuple[int, str]]:
+@cache
+def imports(file: Path) -> tuple[tuple[int, str], ...]:
     """The modules of this repository that a file imports, wherever in it, with their lines."""
+    return tuple(_imports(file))
+
+
+def _imports(file: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, name.name) for name in node.names)

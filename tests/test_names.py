@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -17,8 +17,6 @@ def test_no_two_classes_have_one_name() -> None:
         for file in sorted((ROOT / package).rglob("*.py")):
             if COMMANDS in file.parents:
                 continue
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-            for node in tree.body:
-                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                    places[node.name].append(str(file.relative_to(ROOT)))
+            for name in re.findall(r"^class ([A-Za-z]\w*)", file.read_text(encoding="utf-8"), re.M):
+                places[name].append(str(file.relative_to(ROOT)))
     assert {name: files for name, files in places.items() if len(files) > 1} == {}

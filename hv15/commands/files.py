@@ -123,6 +123,11 @@ def merge(options: Merge) -> None:
     reach, files = _reach(options), [path for path, _ in weighted]
     loras = [WeightedLoRA(path, strength, reach=reach) for path, strength in zip(files, strengths, strict=True)]
     base = options.dit
+    if base is None and not options.config.exists():
+        raise UserError(
+            f"no transformer: there is neither --dit nor a project ({options.config})",
+            hint="name the transformer with --dit, or a project's folder",
+        )
     if base is None:
         base = Project(options.config, options.overrides, experiment=options.experiment).models.path("dit")
     if options.shard_size is None:

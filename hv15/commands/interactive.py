@@ -23,7 +23,7 @@ from hv15.commands.options.sample import Sample
 from hv15.commands.options.seeds import agreed_seeds, read_seed
 from hv15.commands.resident import ResidentModels
 from hv15.commands.sample import Parts, file_of, is_made
-from hv15.commands.sample_work import check_machine
+from hv15.commands.sample_work import check_later_models, check_machine
 from hv15.commands.terminal_picture import SHOWN, has_colors, show_frames
 from hv15.errors import USER_ERROR, UserError, of_the_system
 from hv15.out_of_memory import is_out_of_memory, without_stage
@@ -65,6 +65,7 @@ def interact(options: Sample, request: SampleRequest) -> int | None:
     check_machine(project)
     check_writable(options.out)
     fetch_models(project)
+    check_later_models(project)
     try:
         for prompt in options.prompts:
             session.line(f" {prompt}")

@@ -19,10 +19,12 @@ from hv15.commands.logs import log_to_stderr
 from hv15.commands.options.reach import reach_settings
 from hv15.commands.options.sample import Sample
 from hv15.commands.options.seeds import agreed_seeds
+from hv15.commands.sample_sheets import check_viewable, draw_sheets
 from hv15.commands.sample_work import (
     DecodingWork,
     ImageWork,
     LatentsWork,
+    check_later_models,
     check_machine,
     decode,
     denoise,
@@ -76,7 +78,9 @@ def sample(options: Sample) -> int | None:
     settings = project.settings
     log_to_stderr(settings.runtime.log_level)
     compared = Compared(options.compare, options.checkpoint, options.strength)
-    table = make_table(project, compared)
+    table, draws = make_table(project, compared), options.sheet or compared.is_table
+    if draws:
+        check_viewable(table)
     specs, tells = table.samples(), not options.no_metadata
     larger = enlarged_samples(project, table)
     due = [spec for spec in specs if not is_made(project, spec, options.out, tells=tells)]
@@ -99,6 +103,7 @@ def sample(options: Sample) -> int | None:
         check_machine(project)
         check_writable(options.out)
         fetch_models(project)
+        check_later_models(project)
         _make(project, due, due_large, options.out, tells=tells)
     if is_first_rank():
         made = [*due, *(each.large for each in due_large)]
@@ -106,9 +111,7 @@ def sample(options: Sample) -> int | None:
             known = "" if spec in made else ": already there"
             for file in files_of(spec, options.out):
                 print(f"{one_line(str(file))}{known}", file=sys.stderr)
-        if options.sheet or compared.is_table:
-            from hv15.commands.sample_sheets import draw_sheets
-
+        if draws:
             shown = partial(_shown, options.out)
             for file in draw_sheets(project, table, options.out, shown, tells=tells):
                 print(one_line(str(file)), file=sys.stderr)

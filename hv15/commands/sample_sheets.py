@@ -18,6 +18,19 @@ MOST_ROWS = 16
 """Rows of a sheet; more make a second one."""
 
 
+def check_viewable(table: Table) -> None:
+    """Check that there is something to see on a sheet of these samples.
+
+    Raises:
+        UserError: there is not.
+    """
+    if not table.viewable().rows:
+        raise UserError(
+            "a sheet shows videos or images, but all of these samples are latents",
+            hint="set --output-type video or both, or leave out --sheet and what is compared",
+        )
+
+
 def draw_sheets(
     project: Project, table: Table, out: Path, shown: Callable[[SampleSpec], Path], *, tells: bool = True
 ) -> Iterator[Path]:
@@ -29,14 +42,10 @@ def draw_sheets(
         tells: whether the files say what they were made from. If not, their names do.
 
     Raises:
-        UserError: nothing can be looked at, or a sample is missing or damaged.
+        UserError: as `check_viewable`, or a sample is missing or damaged.
     """
+    check_viewable(table)
     seen = table.viewable().by_seed()
-    if not seen.rows:
-        raise UserError(
-            "a sheet shows videos or images, but all of these samples are latents",
-            hint="leave out --sheet, or set --output-type video",
-        )
     pages = [seen.rows[start : start + MOST_ROWS] for start in range(0, len(seen.rows), MOST_ROWS)]
     name = f"sheet-{short(_made_from(project, seen.columns, seen.rows))[:8]}"
     for number, rows in enumerate(pages):

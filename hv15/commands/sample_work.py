@@ -94,6 +94,22 @@ def check_machine(project: Project) -> None:
     check_kernels(sample, device, pick_dtype(sample.dtype, device))
 
 
+def check_later_models(project: Project) -> None:
+    """Check, from their headers alone, the models that are loaded when long work is done: the VAE, super resolution's.
+
+    Raises:
+        UserError: a file is damaged, or is not that model.
+    """
+    from hv15.models import load_dit, load_vae
+    from hv15.models.upsampler_files import load_upsampler
+
+    models = project.models
+    load_vae(models.path("vae"), device="meta")
+    if "sr_dit" in project.settings.roles:
+        load_dit(models.path("sr_dit"), device="meta", super_resolution=True)
+        load_upsampler(models.path("upsampler"), device="meta")
+
+
 def encode_images(project: Project, works: Iterable[ImageWork], failed: Failed | None = None) -> None:
     """Encode first images. The VAE and the image encoder are loaded once, one after the other.
 

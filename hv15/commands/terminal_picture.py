@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TextIO
 
 import numpy as np
@@ -24,7 +25,11 @@ _EXACT = ("truecolor", "24bit")
 
 
 def show_frames(frames: Pixels, label: str, stream: TextIO | None = None) -> None:
-    """Draw some frames of a video, uint8 [F, H, W, 3], on stderr; nothing if that is no terminal with colors."""
+    """Draw some frames of a video, uint8 [F, H, W, 3], on stderr; nothing if that is no terminal with colors.
+
+    Args:
+        label: a line above them, which is cut where the terminal ends.
+    """
     stream = stream or sys.stderr
     if not has_colors(stream):
         return
@@ -33,9 +38,11 @@ def show_frames(frames: Pixels, label: str, stream: TextIO | None = None) -> Non
     places = np.linspace(0, len(frames) - 1, min(SHOWN, len(frames))).round().astype(int)
     columns = shutil.get_terminal_size().columns
     lines = half_blocks([frames[place] for place in places], columns, exact=os.environ.get("COLORTERM") in _EXACT)
-    # What stands in the line, such as a bar, is wiped; it is drawn again below the picture.
-    stream.write(f"\r\x1b[2K{label}\n" + "".join(f"{line}{_PLAIN}\n" for line in lines))
-    stream.flush()
+    title = label if len(label) <= columns else f"{label[: max(columns - 3, 0)]}..."
+    with suppress(OSError):  # the terminal is gone: what is shown there must not end the work
+        # What stands in the line, such as a bar, is wiped; it is drawn again below the picture.
+        stream.write(f"\r\x1b[2K{title}\n" + "".join(f"{line}{_PLAIN}\n" for line in lines))
+        stream.flush()
 
 
 def has_colors(stream: TextIO) -> bool:

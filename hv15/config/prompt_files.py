@@ -13,6 +13,7 @@ prompt, each name stands for everything that its entry says.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     data = read_regular_file(path, MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise _wrong(Place(path), f"more than {MOST_BYTES >> 20} MiB, expected a file of prompts", "divide it")
-    for number, line in enumerate(data.split(b"\n")):
+    for number, line in enumerate(re.split(rb"\r\n|\r|\n", data)):
         try:
             text = decode_text(line).strip()
         except ValueError as error:

@@ -23,6 +23,8 @@ DEMO_FILES = {
     "tokenizer": "demo/tokenizer",
     "glyph_encoder": "demo/byt5.safetensors",
     "image_encoder": "demo/siglip.safetensors",
+    "sr_dit": "demo/sr_dit.safetensors",
+    "upsampler": "demo/upsampler.safetensors",
 }
 """Role -> file or folder, relative to the models directory."""
 

@@ -121,15 +121,15 @@ def centres(frames: NDArray[np.uint8]) -> Floats:
 def sharpness(frames: NDArray[np.uint8]) -> Floats:
     """Return how sharp the shape's edges are in each frame of a clip of any size, [F], as 1 / their width in pixels.
 
-    It is the mean gradient of the coverage, weighted with itself, so that it is that of the edges: sum g^2 / sum g. An
-    even transition over w pixels gives 1 / w, and a clip without a shape 0.
+    It is the mean gradient of the coverage, weighted with its own square, so that it is that of the edges and not of
+    ripples from the decoder: sum g^3 / sum g^2. An even transition over w pixels gives 1 / w, no shape gives 0.
     """
     coverage = _layers(frames).coverage
     down, right = np.diff(coverage, axis=1), np.diff(coverage, axis=2)
     # both at the corners of pixels
     gradient = np.hypot(down[:, :, 1:] + down[:, :, :-1], right[:, 1:] + right[:, :-1]) / 2
-    sums = gradient.sum(axis=(1, 2))
-    found: Floats = np.square(gradient).sum(axis=(1, 2)) / np.maximum(sums, 1e-9)
+    squares = np.square(gradient)
+    found: Floats = (squares * gradient).sum(axis=(1, 2)) / np.maximum(squares.sum(axis=(1, 2)), 1e-9)
     return found
 
 

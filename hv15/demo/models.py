@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from hv15.demo.tokenizer import VOCABULARY, save_tokenizer
 from hv15.models.dit import DiT
 from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_files import save_dit
+from hv15.models.upsamplers import Upsampler720, Upsampler720Config
 from hv15.models.vae import VAE, VAEConfig, save_vae
 from hv15.models.weights.checkpoint import load_into
 from hv15.models.weights.writer import write_checkpoint
@@ -41,6 +43,8 @@ DIT = DiTConfig(
     glyph_hidden=64,
     vision_dim=32,
 )
+ENLARGING = replace(DIT, meanflow=True, low_resolution=True)
+UPSAMPLER = Upsampler720Config(channels=DIT.latent_channels, hidden=8, blocks=1)
 VAE_SIZES = VAEConfig(block_out_channels=(8, 16, 32, 64, 64), layers_per_block=1)
 
 # Named as in transformers' config.json. The files include them, because not all sizes follow from the tensors.
@@ -97,6 +101,9 @@ def make_demo_models(folder: Path, seed: int = 0) -> dict[str, Path]:
     paths = {role: folder / Path(name).name for role, name in DEMO_FILES.items()}
     save_dit(_filled(DiT, DIT, seed), paths["dit"], dtype=torch.bfloat16)
     save_vae(_demo_vae(seed), paths["vae"], dtype=torch.float16)
+    save_dit(_filled(DiT, ENLARGING, seed), paths["sr_dit"], dtype=torch.bfloat16)
+    upsampler = _filled(Upsampler720, UPSAMPLER, seed).half().state_dict()
+    write_checkpoint(paths["upsampler"], upsampler, upsampler.__getitem__, {"format": "pt"})
     write_encoders(folder, seed)
     return paths
 

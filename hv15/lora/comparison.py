@@ -36,12 +36,13 @@ class Products:
     @property
     def norms(self) -> tuple[float, float]:
         """Frobenius norms of both."""
-        return math.sqrt(self.one), math.sqrt(self.other)
+        return math.sqrt(max(self.one, 0.0)), math.sqrt(max(self.other, 0.0))  # rounding may make a zero negative
 
     @property
     def cosine(self) -> float | None:
         """The cosine of the angle between both, as vectors; None if one is zero."""
-        return max(-1.0, min(1.0, self.mixed / math.sqrt(self.one * self.other))) if self.one * self.other else None
+        product = math.prod(self.norms)
+        return max(-1.0, min(1.0, self.mixed / product)) if product else None
 
     @property
     def difference(self) -> float:

@@ -26,7 +26,7 @@ def layout_of(checkpoint: Checkpoint) -> tuple[PublishedLayout, str]:
         raise UserError.at(
             checkpoint.path,
             f"not the HunyuanVideo 1.5 transformer: it looks like {what}",
-            hint="set models.dit to the transformer, in the official, ComfyUI or diffusers layout",
+            hint="name the transformer, in the official, ComfyUI or diffusers layout; in a config it is models.dit",
         )
     return found
 

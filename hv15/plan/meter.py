@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TypeGuard
 
@@ -69,65 +71,108 @@ class Meter(PeakMemory):
     ) -> object:
         kwargs = kwargs or {}
         if self.device_type == "meta":
-            result = _without_data(func, args, kwargs)
-            self.follow(func, args, kwargs, result)
+            result, call = _without_data(func, args, kwargs)
         else:
-            result = super().__torch_dispatch__(func, types, args, kwargs)
-        moved = bytes_moved(func, args, result, self.device_type)
-        if moved:
-            self.count(func, args, kwargs, result, moved)
+            result, call = func(*args, **kwargs), None
+        self.follow(func, args, kwargs, result)
+        if call is None:
+            done = _work(func, args, kwargs, result, self.device_type)
+        else:
+            if not call.is_counted:
+                call.done, call.is_counted = _work(func, args, kwargs, result, self.device_type), True
+            done = call.done
+        if done is not None:
+            kind, (launches, moved, flops) = done
+            before = self.work.get(kind, NONE)
+            self.work[kind] = Work(before[0] + launches, before[1] + moved, before[2] + flops)
+            if self._workspaces and func._overloadpacket is _BACKWARD:
+                query: Tensor = args[1]
+                self.passing(ATTENTION, query.numel() * 4)
         return result
 
-    def count(self, func: OpOverload, args: Arguments, kwargs: NamedArguments, result: object, moved: int) -> None:
-        """Count the work of an operator's call that moves so many bytes."""
-        kind, _ = kind_and_overwriting(func)
-        assert kind is not None
-        packet, flops = func._overloadpacket, 0
-        if kind is not ELEMENTWISE and packet in flop_registry:
-            flops = int(flop_registry[packet](*args, **kwargs, out_val=result))
-        if kind is PRODUCTS and flops < BALANCE * moved:
-            kind = THIN
-        launches, before, operations = self.work.get(kind, NONE)
-        self.work[kind] = Work(launches + 1, before + moved, operations + flops)
-        if self._workspaces and packet is _BACKWARD:
-            query: Tensor = args[1]
-            self.passing(ATTENTION, query.numel() * 4)
+
+def _work(
+    func: OpOverload, args: Arguments, kwargs: NamedArguments, result: object, device_type: str
+) -> tuple[str, Work] | None:
+    """The kind and the work of an operator's call; None if it has no kernel on the device."""
+    moved = bytes_moved(func, args, result, device_type)
+    if not moved:
+        return None
+    kind, _ = kind_and_overwriting(func)
+    assert kind is not None
+    flops, packet = 0, func._overloadpacket
+    if kind is not ELEMENTWISE and packet in flop_registry:
+        flops = int(flop_registry[packet](*args, **kwargs, out_val=result))
+    if kind is PRODUCTS and flops < BALANCE * moved:
+        kind = THIN
+    return kind, Work(1, moved, flops)
 
 
 _Shape = tuple[torch.Size, tuple[int, ...], torch.dtype]
-_known: dict[tuple[object, ...], list[_Shape | None] | _Shape] = {}
-"""Call without data -> the tensors that it makes. torch derives them in Python, which takes most of the time."""
-_fitting: set[tuple[object, ...]] = set()
-"""Calls without data that write into a tensor which has the right shape already."""
 
 
-def _without_data(func: OpOverload, args: Arguments, kwargs: NamedArguments) -> object:
-    """Call an operator without computing values; shapes that were derived before are reused."""
-    if func in _WRITING and args[0].is_meta:
-        return args[0]
-    if not (func in _FILLING or _makes_new(func)):
-        return func(*args, **kwargs)
+@dataclass(slots=True)
+class _Call:
+    """What is known of a call without data."""
+
+    made: list[_Shape | None] | _Shape | None
+    """The tensors that it makes; None: it writes into one that it gets for that, which has the right shape."""
+    done: tuple[str, Work] | None = None
+    """The kind of its work, and the work; None if it has no kernel."""
+    is_counted: bool = False
+    """Whether `done` is known."""
+
+
+_known: dict[tuple[object, ...], _Call] = {}
+"""Operator and arguments -> the call. torch derives shapes in Python, which takes most of the time."""
+
+
+def _without_data(func: OpOverload, args: Arguments, kwargs: NamedArguments) -> tuple[object, _Call | None]:
+    """Call an operator without computing values; shapes that were derived before are reused.
+
+    Returns:
+        Its result, and the call if equal ones give equal results.
+    """
+    is_remembered, first = _treatment(func), args[0] if args else None
+    if is_remembered is None:  # it only changes values
+        if isinstance(first, Tensor) and first.is_meta:
+            return first, None
+        if isinstance(first, list | tuple) and all(each.is_meta for each in first):
+            return None, None
+    if not is_remembered:
+        return func(*args, **kwargs), None
     try:
-        key = (func, _described(args), _described(tuple(kwargs.items())))
-        found = _known.get(key)
+        key = (func, _described(args), _described(tuple(kwargs.items())) if kwargs else ())
+        call = _known.get(key)
     except TypeError:  # an argument that cannot be compared
-        return func(*args, **kwargs)
-    if key in _fitting:
-        return kwargs["out"]
-    if found is None:
+        return func(*args, **kwargs), None
+    if call is None:
         result = func(*args, **kwargs)
         if func in _FILLING:
             if key[2] == _described(tuple(kwargs.items())):
-                _fitting.add(key)
+                call = _Call(None)
         elif _is_new(result, args):
-            _known[key] = _shape(result)
+            call = _Call(_shape(result))
         elif isinstance(result, tuple | list) and all(each is None or _is_new(each, args) for each in result):
-            _known[key] = [None if each is None else _shape(each) for each in result]
-        return result
-    return [None if each is None else _empty(each) for each in found] if isinstance(found, list) else _empty(found)
+            call = _Call([None if each is None else _shape(each) for each in result])
+        if call is not None:
+            _known[key] = call
+        return result, call
+    made = call.made
+    if made is None:
+        return kwargs["out"], call
+    return ([None if each is None else _empty(each) for each in made] if isinstance(made, list) else _empty(made)), call
 
 
 @cache
+def _treatment(func: OpOverload) -> bool | None:
+    """Whether the results of an operator's calls are remembered; None: it only changes the values of its first
+    argument."""
+    if func in _WRITING or re.fullmatch(r"aten::_foreach_\w+_", func._schema.name):
+        return None
+    return func in _FILLING or _makes_new(func)
+
+
 def _makes_new(func: OpOverload) -> bool:
     """Whether an operator neither writes into what it gets nor returns parts of it."""
     schema = func._schema

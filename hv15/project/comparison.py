@@ -5,7 +5,6 @@ All samples of a row begin from the same noise. Where nothing is compared, there
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -123,8 +122,6 @@ def make_table(project: Project, compared: Compared) -> Table:
     Raises:
         UserError: a file or a step that is compared is not there; or as `Project.samples`.
     """
-    if not all(map(math.isfinite, compared.strengths)):
-        raise UserError("--strength: expected finite numbers", hint="for example --strength 0 0.5 1")
     columns = _columns(project, compared)
     if compared.strengths and not (
         compared.loras or compared.steps or any(each.loras for each in project.samples.values())

@@ -13,9 +13,9 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
-from hv15.choices import ENLARGING_ROLES, QWEN, ROLES, Role
+from hv15.choices import QWEN, ROLES, Role
 from hv15.config import Settings
-from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION
+from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION, ENLARGES_TO
 from hv15.digest import short
 from hv15.errors import UserError, of_the_system
 from hv15.models.facts import CheckpointFacts, choose_variant, describe
@@ -61,8 +61,6 @@ class ModelFiles:
         if role in self.own:
             return self.own[role]
         if models.source == "demo":
-            if role in ENLARGING_ROLES:
-                raise _error(role, "is not a model of the demo", "use models.source files or hub")
             return self.settings.resolve(models.directory) / DEMO_FILES[role]
         if models.source == "hub":
             return self._hub_file(role).local
@@ -176,8 +174,9 @@ class ModelFiles:
             chosen = super_resolution_of(self.settings)
             assert chosen is not None, "nothing is enlarged"
             return chosen
-        path = self.path("upsampler")
-        found, named = upsampler_resolution(open_checkpoint(path)), named_resolution(self.path("sr_dit"))
+        path, named = self.path("upsampler"), named_resolution(self.path("sr_dit"))
+        is_demo = models.source == "demo" and "upsampler" not in self.own
+        found = ENLARGES_TO if is_demo else upsampler_resolution(open_checkpoint(path))
         if asked not in ("off", "auto", found):
             hint = f"use the model for {asked}, or set sample.sr: auto"
             raise UserError.at(path, f"is the latent upsampler for {found}, but sample.sr is {asked}", hint=hint)

@@ -37,7 +37,7 @@ def about_enlarging(enlarges: Enlarged, *, height: int, width: int) -> list[str]
         return []
     return [
         f"{enlarges.width}x{enlarges.height} to {width}x{height} is not an official pair of sizes for {chosen.name}: "
-        "the models were not made for it, and the official program refuses it"
+        "the published models were not made for it, and the official program refuses it"
     ]
 
 

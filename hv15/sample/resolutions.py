@@ -82,6 +82,11 @@ def parse_size(words: tuple[str, ...], typed: str = "--size") -> tuple[int, int]
     if words and words[0] in BASES and len(words) <= 2:
         wide, _, high = (words[1] if len(words) == 2 else "16:9").partition(":")
         if (width := _whole(wide)) and (height := _whole(high)):
+            if max(width, height) > MOST_ASPECT * min(width, height):
+                raise UserError(
+                    f"{typed} {' '.join(words):.60}: official sizes have an aspect ratio of at most {MOST_ASPECT:g}:1",
+                    hint=f"choose such a ratio, or give height and width in pixels: {typed} 256 1280",
+                )
             return official_size(words[0], width, height)
     elif len(words) == 2 and (height := _whole(words[0])) and (width := _whole(words[1])):
         return height, width

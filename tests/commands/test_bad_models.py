@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from hv15.demo.layout import DEMO_FILES
+from hv15.choices import ROLES
 from hv15.demo.models import DIT
 from hv15.models import DiT, load_dit
 from hv15.models.dit_files import save_dit
@@ -224,4 +224,4 @@ def test_a_lora_of_another_shape_to_start_from(
 
 
 def test_demo_roles_are_all_tried() -> None:
-    assert set(COMMAND) | {"tokenizer", "image_encoder"} == set(DEMO_FILES)
+    assert set(COMMAND) | {"tokenizer", "image_encoder"} == set(ROLES)

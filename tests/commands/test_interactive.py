@@ -1,17 +1,11 @@
-"""`hv15 sample -i`: models stay, errors and Ctrl-C end a sample and not the session, and history is one's own."""
+"""`hv15 sample -i`: models stay, errors and Ctrl-C end a sample and not the session."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import pty
-import select
 import signal
-import stat
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,13 +18,11 @@ from safetensors.torch import save_file
 
 from hv15 import models
 from hv15.commands.interactive import LONGEST
-from hv15.commands.line_history import KEPT, LineHistory, history_file
 from hv15.data.pixels import Pixels
 from hv15.models import load_dit, load_text_encoder, load_vae
 from hv15.sample import sampler
 from tests.commands.sampling import SMALL, spec_of
 from tests.commands.workbench import LORA, Said, Workbench, is_a_refusal
-from tests.workflow.project import environment
 
 Talk = Callable[..., Said]
 
@@ -280,57 +272,6 @@ def test_prompts_of_the_command_line_come_first_and_quit_ends(talk: Talk) -> Non
     assert [spec_of(file).prompt for file in files(said)] == ["/one", "two"]
 
 
-# -- history --------------------------------------------------------------------------------------------------------
-
-
-def test_the_history_is_in_the_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", "/state")
-    assert history_file("x") == Path("/state/hv15/x")
-    monkeypatch.setenv("XDG_STATE_HOME", "relative")
-    monkeypatch.setenv("HOME", "/home/me")
-    assert history_file("x") == Path("/home/me/.local/state/hv15/x")
-
-
-@pytest.fixture
-def typed() -> Any:
-    readline = pytest.importorskip("readline")
-    readline.clear_history()
-    yield readline
-    readline.clear_history()
-
-
-def test_lines_are_kept_for_oneself_and_the_oldest_are_dropped(tmp_path: Path, typed: Any) -> None:
-    path = tmp_path / "state" / "hv15" / "history"
-    for number in range(KEPT + 5):
-        typed.add_history(f"a cat of {number} öre")
-    LineHistory(path).write()
-    assert path.read_text().splitlines() == [f"a cat of {number} öre" for number in range(5, KEPT + 5)]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert list(path.parent.iterdir()) == [path]
-    typed.clear_history()
-    LineHistory(path).read()
-    assert (typed.get_current_history_length(), typed.get_history_item(1)) == (KEPT, "a cat of 5 öre")
-
-
-def test_links_and_pipes_are_left_alone(tmp_path: Path, typed: Any) -> None:
-    other = tmp_path / "other"
-    other.write_text("secret\n")
-    link = tmp_path / "link"
-    link.symlink_to(other)
-    LineHistory(link).read()
-    assert typed.get_current_history_length() == 0
-    typed.add_history("a cat")
-    LineHistory(link).write()
-    assert other.read_text() == "secret\n"
-    os.mkfifo(tmp_path / "pipe")
-    LineHistory(tmp_path / "pipe").read()
-    LineHistory(tmp_path / "no folder" / "x" / "y").read()
-    LineHistory(None).write()
-    blocked = other / "history"
-    LineHistory(blocked).write()
-
-
 @pytest.mark.usefixtures("few_pictures")
 def test_the_terminal_shows_what_a_sample_becomes(talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The video is the same with and without pictures; each is of a few frames."""
@@ -354,56 +295,3 @@ def test_the_terminal_shows_what_a_sample_becomes(talk: Talk, tmp_path: Path, mo
     assert last == "a red circle"
     assert running[-1] == finished[-1] == 3
     assert not (tmp_path / "out/.running").exists()
-
-
-def test_at_a_terminal(done: Workbench, tmp_path: Path) -> None:
-    """A prompt, the commands, Ctrl-C, and a history that is there again."""
-    path = tmp_path / "state/hv15/sample-history"
-    path.parent.mkdir(parents=True)
-    path.write_text("/seed y\n")  # of an earlier session
-    three_up = b"\x1b[A" * 3
-    shown = _terminal(done, tmp_path / "state", [b"/help\r", b"/seed x\r", b"\x03", three_up + b"\r", b"\x04"])
-    assert "prompt> " in shown
-    assert "/size 720p 16:9" in shown
-    assert "error: /seed x: expected a whole number" in shown
-    assert "/quit leaves" in shown  # said at Ctrl-C; Ctrl-D leaves
-    assert "error: /seed y: expected a whole number" in shown
-    assert path.read_text().splitlines() == ["/seed y", "/help", "/seed x", "/seed y"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def _terminal(done: Workbench, state: Path, keys: list[bytes]) -> str:
-    """Type into a session at a terminal, each time after a prompt; return what it shows."""
-    own, theirs = pty.openpty()
-    command = [sys.executable, "-m", "hv15.cli", "sample", "-i", "--project", str(done.root)]
-    variables = environment() | {"XDG_STATE_HOME": str(state), "TERM": "dumb"}
-    process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=variables, start_new_session=True, preexec_fn=_controls
-    )
-    os.close(theirs)
-    shown, waiting, asked = b"", list(keys), 0
-    end = time.monotonic() + 400
-    while time.monotonic() < end:
-        if not select.select([own], [], [], 0.1)[0]:
-            continue
-        try:
-            part = os.read(own, 4096)
-        except OSError:  # the session has closed its terminal
-            break
-        shown += part
-        if waiting and shown.count(b"prompt> ") > asked:
-            asked = shown.count(b"prompt> ")
-            time.sleep(0.5 if waiting[0] == b"\x03" else 0)  # its prompt is there before readline notices Ctrl-C
-            os.write(own, waiting.pop(0))
-    with contextlib.suppress(OSError):
-        os.close(own)
-    assert process.wait(timeout=100) == 0, shown
-    return shown.decode()
-
-
-def _controls() -> None:
-    """Make the standard input the terminal of the process, so that Ctrl-C reaches it."""
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -159,7 +159,10 @@ def test_merge_into_a_named_transformer(done: Workbench, tmp_path: Path, monkeyp
     said = hv15(*words, "--dit", done.config["models"]["dit"], "--out", "merged.safetensors")
     assert said.code == 0, said.err
     assert Path("merged.safetensors").read_bytes() == wanted.read_bytes()
-    is_a_refusal(hv15(*words, "--out", "other.safetensors"), ("config.yaml",))
+    is_a_refusal(hv15(*words, "--out", "other.safetensors"), ("config.yaml", "name the transformer with --dit"))
+    for option in ("--shard-size", "--multiplier"):
+        said = hv15(*words, "--dit", done.config["models"]["dit"], "--out", "other", option, "nan")
+        assert f"argument {option}: 'nan': expected a finite number" in said.err
 
 
 def test_merge_only_some_layers(done: Workbench) -> None:
@@ -241,7 +244,8 @@ def test_tools_for_loras(done: Workbench, tmp_path: Path) -> None:
         (("compare", lora, base), "compare two files of one kind"),
     ):
         is_a_refusal(hv15(*words), (naming,))
-    assert "expected a block or a range" in hv15("lora", "split", out, "--blocks", "3-x").err
+    for words in ("3-x", "5-2", "0-99999999999"):
+        assert "expected a block or a range" in hv15("lora", "split", out, "--blocks", words).err
     said = hv15("lora", "add", f"{lora}:much", "--out", tmp_path / "not.safetensors")
     assert said.code == 2
     assert "found 'much' behind the colon, expected a number" in said.err

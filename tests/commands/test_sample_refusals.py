@@ -39,6 +39,7 @@ def refusals(done: Workbench, tmp_path: Path) -> Iterator[None]:
     ("words", "named"),
     [
         (("--size", "7p"), "7p: expected a resolution"),
+        (("--strength", "nan"), "'nan': expected a finite number"),
         (("--steps", "0"), "--steps: found 0"),
         (("--frames", "6"), "--frames: "),
         (("--lora", "nothing.safetensors"), "nothing.safetensors: no such file"),
@@ -85,4 +86,16 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
     is_a_refusal(done.hv15("sample", "-i", "-o", tmp_path / "out"), (str(tmp_path / "out"),))
     kept = ("--latents", LATENTS.path(done.paths, "one"))
     is_a_refusal(done.hv15("sample", *kept, "-o", tmp_path / "out"), (str(tmp_path / "out"),))
+    assert not any(loads.values())
+
+
+def test_what_is_needed_at_the_end_is_checked_at_the_beginning(
+    done: Workbench, tmp_path: Path, loads: dict[str, int]
+) -> None:
+    """A file that is no VAE, and a sheet of samples that nobody can look at."""
+    words, no_vae = ("sample", *SMALL, "-o", tmp_path / "out"), Path(done.config["models"]["dit"])
+    for more in (("a red circle",), ("-i",)):
+        is_a_refusal(done.hv15(*words, *more, "--vae", no_vae), ("not the VAE of HunyuanVideo 1.5",))
+    said = done.hv15(*words, "a red circle", "--output-type", "latent", "--sheet")
+    is_a_refusal(said, ("a sheet shows videos or images",))
     assert not any(loads.values())

@@ -14,7 +14,7 @@ from hv15.records.paths import copy_of_step
 from hv15.sample.checkpoint_grid import draw_film, draw_grid, film_scale, read_line
 from hv15.sample.contact_sheet import read_sample
 from tests.commands.sampling import SMALL, made, spec_of
-from tests.commands.workbench import LORA, Workbench, is_a_refusal
+from tests.commands.workbench import LORA, Workbench
 
 
 def test_strengths_are_compared_on_a_sheet(done: Workbench, tmp_path: Path, loads: dict[str, int]) -> None:
@@ -87,8 +87,3 @@ def test_many_rows_make_several_sheets(done: Workbench, tmp_path: Path, monkeypa
     sheets = sorted(tmp_path.joinpath("out").glob("sheet-*.png"))
     assert [sheet.stem[-2:] for sheet in sheets] == ["-1", "-2"]
     assert read_image(sheets[0]).shape[0] > read_image(sheets[1]).shape[0]
-
-
-def test_latents_alone_make_no_sheet(done: Workbench, tmp_path: Path) -> None:
-    words = ("--output-type", "latent", "--sheet", "-o", tmp_path / "out")
-    is_a_refusal(done.hv15("sample", "a red circle", *SMALL, *words), ("a sheet shows videos or images",))

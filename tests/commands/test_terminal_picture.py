@@ -90,3 +90,19 @@ def test_only_terminals_with_colors_get_pictures(monkeypatch: pytest.MonkeyPatch
             silent = Terminal()
             show_frames(frames, "a cat", silent)
             assert not silent.getvalue()
+
+
+def test_a_long_prompt_takes_one_line_and_a_terminal_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "40")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown = Terminal()
+    show_frames(picture()[None], "a cat, " * 100, shown)
+    first = shown.getvalue().split("\n")[0]
+    assert first == "\r\x1b[2K" + ("a cat, " * 100)[:37] + "..."
+
+    def gone(text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(shown, "write", gone)
+    show_frames(picture()[None], "a cat", shown)

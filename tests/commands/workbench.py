@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hv15 import cli
+from hv15.choices import ROLES
 from hv15.demo.layout import DEMO_FILES
 from hv15.project import Project
 from hv15.records.outputs import LATENTS, VIDEO
@@ -149,4 +150,4 @@ def full_disk(limit: int) -> Iterator[None]:
 
 def config(models: Path) -> dict[str, Any]:
     """A small t2v project whose model files are given by path."""
-    return small_config({role: str(models / name) for role, name in DEMO_FILES.items()})
+    return small_config({role: str(models / DEMO_FILES[role]) for role in ROLES})

@@ -35,6 +35,7 @@ def written(name: str, content: str | bytes) -> None:
     [
         ("prompts.txt", "\n".join(["# a comment", *ODD, "", "  "])),
         ("prompts.TXT", "\r\n".join(ODD)),
+        ("prompts.txt", "\r".join(["# a comment", *ODD])),
         ("prompts.txt", b"\xef\xbb\xbf" + "\n".join(ODD).encode()),
         ("prompts.jsonl", "\n".join(map(json.dumps, ODD))),
         ("prompts.ndjson", "\n\n".join(json.dumps({"prompt": text}) for text in ODD)),
@@ -237,7 +238,7 @@ def test_too_many_are_refused(tmp_path: Path) -> None:
         read_prompts(path, tmp_path)
 
 
-LINES = st.text(st.characters(codec="utf-8", exclude_characters="\n\0\ufeff"), min_size=1).map(str.strip).filter(bool)
+LINES = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0\ufeff"), min_size=1).map(str.strip).filter(bool)
 
 
 @given(st.lists(LINES.filter(lambda line: not line.startswith("#")), min_size=1, max_size=8, unique=True))

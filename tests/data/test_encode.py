@@ -109,7 +109,7 @@ def encodings(path: Path, scene: Scene, times: int) -> int:
 
 def test_the_bytes_do_not_follow_what_memory_held_before(tmp_path: Path) -> None:
     """With AVX-512, x264's lookahead made them differ."""
-    assert [encodings(tmp_path / "a.mp4", scene, 5) for scene in concept_scenes()] == [1] * 12
+    assert [encodings(tmp_path / "a.mp4", scene, 5) for scene in concept_scenes()[::3]] == [1] * 4
 
 
 @pytest.mark.slow

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from hv15.data import images
 from hv15.data.images import image_size, read_image
@@ -169,6 +171,26 @@ def measured(path: Path) -> tuple[list[int], int]:
     return shown, peak * 1024
 
 
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = (np.arange(1632) * 256 // 1632).astype(np.uint8)
+    Image.fromarray(np.broadcast_to(columns, (1224, 1632))).save(tmp_path / "a.jpg")
+    decoded, draft = list[tuple[int, int]](), JpegImageFile.draft
+
+    def noted(self: JpegImageFile, *asked: Any) -> Any:
+        found = draft(self, *asked)
+        decoded.append(self.size)
+        return found
+
+    monkeypatch.setattr(JpegImageFile, "draft", noted)
+    monkeypatch.setattr(images, "LARGE", 600_000)
+    shown = read_image(tmp_path / "a.jpg")
+    assert shown.shape == (612, 816, 3)
+    assert decoded == [(816, 612)]
+    assert shown[0, 0, 0] < 3
+    assert shown[-1, -1, 2] > 252
+
+
+@pytest.mark.slow
 def test_a_jpeg_of_200_megapixels(tmp_path: Path) -> None:
     columns = (np.arange(16320) * 256 // 16320).astype(np.uint8)
     Image.fromarray(np.broadcast_to(columns, (12240, 16320))).save(tmp_path / "a.jpg")

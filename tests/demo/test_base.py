@@ -12,11 +12,16 @@ from safetensors.torch import load_file
 
 import hv15.demo
 from demo_base import dit as dit_stage
+from demo_base import enlarger as enlarger_stage
+from demo_base import upsampler as upsampler_stage
 from demo_base import vae as vae_stage
 from demo_base.basis import to_pixels
 from hv15.demo import world
+from hv15.demo.layout import ENLARGES_TO
 from hv15.demo.models import write_encoders
-from hv15.models.dit_files import load_dit
+from hv15.models.dit_files import checkpoint_dtype, load_dit
+from hv15.models.super_resolution import upsampler_resolution
+from hv15.models.upsampler_files import read_upsampler_config
 from hv15.models.vae import VAE, load_vae
 from hv15.models.weights.checkpoint import open_checkpoint
 
@@ -51,13 +56,28 @@ def decibels(shown: torch.Tensor, wanted: torch.Tensor) -> float:
     return float(10 * torch.log10(4 / (shown.clamp(-1, 1) - wanted).square().mean()))
 
 
+ENLARGING = ("sr_dit.safetensors", "upsampler.safetensors")
+
+
 def test_it_is_small_and_of_the_official_sizes() -> None:
-    assert sum(path.stat().st_size for path in BASE.rglob("*") if path.is_file()) <= 16e6
+    sizes = {path.name: path.stat().st_size for path in BASE.rglob("*") if path.is_file()}
+    assert sum(size for name, size in sizes.items() if name not in ENLARGING) <= 16e6
+    assert sum(sizes[name] for name in ENLARGING) <= 4e6
     assert load_dit(BASE / "dit.safetensors").config == dit_stage.SIZES
     assert vae().config == vae_stage.SIZES
     for name, dtype in (("dit", torch.bfloat16), ("vae", torch.float16)):
         checkpoint = open_checkpoint(BASE / f"{name}.safetensors")
         assert {checkpoint.dtype(key) for key in checkpoint} == {dtype}
+
+
+def test_its_super_resolution_is_of_the_official_kind() -> None:
+    """Told apart by their headers alone, as published files are."""
+    dit, upsampler = (BASE / name for name in ENLARGING)
+    assert load_dit(dit, dtype=torch.float32, super_resolution=True).config == enlarger_stage.SIZES
+    assert read_upsampler_config(open_checkpoint(upsampler)) == upsampler_stage.SIZES
+    assert upsampler_resolution(open_checkpoint(upsampler)) == ENLARGES_TO
+    assert checkpoint_dtype(dit) == torch.float8_e4m3fn
+    assert {open_checkpoint(upsampler).dtype(key) for key in open_checkpoint(upsampler)} == {torch.float16}
 
 
 def test_its_encoders_are_those_that_it_was_trained_with(tmp_path: Path) -> None:

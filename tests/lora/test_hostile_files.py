@@ -81,7 +81,7 @@ PEFT = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tensors=files(), peft=st.none() | PEFT, svd_rank=st.sampled_from((None, 2)))
 def test_it_is_read_or_refused(
     tmp_path: Path, tensors: dict[str, Tensor], peft: dict[str, object] | None, svd_rank: int | None

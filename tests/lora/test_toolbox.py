@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from hv15.errors import UserError
 from hv15.lora import convert_file, merge_patch, read_lora, save_lora
-from hv15.lora.comparison import compare
+from hv15.lora.comparison import Products, compare
 from hv15.lora.kinds import BASE_MAGNITUDE
 from hv15.lora.merging import merge_to_file
 from hv15.lora.toolbox import (
@@ -210,6 +210,17 @@ def test_the_same_in_another_layout_does_not_differ(tmp_path: Path) -> None:
     found = compare(one, tmp_path / "b.safetensors")
     assert found.most_different(9) == []
     assert found.only == ((), ())
+
+
+def test_what_cancels_out_is_compared_as_nothing(tmp_path: Path) -> None:
+    """Rounding makes some of its squared norms negative."""
+    one, negative, out = saved(tmp_path / "a.safetensors"), tmp_path / "b.safetensors", tmp_path / "c.safetensors"
+    scale_lora(one, -0.7, Written(negative))
+    add_loras([(one, 0.7), (negative, 1.0)], Written(out))
+    found = compare(one, out)
+    assert found.whole.norms[1] < 1e-5 * found.whole.norms[0]
+    assert found.whole.difference == pytest.approx(1.0)
+    assert Products(1e-30, -1e-30, 0.0).cosine is None
 
 
 def test_layers_of_other_sizes_are_not_compared(tmp_path: Path) -> None:

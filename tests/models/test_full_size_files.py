@@ -45,15 +45,25 @@ def size(dit: torch.nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*dit.parameters(), *dit.buffers()))
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_every_kind_of_file_in_every_number_format(tmp_path: Path, name: str):
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("official", (None, "fp8")),
+        ("step-distilled", ("nf4",)),
+        ("comfyui", ("int8",)),
+        ("comfyui fp8", ("fp8", "nf4")),
+        ("comfyui fp8, newer", ("nf4",)),
+        ("diffusers", ("nf4",)),
+        # Quantising does not depend on the layout, so two files are tried with all number formats.
+        pytest.param("official", ("int8", "nf4"), marks=pytest.mark.slow),
+        pytest.param("comfyui", ("nf4",), marks=pytest.mark.slow),
+        pytest.param("comfyui fp8", (None, "int8"), marks=pytest.mark.slow),
+    ],
+)
+def test_every_kind_of_file_in_every_number_format(tmp_path: Path, name: str, kinds: tuple[WeightFormat | None, ...]):
     path = sparse_checkpoint(tmp_path / "model.safetensors", FILES[name]())
     meanflow = name == "step-distilled"
     wanted = PARAMETERS + TIME_R * meanflow
-    # Quantising does not depend on the layout, so two files are tried with all number formats.
-    kinds: tuple[WeightFormat | None, ...] = (
-        (None, "fp8", "int8", "nf4") if name in ("official", "comfyui fp8") else ("nf4",)
-    )
     for kind in kinds:
         dit = load_dit(path, device="meta", dtype=torch.bfloat16, quantize=kind)
         assert dit.config == DiTConfig(meanflow=meanflow)
@@ -68,6 +78,12 @@ def test_every_kind_of_file_in_every_number_format(tmp_path: Path, name: str):
 
 
 def test_the_files_own_number_formats(tmp_path: Path):
+    shards = sparse_files.diffusers_folder(tmp_path / "transformer")
+    assert size(load_dit(shards, device="meta")) == 2 * PARAMETERS
+
+
+@pytest.mark.slow
+def test_other_number_formats_of_files(tmp_path: Path):
     fp8 = sparse_checkpoint(tmp_path / "fp8.safetensors", sparse_files.comfyui_fp8_dit(rest="BF16"))
     kept = load_dit(fp8, device="meta")
     assert kept.dtype == torch.bfloat16
@@ -75,7 +91,6 @@ def test_the_files_own_number_formats(tmp_path: Path):
     fp32 = sparse_checkpoint(tmp_path / "fp32.safetensors", sparse_files.official_dit("F32"))
     assert size(load_dit(fp32, device="meta")) == 4 * PARAMETERS
     shards = sparse_files.diffusers_folder(tmp_path / "transformer")
-    assert size(load_dit(shards, device="meta")) == 2 * PARAMETERS
     waiting = load_dit(shards, device="meta", quantize="fp8", host_blocks=40)
     assert {tensor.device.type for tensor in waiting.parameters()} == {"meta"}
 
@@ -97,8 +112,8 @@ def test_super_resolution_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(("stored", "quantize"), [("F32", None), ("BF16", "fp8")])
 def test_peak_of_loading(tmp_path: Path, stored: str, quantize: str | None):
     """In its own process: the peak is at most a tenth above the model, and every byte of the file is read once."""
-    path = sparse_checkpoint(tmp_path / "dit.safetensors", sized_dit(1024, 8, stored))
+    path = sparse_checkpoint(tmp_path / "dit.safetensors", sized_dit(768, 6, stored))
     found = probe("dit", path, dtype="bfloat16", quantize=quantize)
-    assert found["final"] > 400e6
+    assert found["final"] > 100e6
     assert found["peak"] < 1.1 * found["final"]
     assert found["read"] == pytest.approx(path.stat().st_size, rel=0.01)

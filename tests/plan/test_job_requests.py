@@ -6,16 +6,18 @@ import math
 
 import pytest
 
+from hv15.choices import PlannedJob
 from hv15.config.runtime import RuntimeSettings
 from hv15.errors import UserError
 from hv15.plan import job_requests as module
 from hv15.plan.devices import Device, find_device
-from hv15.plan.job_requests import ASSUMED_MINUTES, GPU_PROCESS, UNKNOWN_GPU, job_requests, planned_device
+from hv15.plan.job_requests import ASSUMED_MINUTES, GPU_PROCESS, UNKNOWN_GPU, JobRequest, job_requests, planned_device
 from hv15.plan.stages import StagePlanner
 from hv15.project import Project
 from hv15.units import GIB
 from tests.workflow.quick import QuickProject
 
+Requests = dict[PlannedJob, JobRequest]
 CPU = Device("this machine's CPU", 24 * GIB, None, gpu=False, bfloat16=False)
 
 
@@ -36,27 +38,32 @@ def planner(quick: QuickProject) -> StagePlanner:
     return StagePlanner(Project(quick.root / "config.yaml"), find_device("4090"))
 
 
+@pytest.fixture(scope="module")
+def found(planner: StagePlanner) -> Requests:
+    """What jobs ask for on that GPU."""
+    return job_requests(planner.project, planner.device)
+
+
 def limit(seconds: float) -> int:
     return math.ceil(1.5 * seconds / 60) + 10
 
 
-def test_time_is_the_worst_case_with_a_margin(planner: StagePlanner) -> None:
-    found = job_requests(planner.project, planner.device)
+def test_time_is_the_worst_case_with_a_margin(planner: StagePlanner, found: Requests) -> None:
     train = planner.stage("train")
     assert train.total is not None
     assert found["train"].minutes() == limit(train.total.most)
     assert found["train"].minutes() > 15, "else this shows nothing"
 
 
-def test_a_job_of_a_shard_does_its_part(planner: StagePlanner) -> None:
-    found, plan = job_requests(planner.project, planner.device), planner.stage("encode latents")
+def test_a_job_of_a_shard_does_its_part(planner: StagePlanner, found: Requests) -> None:
+    plan = planner.stage("encode latents")
     assert plan.each is not None
     assert plan.count == 5
     assert found["encode_latents"].each == pytest.approx(3 * plan.each.most)
 
 
-def test_a_job_that_makes_several_samples_has_as_many_times_as_long(planner: StagePlanner) -> None:
-    request = job_requests(planner.project, planner.device)["sample"]
+def test_a_job_that_makes_several_samples_has_as_many_times_as_long(planner: StagePlanner, found: Requests) -> None:
+    request = found["sample"]
     step, decoding = planner.stage("denoise").each, planner.stage("decode").each
     assert step is not None
     assert decoding is not None
@@ -70,9 +77,11 @@ def test_where_the_speed_is_unknown_limits_are_assumed(planner: StagePlanner) ->
     assert {job: request.minutes() for job, request in found.items()} == ASSUMED_MINUTES
 
 
-def test_memory_of_the_machine_beside_a_gpu_is_that_of_processes_and_swapped_blocks(planner: StagePlanner) -> None:
+def test_memory_of_the_machine_beside_a_gpu_is_that_of_processes_and_swapped_blocks(
+    planner: StagePlanner, found: Requests
+) -> None:
     """On each of two machines one process trains."""
-    found, plan = job_requests(planner.project, planner.device), planner.stage("train")
+    plan = planner.stage("train")
     assert plan.host > 0
     assert found["train"].memory_mb == math.ceil(1.25 * (plan.host + GPU_PROCESS) / 1e6)
 

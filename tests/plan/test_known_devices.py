@@ -78,7 +78,7 @@ def test_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         (json.dumps({**to_json(RATES), "bandwidth": -1}), "bandwidth: expected a number above 0"),
         (json.dumps({**to_json(RATES), "products": {"bfloat16": float("nan")}}), "products.bfloat16"),
         (json.dumps({**to_json(RATES), "fragments": 1}), "fragments"),
-        (" " * 2**23, "too large"),
+        pytest.param(" " * 2**23, "too large", id="too large"),
     ],
 )
 def test_a_damaged_or_newer_file_is_one_note(folder: Path, content: str, words: str):

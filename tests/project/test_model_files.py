@@ -100,7 +100,8 @@ def test_the_demos_models_are_known_before_they_are_made(open_project: MakeProje
     assert models.path("vae") == root / "toys" / DEMO_FILES["vae"]
     assert models.identity("vae") == "demo:3:vae"
     made = [path for role in roles_of("t2v") for path in models.made(role)]
-    wanted = {root / "toys" / name for name in DEMO_OUTPUTS if "siglip" not in name}
+    unused = [DEMO_FILES[role] for role in ("image_encoder", "sr_dit", "upsampler")]
+    wanted = {root / "toys" / name for name in DEMO_OUTPUTS if name not in unused}
     assert (set(made), len(made)) == (wanted, len(wanted))
     assert models.made("image_encoder") == [], "t2v needs none"
 
@@ -126,10 +127,14 @@ def test_super_resolution_is_downloaded_as_it_suits_the_checkpoint(
     assert not {"sr_dit", "upsampler"} & hub_files(off.settings).keys()
 
 
-def test_the_demo_has_no_super_resolution(open_project: MakeProject) -> None:
-    files = open_project(models={"directory": "toys"}, sample={"prompts": []}).models
-    with pytest.raises(UserError, match=r"models\.upsampler: is not a model of the demo"):
-        files.path("upsampler")
+def test_the_demos_super_resolution_is_known_before_it_is_copied(open_project: MakeProject, root: Path) -> None:
+    files = open_project(models={"directory": "toys"}, sample={"prompts": [], "sr": "auto"}).models
+    assert files.path("sr_dit") == root / "toys/demo/sr_dit.safetensors"
+    assert files.path("upsampler") == root / "toys/demo/upsampler.safetensors"
+    assert files.super_resolution.name == "720p_sr_distilled"
+    other = open_project(models={"directory": "toys"}, sample={"prompts": [], "sr": "1080p"}).models
+    with pytest.raises(UserError, match=r"upsampler\.safetensors: is the latent upsampler for 720p, but sample\.sr is"):
+        _ = other.super_resolution
 
 
 def test_downloads_are_known_by_where_they_come_from(open_project: MakeProject, root: Path) -> None:

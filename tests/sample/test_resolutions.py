@@ -53,3 +53,9 @@ def test_words_of_a_size(words: str, size: tuple[int, int]) -> None:
 def test_other_words_are_refused(words: str) -> None:
     with pytest.raises(UserError, match=r"--size .*expected a resolution"):
         parse_size(tuple(words.split()))
+
+
+def test_a_ratio_beyond_the_official_ones_is_refused() -> None:
+    assert parse_size(("720p", "4:1"))[1] == 4 * parse_size(("720p", "4:1"))[0]
+    with pytest.raises(UserError, match="/size 720p 99:1: official sizes have an aspect ratio of at most 4:1"):
+        parse_size(("720p", "99:1"), "/size")

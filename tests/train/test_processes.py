@@ -79,6 +79,7 @@ def test_two_processes_train_what_one_accumulates(tmp_path: Path) -> None:
         assert untimed(metrics(tmp_path / "one", kind)) == untimed(metrics(tmp_path / "two", kind))
 
 
+@pytest.mark.slow
 def test_three_processes_train_what_one_accumulates(tmp_path: Path) -> None:
     """The sums of three have an order of their own."""
     options = {"max_train_steps": 2, "module_dropout": 0.3, "caption_dropout": 0.2, **VALIDATED}
@@ -120,7 +121,7 @@ def test_a_launcher_that_starts_another_number_is_refused(tmp_path: Path) -> Non
     assert "hv15 train" in (error.value.hint or "")
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize("kind", [pytest.param("lora", marks=pytest.mark.slow), "dora"])
 def test_a_divided_base_trains_the_same(tmp_path: Path, kind: str) -> None:
     """Each process holds a half of every block; a DoRA needs the norms of whole rows."""
     options = {"network_type": kind, "max_train_steps": 3, "module_dropout": 0.3, "gradient_checkpointing": True}

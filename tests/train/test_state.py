@@ -63,18 +63,17 @@ def test_an_average_is_kept_and_checked(tmp_path: Path) -> None:
     assert states.load_latest() is None
 
 
-def test_each_flipped_bit_of_the_state_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_flipped_bit_in_each_byte_of_the_state_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Of what state.json says; one that only changes its layout changes nothing. `"step": 6` is one bit from 7."""
     states = StateFolder(tmp_path / "state", "spec")
     file = save(states, 6) / "state.json"
     whole = file.read_bytes()
     for place in range(len(whole)):
-        for bit in (0, 1, 5):
-            flipped = bytearray(whole)
-            flipped[place] ^= 1 << bit
-            file.write_bytes(flipped)
-            saved = states.load_latest()
-            assert saved is None or saved.position == Position(6, 1.5, 600, "spec", 2), (place, bit)
+        flipped = bytearray(whole)
+        flipped[place] ^= (1, 2, 32)[place % 3]
+        file.write_bytes(flipped)
+        saved = states.load_latest()
+        assert saved is None or saved.position == Position(6, 1.5, 600, "spec", 2), place
     file.write_bytes(whole.replace(b'"step": 6', b'"step": 7'))
     caplog.clear()
     assert states.load_latest() is None

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from hv15.choices import ROLES
 from hv15.demo.layout import DEMO_FILES
 
 REPOSITORY = Path(__file__).parents[2]
@@ -146,7 +147,7 @@ def copy_clips(source: Path, target: Path, names: list[str]) -> None:
 
 def tiny_models(folder: Path) -> dict[str, Any]:
     """The `models` section for the random models that hv15.demo.models has made in a folder."""
-    return {"source": "files", **{role: str(folder / name) for role, name in DEMO_FILES.items()}}
+    return {"source": "files", **{role: str(folder / DEMO_FILES[role]) for role in ROLES}}
 
 
 def small_config(models: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from hv15.arguments import Argument, Command, Entry, Group
 from hv15.choices import LoRALayout, PublishedLayout
 from hv15.commands.options.base import SettingsCommand
+from hv15.commands.options.numbers import finite
 from hv15.commands.options.reach import BlockFactors, ExcludePatterns, IncludePatterns
 
 
@@ -78,7 +79,7 @@ class Merge(SettingsCommand):
     lora: Annotated[
         tuple[str, ...], Argument("a LoRA, at a strength (1); may be given several times", metavar="FILE[:STRENGTH]")
     ]
-    multiplier: Annotated[tuple[float, ...], Argument("the strengths, one for each --lora, instead")] = ()
+    multiplier: Annotated[tuple[float, ...], Argument("the strengths, one for each --lora, instead", read=finite)] = ()
     include: IncludePatterns = ()
     exclude: ExcludePatterns = ()
     lora_blocks: BlockFactors = ()
@@ -88,7 +89,7 @@ class Merge(SettingsCommand):
         Literal["bf16", "fp16", "fp32", "fp8"] | None,
         Argument("number format (the file's); fp8: the blocks' layers with scales, as ComfyUI reads it"),
     ] = None
-    shard_size: Annotated[float | None, Argument("gigabytes in one file of several (one file)")] = None
+    shard_size: Annotated[float | None, Argument("gigabytes in one file of several (one file)", read=finite)] = None
 
     def run(self) -> None:
         from hv15.commands.files import merge

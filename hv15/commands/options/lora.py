@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from hv15.arguments import Argument, Command, Entry, Group
 from hv15.choices import LoRALayout, LoRAProgram
+from hv15.commands.options.numbers import finite
 from hv15.errors import UserError
 from hv15.weighted_file import read_weighted_file
 
@@ -31,21 +31,12 @@ def _weighted(text: str) -> Weighted:
     return Weighted(path, 1.0 if weight is None else weight)
 
 
-def _finite(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a finite number")
-    return number
-
-
 def _range(text: str) -> tuple[int, int]:
     first, dash, last = text.partition("-")
-    if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a block or a range such as 0-19")
-    return int(first), int(last if dash else first)
+    last = last if dash else first
+    if not all(number.isdecimal() and len(number) <= 4 for number in (first, last)) or int(last) < int(first):
+        raise argparse.ArgumentTypeError(f"{text!r:.60}: expected a block or a range such as 0-19")
+    return int(first), int(last)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +119,7 @@ class ScaleLoRA(MadeLoRA):
 
     name: ClassVar[str] = "scale"
     file: Annotated[Path, Argument("the LoRA", positional=True)]
-    factor: Annotated[float, Argument("by which its strength is multiplied", positional=True, read=_finite)]
+    factor: Annotated[float, Argument("by which its strength is multiplied", positional=True, read=finite)]
     only: Annotated[
         str | None, Argument("only layers in whose official name this regular expression is found (all)")
     ] = None

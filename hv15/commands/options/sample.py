@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, TypeAlias
 from hv15.arguments import Argument
 from hv15.choices import EnlargedResolution, Enlarging
 from hv15.commands.options.model_files import ModelFilesCommand, TransformerFileCommand
+from hv15.commands.options.numbers import finite
 from hv15.commands.options.reach import BlockFactors, ExcludePatterns, IncludePatterns, StepFactors
 from hv15.commands.options.seeds import read_seed
 from hv15.environment import CONFIG_VARIABLE
@@ -77,7 +78,9 @@ class Sample(ModelFilesCommand, TransformerFileCommand):
     ] = ()
     strength: Annotated[
         tuple[float, ...],
-        Argument("factors for the strength of the compared LoRAs, or of all; 0 leaves them out", several="+"),
+        Argument(
+            "factors for the strength of the compared LoRAs, or of all; 0 leaves them out", several="+", read=finite
+        ),
     ] = ()
     sheet: Annotated[
         bool, Argument("also draw all samples side by side, as a picture and a video; done if something is compared")

@@ -99,6 +99,8 @@ def read_file(path: Path) -> ForeignFile:
     Raises:
         UserError: it is missing, damaged, has no tensors, or two keys mean the same tensor.
     """
+    if path.is_dir():
+        raise UserError.at(path, "a folder; expected a LoRA file (.safetensors)", hint="name the file in it")
     header = read_header(path)
     if not header.entries:
         raise UserError.at(path, "a file without tensors", hint="check that its export finished")

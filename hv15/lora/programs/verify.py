@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from hv15.lora.programs import comfyui, musubi
 from hv15.lora.programs.file import ForeignFile, read_file
 from hv15.lora.programs.peft_loaders import Diffusers, Official
 from hv15.lora.programs.verdicts import OUTCOMES, Outcome, Verdict, Verdicts
+from hv15.models.layouts import looks_like
 
 _RULES: dict[LoRAProgram, Callable[[ForeignFile], Verdicts]] = {
     "comfyui": comfyui.verdicts,
@@ -63,17 +65,17 @@ class Verification:
         if self.is_right:
             return None
         if self.foreign or not self.is_lora:
-            family = other_family(self.verdicts)
             found = f"{self.foreign} is none of its layers" if self.foreign else "this file holds no LoRA"
-            return f"use a LoRA for HunyuanVideo 1.5: {found}" + (f"; it looks like {family}" if family else "")
+            likeness = other_family(self.verdicts) if self.is_lora else looks_like(self.verdicts)
+            return f"use a LoRA for HunyuanVideo 1.5: {found}" + (f"; it looks like {likeness}" if likeness else "")
         layout = LAYOUT_OF[self.program]
-        more = ""
+        words = ["hv15", "convert", str(self.path), f"{self.path.stem}.{layout}.safetensors", "--to", layout]
         if any(part in key for key in self.verdicts for part in ("dora_scale", "magnitude", "oft_", ".a1.")):
-            more += " --base TRANSFORMER"
+            words += ["--base", "TRANSFORMER"]
         peft = layout in ("diffusers", "official")
         if peft and any(part in key for key in self.verdicts for part in ("hada_", "lokr_", ".diff")):
-            more += " --svd-rank 64"
-        return f"hv15 convert {self.path} {self.path.stem}.{layout}.safetensors --to {layout}{more}"
+            words += ["--svd-rank", "64"]
+        return shlex.join(words)
 
     def _is_unneeded(self, key: str) -> bool:
         """Whether a tensor that is left out is an alpha that would not change the strength."""

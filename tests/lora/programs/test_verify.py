@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,23 @@ def test_no_lora_at_all(tmp_path: Path) -> None:
     save_file({"some.bias": torch.ones(2)}, tmp_path / "a.safetensors")
     found = verify(tmp_path / "a.safetensors", "comfyui")
     assert found.counts() == {"dropped": 1}
-    assert found.advice() == "use a LoRA for HunyuanVideo 1.5: this file holds no LoRA"
+    assert found.advice() == "use a LoRA for HunyuanVideo 1.5: this file holds no LoRA; it looks like an unknown model"
     save_file({"decoder.conv_in.conv.bias": torch.ones(2)}, tmp_path / "a.safetensors")
     advice = verify(tmp_path / "a.safetensors", "musubi").advice() or ""
     assert advice.endswith("this file holds no LoRA; it looks like a VAE")
+    save_file({"double_blocks.0.img_mlp.fc1.weight": torch.ones(2)}, tmp_path / "a.safetensors")
+    advice = verify(tmp_path / "a.safetensors", "official").advice() or ""
+    assert advice.endswith("this file holds no LoRA; it looks like the HunyuanVideo 1.5 transformer")
+    with pytest.raises(UserError, match="a folder; expected a LoRA file"):
+        verify(tmp_path, "diffusers")
     save_file({}, tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="without tensors"):
         verify(tmp_path / "a.safetensors", "comfyui")
+
+
+def test_the_command_that_it_advises_can_be_pasted(tmp_path: Path) -> None:
+    folder = tmp_path / "it's mine; rm -r *"
+    folder.mkdir()
+    path = written(folder, Q)
+    words = shlex.split(verify(path, "comfyui").advice() or "")
+    assert words == ["hv15", "convert", str(path), "lora.comfyui.safetensors", "--to", "comfyui"]
