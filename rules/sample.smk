@@ -4,6 +4,7 @@
 
 
 from hv15.records.outputs import DECODED, LATENTS, enlarged, subject
+from hv15.records.twins import TWIN
 
 
 rule condition_shard:
@@ -105,7 +106,7 @@ for STEP in (None, "{step}"):
             gpu=PROJECT.gpus("sample", STAGE),
         params:
             made=str(PATHS.before_taken(LATENTS.path(PATHS, "{name}", STEP))),
-            files=PROJECT.options_of("lora", "condition"),
+            files=PROJECT.options_of(TWIN, "lora", "condition"),
         message:
             PROJECT.message(f"Sampling {WHICH}", STAGE)
         shell:
@@ -147,7 +148,7 @@ for STEP in (None, "{step}"):
                 gpu=PROJECT.gpu_of(STAGE),
             params:
                 made=str(PATHS.before_taken(OUTPUT.path(PATHS, "{name}", STEP))),
-                files=PROJECT.options_of("latents"),
+                files=PROJECT.options_of(TWIN, "latents"),
             message:
                 PROJECT.message(f"Decoding {WHICH}", STAGE)
             shell:
@@ -198,7 +199,7 @@ rule upsample_latents:
         gpu=PROJECT.gpus("sample", "upsample_latents.{name}"),
     params:
         made=str(PATHS.before_taken(LATENTS.path(PATHS, enlarged("{name}")))),
-        files=PROJECT.options_of("low", "lora", "condition"),
+        files=PROJECT.options_of(TWIN, "low", "lora", "condition"),
     message:
         PROJECT.message(
             "Super resolution of {wildcards.name}", "upsample_latents.{name}"
@@ -240,7 +241,7 @@ for OUTPUT in DECODED:
             gpu=PROJECT.gpu_of(STAGE),
         params:
             made=str(PATHS.before_taken(OUTPUT.path(PATHS, enlarged("{name}")))),
-            files=PROJECT.options_of("latents"),
+            files=PROJECT.options_of(TWIN, "latents"),
         message:
             PROJECT.message("Decoding the enlarged {wildcards.name}", STAGE)
         shell:

@@ -54,7 +54,6 @@ LONGEST = (
 PARTS = {"test_snapshots.py": 2, "test_config_trouble.py": 2}
 """Files whose tests have little to share: into so many parts they are dealt out."""
 
-
 FORKING = (
     *("test_transformer.py", "test_gpu_discipline.py", "test_context_parallel.py", "test_full_size_files.py"),
     *("test_processes.py", "test_resume.py", "test_unread_progress.py", "test_bitsandbytes.py"),

@@ -40,10 +40,18 @@ class MeasuredColumn:
     """From the largest unit to the smallest: the first one of which all numbers are at least a few is used."""
     most_digits: int = LOSS_DIGITS
     is_whole: bool = False
+    follows_settings: bool = False
+    """Whether the settings alone decide the number, so that equal ones of all seeds are no finding."""
 
     def of_group(self, group: TrainingGroup) -> Spread | None:
         """Return mean and spread over the trainings of a group that count; None if nothing was measured."""
         return spread(self.value(each) for each in group.counted)
+
+    def text(self, found: Spread | None, digits: int, scale: Scale) -> str:
+        """Return the numbers of a group as `spread_text` does; what follows from the settings has no spread of 0."""
+        if self.follows_settings and found is not None and not found.deviation:
+            found = found._replace(deviation=None)
+        return spread_text(found, digits, scale.factor)
 
     def scale(self, trainings: Iterable[ComparedTraining]) -> Scale:
         """Return the unit in which all of these are shown."""
@@ -61,7 +69,7 @@ VALIDATION_BEST = MeasuredColumn(
     "Best validation",
     lambda each: each.best.loss if each.best else None,
 )
-STEPS = MeasuredColumn("steps", "Steps", lambda each: each.steps or None, is_whole=True)
+STEPS = MeasuredColumn("steps", "Steps", lambda each: each.steps or None, is_whole=True, follows_settings=True)
 COLUMNS = (
     VALIDATION_BEST,
     MeasuredColumn(
@@ -74,7 +82,7 @@ COLUMNS = (
     STEPS,
     MeasuredColumn("train_seconds", "Time", lambda each: each.train_seconds or None, _TIMES, COST_DIGITS),
     MeasuredColumn("memory_peak_bytes", "Memory", lambda each: each.memory_peak, _SIZES, COST_DIGITS),
-    MeasuredColumn("lora_bytes", "LoRA", lambda each: each.lora_bytes, _SIZES, COST_DIGITS),
+    MeasuredColumn("lora_bytes", "LoRA", lambda each: each.lora_bytes, _SIZES, COST_DIGITS, follows_settings=True),
 )
 
 
@@ -106,10 +114,13 @@ def number_text(value: float | None, digits: int) -> str:
 
 
 def spread_text(found: Spread | None, digits: int, factor: float = 1.0) -> str:
-    """Return `0.1234 ± 0.0012`; the mean alone, if all are the same or it is one; "" if there is none."""
+    """Return `0.1234 ± 0.0012`; the mean alone of a single one, of which no spread is known; "" if there is none.
+
+    Repetitions that agree have a deviation of 0, which is said: the mean alone would look like a single training.
+    """
     if found is None:
         return ""
     mean = number_text(found.mean * factor, digits)
-    if not found.deviation:
+    if found.deviation is None:
         return mean
     return f"{mean} {PLUS_MINUS} {number_text(found.deviation * factor, digits)}"

@@ -212,7 +212,7 @@ def _titles(columns: Sequence[tuple[MeasuredColumn, Scale, int]]) -> list[PageCe
 
 def _of_spread(column: MeasuredColumn, found: Spread | None, digits: int, scale: Scale) -> PageCell:
     value = "" if found is None else found.mean
-    return PageCell(spread_text(found, digits, scale.factor), True, value, column is VALIDATION_BEST)
+    return PageCell(column.text(found, digits, scale), True, value, column is VALIDATION_BEST)
 
 
 def _seeds(group: TrainingGroup) -> PageCell:

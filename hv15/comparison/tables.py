@@ -17,7 +17,6 @@ from hv15.comparison.numbers import (
     Scale,
     decimals,
     known_columns,
-    spread_text,
 )
 from hv15.comparison.settings import SEED, short_name, value_text
 from hv15.records.json_values import Json
@@ -84,7 +83,7 @@ def latex_table(comparison: TrainingComparison) -> str:
     for group in comparison.groups:
         row = [_escaped(text) for text in _names(comparison, group)]
         for column, scale, count in zip(columns, scales, digits, strict=True):
-            text = spread_text(column.of_group(group), count, scale.factor)
+            text = column.text(column.of_group(group), count, scale)
             row.append(_number(text, is_bold=column is VALIDATION_BEST and group is comparison.best_group))
         rows.append(row)
     body = "\n".join(f"{' & '.join(row)} \\\\" for row in rows)

@@ -84,6 +84,7 @@ class ConfigSource:
         self._other_files = _OtherFiles(self.root)
         self._base: Settings | None = None
         self._experiments: dict[str, Experiment] | None = None
+        self._of_experiments: dict[str, Settings] = {}
 
     def settings(self, experiment: str = "") -> Settings:
         """Return the settings of the config itself, or of an experiment.
@@ -92,7 +93,9 @@ class ConfigSource:
             ConfigError: they are wrong, or there is no such experiment.
         """
         if experiment:
-            return self._settings_of(self.experiment(experiment))
+            if experiment not in self._of_experiments:
+                self._of_experiments[experiment] = self._settings_of(self.experiment(experiment))
+            return self._of_experiments[experiment]
         if self._base is None:
             origin = _Origin(self._source, self._replaced, self.root)
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -179,9 +179,13 @@ class Settings(Section):
             return copy_of(path, CachePaths(self.resolve(self.cache.directory)).remote)
         return self._root / Path(path).expanduser()
 
-    def dump(self) -> JsonObject:
+    def dump(self, sections: Collection[str] | None = None) -> JsonObject:
         """Return all settings, including defaults, as JSON values that `load_config` accepts.
 
         Experiments and notices are left out: what is made with these settings does not depend on them.
+
+        Args:
+            sections: the only ones to return; None: all.
         """
-        return self.model_dump(mode="json", exclude={"experiments", "sweep", "notify"})
+        chosen = None if sections is None else {*sections}
+        return self.model_dump(mode="json", include=chosen, exclude={"experiments", "sweep", "notify"})

@@ -37,12 +37,21 @@ copy() {
 
 # taken FILE TO COMMAND [ARGUMENT ...]: FILE, which the job of a shard has made, becomes TO; if there is none, the command
 # makes it. FILE is what this job has to make: whatever is not was removed when the workflow was planned.
+# With `--twin SAME` among its arguments no command is started, since SAME, which another run has made, is copied.
 taken() {
-    local file="$1" to="$2"
+    local file="$1" to="$2" word before=""
     shift 2
     if [ -e "$file" ]; then
         mv -T "$file" "$to" && touch "$to" && echo "made by the job of its shard"
-    else
-        "$@"
+        return
     fi
+    for word in "$@"; do
+        if [ "$before" = --twin ]; then
+            rm -rf "$to.part" && cp -rT "$word" "$to.part" && mv -T "$to.part" "$to" || return
+            echo "copied from $word, which is the same"
+            return
+        fi
+        before="$word"
+    done
+    "$@"
 }

@@ -42,8 +42,11 @@ class StopSignals:
                 signal.signal(signal.SIGHUP, self._hang_up)
 
     def notice_snakemakes_own(self) -> None:
-        """Wrap Snakemake's own handler of SIGTERM once it is set; it finishes what runs and starts nothing more."""
-        if threading.current_thread() is not threading.main_thread():
+        """Wrap Snakemake's own handler of SIGTERM once it is set; it finishes what runs and starts nothing more.
+
+        This is asked for each record of the log, but Snakemake sets its handler only once.
+        """
+        if self._snakemakes_own is not None or threading.current_thread() is not threading.main_thread():
             return
         handler = signal.getsignal(signal.SIGTERM)
         if callable(handler) and handler != self._terminate:

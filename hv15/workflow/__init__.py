@@ -19,6 +19,7 @@
 - containers: the image that they run in
 - refusals: how Snakemake ends where a person has to put something right
 - job_resources: what the jobs ask an executor for
+- needless_work: what Snakemake would compute without a use for it
 """
 
 from __future__ import annotations

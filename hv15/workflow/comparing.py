@@ -8,7 +8,7 @@ from pathlib import Path
 from hv15.comparison.samples import noise_of
 from hv15.comparison.settings import differing, named_settings
 from hv15.config.experiments import Experiment
-from hv15.digest import digest
+from hv15.digest import canonical, digest
 from hv15.project import Project
 from hv15.project.metadata import KINDS
 from hv15.project.products import shown_samples
@@ -122,6 +122,13 @@ def _samples(experiment: Project) -> JsonObject:
 
 def _settings_of_samples(experiments: Iterable[Project]) -> dict[str, JsonObject]:
     """The settings of samples in which the experiments differ."""
-    found = {each.run: named_settings(each.settings.dump(), OF_SAMPLES) for each in experiments}
-    names = differing([*found.values()])
+    found: dict[str, JsonObject] = {}
+    known: dict[str, JsonObject] = {}  # those of 100 experiments are mostly the same
+    for each in experiments:
+        sections = each.settings.dump(OF_SAMPLES)
+        key = canonical(sections)
+        if key not in known:
+            known[key] = named_settings(sections, OF_SAMPLES)
+        found[each.run] = known[key]
+    names = differing([*known.values()])
     return {run: {name: settings.get(name) for name in names} for run, settings in found.items()}

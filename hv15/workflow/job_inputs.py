@@ -40,21 +40,29 @@ class JobInputs:
         self._stages, self._due, self._makers = stages, due, makers
         self._spec_of, self._exists = spec_of, exists
 
-    def of_due(self, stage: Stage) -> dict[str, list[str]]:
-        """Return the inputs of a stage that runs, or of the job of a shard, by name."""
-        named = self._named(stage)
-        direct = {file for files in stage.inputs.values() for file in files}
-        above = (self._stages[each] for each in self._nearest_due(stage))
-        named["after"] = [str(file) for each in above for file in each.products if file not in direct]
+    def of_due(self, stage: Stage, shard: Stage | None = None) -> dict[str, list[str]]:
+        """Return the inputs of a stage that runs, or of the job of a shard, by name.
+
+        Args:
+            shard: the job that makes its product; it runs after what it reads itself.
+        """
+        reached = self._reached_by_others(stage)
+        if shard is not None:
+            reached |= self._all_above(shard)
+        named = self._named(stage, reached)
+        if shard is not None:
+            named["shard"] = [*map(str, shard.products)]
+        waited_for = reached.union(self._parents(stage))
+        after = (self._stages[each] for each in self._nearest_due(stage) if each not in waited_for)
+        named["after"] = [str(each.products[0]) for each in after]
         return named
 
     def of_idle(self, stage: Stage) -> dict[str, list[str]]:
         """Return the inputs of a stage that does not run, without those that are missing and are made by this run."""
-        named = self._named(stage)
+        named = self._named(stage, self._reached_by_others(stage))
         return {key: [file for file in files if not self._appears(Path(file))] for key, files in named.items()}
 
-    def _named(self, stage: Stage) -> dict[str, list[str]]:
-        reached = self._reached_by_others(stage)
+    def _named(self, stage: Stage, reached: Collection[str]) -> dict[str, list[str]]:
         named = {
             key: [str(file) for file in files if key in _IN_COMMANDS or self._makers.get(file) not in reached]
             for key, files in stage.inputs.items()
@@ -82,6 +90,11 @@ class JobInputs:
             above = self._above[parent]
             found |= above if parent in self._due else above.difference(self._due)
         return found.intersection(parents)
+
+    def _all_above(self, stage: Stage) -> frozenset[str]:
+        """All stages above a stage, or above the job of a shard."""
+        parents = set(self._parents(stage))
+        return frozenset(parents.union(*(self._above[parent] for parent in parents)))
 
     @cached_property
     def _above(self) -> dict[str, frozenset[str]]:

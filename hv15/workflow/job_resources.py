@@ -11,6 +11,7 @@ the same for all jobs is known as soon as the executor is: then it stands in the
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, get_args
@@ -24,6 +25,7 @@ from hv15.records.fields import from_json, to_json
 from hv15.records.json_values import Json, RecordError, as_object
 from hv15.records.stage_names import run_of_wildcards
 from hv15.remembered import Memory
+from hv15.workflow.known_parameters import with_known_parameters
 from hv15.workflow.rule_names import stage_of_wildcards
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ CPU_THREADS = 8
 """Threads of a job that computes on a CPU."""
 _SMALL: tuple[PlannedJob, ...] = ("encode_masks", "convert")
 """Jobs that compute with no model."""
+
+_DEFAULT_TMPDIR = "system_tmpdir"
+"""The expression that Snakemake evaluates for each job's `tmpdir`, unless it is told another."""
 
 Resource = Callable[["Wildcards"], int | None]
 Asked = TypeVar("Asked", bound=Resource)
@@ -78,7 +83,7 @@ class JobResources:
             is_so: called once the executor is known.
         """
         self._same_for_all[function] = _SameForAll(value, is_so)
-        return function
+        return with_known_parameters(function)
 
     def settle(self) -> None:
         """Put what is the same for all jobs in the place of the rules' functions. The executor has to be known."""
@@ -88,6 +93,8 @@ class JobResources:
                 known = self._same_for_all.get(inspect.unwrap(evaluator)) if evaluator is not None else None
                 if known is not None and known.is_so():
                     rule.resources[name] = known.value
+                elif not self._is_elsewhere and getattr(resource, "raw", None) == _DEFAULT_TMPDIR:
+                    rule.resources[name] = tempfile.gettempdir()
 
     # -- resources ----------------------------------------------------------------------------------------------------
 

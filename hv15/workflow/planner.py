@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
@@ -86,7 +87,7 @@ class Planner:
         for run in self._runs:
             self._find_restored(stage_of_run(run, Rule.PUBLISH))
         makers = {run for name in self.requested for run in self._makers_of(name)}
-        self.stages = {stage.name: stage for stage in with_twins(self.stages.values(), makers)}
+        self.stages = {stage.name: stage for stage in with_twins(self.stages.values(), makers, paths.root)}
 
     def _makers_of(self, name: str) -> set[str]:
         """The runs that a requested stage is made of: its own, or those that are compared."""
@@ -221,14 +222,12 @@ class Planner:
         stage = self.stages[name]
         if name not in self.due:
             return self._inputs.of_idle(stage), False
-        named = self._inputs.of_due(stage)
-        if name in self.shard_of:
-            named["shard"] = [str(file) for file in self.shard_of[name].stage.products]
-        return named, True
+        shard = self.shard_of.get(name)
+        return self._inputs.of_due(stage, None if shard is None else shard.stage), True
 
     @cached_property
     def _inputs(self) -> JobInputs:
-        return JobInputs(self.stages, self.due, self._makers, self._spec_input, self._exists)
+        return JobInputs(self.stages, self.due, self._makers, self._spec_input, self.exists)
 
     def _spec_input(self, name: str) -> Path:
         """The spec of a stage as an input. A dry run writes only those whose time is the reason to run."""
@@ -270,7 +269,7 @@ class Planner:
         else:
             Spec({}).write(self.paths.root / ProjectPaths().no_spec)
         for product in self._unread:
-            if not self._exists(product):
+            if not self.exists(product):
                 with atomic_path(self.paths.root / product):
                     pass  # empty
         for stage in (*self.stages.values(), *(shard.stage for shard in self.shards.values())):
@@ -318,9 +317,10 @@ class Planner:
         """Whether a job makes a product that is there anew."""
         stage = self.stages[name] if name in self.stages else self.shards[name].stage
         is_made = name in self.due or name in self.shards
-        return is_made and any(self._exists(product) for product in stage.products)
+        return is_made and any(self.exists(product) for product in stage.products)
 
-    def _exists(self, product: Path) -> bool:
+    def exists(self, product: Path) -> bool:
+        """Whether a product is there."""
         return os.path.exists(self._at(product))  # noqa: PTH110 (thousands of times, as below)
 
     def _at(self, product: Path) -> str:
@@ -372,13 +372,16 @@ def refuse_folders(paths: ProjectPaths) -> None:
 
 def _make_older(product: str, moment: int) -> None:
     """Give a file or folder a time before a moment (nanoseconds since 1970), if it has a later one."""
-    marker = f"{product}/.snakemake_timestamp"  # Snakemake's time of a folder
-    for path in (product, marker):
+    for path in (product, f"{product}/.snakemake_timestamp"):  # Snakemake's time of a folder
         try:
-            if os.lstat(path).st_mtime_ns >= moment:
+            seen = os.lstat(path)
+        except OSError:  # not there
+            return
+        if seen.st_mtime_ns >= moment:
+            with contextlib.suppress(OSError):  # not ours
                 os.utime(path, ns=(moment - SECOND_NS, moment - SECOND_NS), follow_symlinks=False)
-        except OSError:  # not there, or not ours
-            continue
+        if stat.S_ISREG(seen.st_mode):
+            return
 
 
 def _remove(path: Path) -> None:

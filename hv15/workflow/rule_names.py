@@ -21,6 +21,7 @@ from hv15.records.outputs import ENLARGED_SUFFIX
 from hv15.records.paths import RESULTS, EncodedKind, ProjectPaths, average_of, manifest_name
 from hv15.records.stage_names import FOLDER, SETTINGS, run_of_folder, run_of_wildcards, stage_of_run
 from hv15.workflow.comparing import comparison_files, have_common_samples, is_compared
+from hv15.workflow.known_parameters import with_known_parameters
 
 if TYPE_CHECKING:
     from snakemake.io import InputFiles, Wildcards
@@ -164,7 +165,7 @@ class RuleNames:
         def options(wildcards: Wildcards, input: InputFiles) -> list[str]:
             return [word for name in names for file in input.get(name, []) for word in (f"--{name}", str(file))]
 
-        return options
+        return with_known_parameters(options)
 
     @property
     def averaged(self) -> list[RunsOfRule]:

@@ -88,7 +88,7 @@ class _ReasonsOfRun:
     def _fallback(self, stage: Stage) -> str:
         if stage.found is not Found.MISSING:
             return "it was made from something else"
-        there = all((self._project.root / product).exists() for product in stage.products)
+        there = all(map(self._planner.exists, stage.products))
         return f"{stage.products[0].name} cannot be read" if there else "not made yet"
 
     def _reasons_of(self, stage: Stage) -> Iterator[str]:

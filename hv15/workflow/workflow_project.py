@@ -24,6 +24,8 @@ from hv15.workflow.asked import are_of_checkpoints, asked_runs, compares_experim
 from hv15.workflow.command_line import FROM
 from hv15.workflow.demo_clips import make_demo_clips
 from hv15.workflow.job_resources import JobResources, Resource
+from hv15.workflow.known_parameters import with_known_parameters
+from hv15.workflow.needless_work import spare_needless_work
 from hv15.workflow.parallel_jobs import sampling_jobs
 from hv15.workflow.planner import Planner
 from hv15.workflow.refusals import end_with
@@ -117,6 +119,7 @@ class WorkflowProject(RuleNames):
         if workflow.is_main_process:
             planner.prepare()
             self._job_resources.settle()
+            spare_needless_work(workflow)
         return planner
 
     @property
@@ -147,7 +150,7 @@ class WorkflowProject(RuleNames):
                 return named
             return {key: [ancient(file) for file in files] for key, files in named.items()}
 
-        return input_files
+        return with_known_parameters(input_files)
 
     def all_experiments(self, wildcards: Wildcards) -> list[str]:
         if not self.has_experiments:

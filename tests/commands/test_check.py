@@ -12,6 +12,7 @@ import yaml
 from hv15.gpus import SLURM_JOB, VISIBLE
 from hv15.machines import BY_HAND
 from hv15.plan import disk
+from hv15.plan.stages import StagePlanner
 from hv15.records.checks import Check, read_checks
 from hv15.records.problems import Place
 from tests.commands.test_bad_clips import add_bad_clips
@@ -33,7 +34,9 @@ def test_check_of_a_sound_project(project: Workbench) -> None:
     assert not any(line.startswith("!") for line in said.out.splitlines())
 
 
-def test_check_and_plan_count_the_texts_and_say_when_datasets_take_part(project: Workbench) -> None:
+def test_check_and_plan_count_the_texts_and_say_when_datasets_take_part(
+    project: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     captions = sorted(project.clips.glob("*.txt"))
     for caption in captions:
         caption.write_text(f"{caption.stem}, red, blue, green, large, small\na {{trigger}}")
@@ -48,6 +51,7 @@ def test_check_and_plan_count_the_texts_and_say_when_datasets_take_part(project:
     assert "datasets[1]: 2 of 3 files are used (max_num_samples), takes part from step 3 on" in said
     assert "datasets[0]: {trigger} stays as it is without a trigger: clips/" in said
     assert "datasets[1]: trigger is set, but no caption, prefix or suffix holds {trigger}" in said
+    monkeypatch.setattr(StagePlanner, "names", ["encode texts"])  # the others take longer
     planned = project.does("plan", "--device", "4090").out
     assert "5 steps with 5 clips and 15 texts" in planned  # and the empty one
     assert "batches of an epoch: 3 in steps 1 to 2, 5 in steps 3 to 5" in planned

@@ -134,8 +134,24 @@ def test_times_and_whole_numbers_have_few_digits() -> None:
 def test_numbers_with_their_deviation() -> None:
     assert spread_text(Spread(0.42171, 0.01234, 3), 3) == "0.422 ± 0.012"
     assert spread_text(Spread(120.0, None, 1), 1, 1 / 60) == "2.0"
-    assert spread_text(Spread(360.0, 0.0, 3), 0) == "360"
     assert spread_text(None, 3) == ""
+
+
+def test_seeds_that_agree_are_told_from_a_single_training() -> None:
+    """In every table: a deviation of 0 is a result, of one training none is known."""
+    trainings = tuple(
+        ComparedTraining(f"{dim}-{seed}", {"train.network_dim": dim, "train.seed": seed}, steps=20, samples_right=0.5)
+        for dim, seed in ((4, 1), (4, 2), (8, 1))
+    )
+    comparison = TrainingComparison(trainings)
+    body = latex_table(comparison).partition("\\midrule\n")[2].splitlines()[:2]
+    assert body == [r"4 & $50 \pm 0$ \\", r"8 & $50$ \\"]
+    assert [row["samples_right_std"] for row in rows(groups_csv(comparison))] == ["0.0", ""]
+    table = groups_table(comparison)
+    titles = [cell.text for cell in table.header]
+    shown = [dict(zip(titles, (cell.text for cell in row.cells), strict=True)) for row in table.rows]
+    assert [row["Samples right, %"] for row in shown] == ["50 ± 0", "50"]
+    assert [row["Steps"] for row in shown] == ["20", "20"], "the settings decide them, not the seed"
 
 
 def test_the_unit_is_one_in_which_all_numbers_can_be_read() -> None:

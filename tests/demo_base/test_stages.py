@@ -88,16 +88,16 @@ def test_a_stopped_half_of_the_vae_goes_on_to_the_same_weights(
     name: str, basis: CellBasis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vae_stages, "fit_half", lambda *_: None)
-    stage = replace(STAGES[name], steps=4, batch=1, crop=16, warmup=1, state_every=1)
+    stage = replace(STAGES[name], steps=3, batch=1, crop=16, warmup=1, state_every=1)
     whole = load_file(train_vae_stage(stage, basis, tmp_path / "whole"))
     batch_of = vae_stages.batch_of
 
-    def stop_at_third(stage: vae_stages.VaeStage, step: int, seed: int) -> Tensor:
-        if step == 2:
+    def stop_at_second(stage: vae_stages.VaeStage, step: int, seed: int) -> Tensor:
+        if step == 1:
             raise KeyboardInterrupt
         return batch_of(stage, step, seed)
 
-    monkeypatch.setattr(vae_stages, "batch_of", stop_at_third)
+    monkeypatch.setattr(vae_stages, "batch_of", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         train_vae_stage(stage, basis, tmp_path / "stopped")
     monkeypatch.setattr(vae_stages, "batch_of", batch_of)

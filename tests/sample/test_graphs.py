@@ -77,7 +77,12 @@ def sample(model: DiT | Replayed, task: str = "t2v", shape=SHAPE, *, seed: int =
 
 @pytest.mark.parametrize(
     ("task", "batch_cfg", "recorder"),
-    [("t2v", True, Traced()), ("t2v", False, Counting()), ("i2v", True, Counting()), ("i2v", False, Traced())],
+    [
+        ("t2v", True, Traced()),
+        ("t2v", False, Counting()),
+        ("i2v", True, Counting()),
+        pytest.param("i2v", False, Traced(), marks=pytest.mark.slow),
+    ],
 )
 def test_the_same_bits(task, batch_cfg, recorder):
     dit, branches = golden_dit(), 1 if batch_cfg else 2

@@ -71,7 +71,14 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+COVERED = (
+    *("constant", "warm-up that was not over", "epochs to steps", "8 bits", "an average instead of a schedule"),
+    "noise levels in parts, a huber loss",
+)
+"""What the others, and the optimizers of tests/train/test_resume.py, go through as well."""
+
+
+@pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.slow) if way in COVERED else way for way in WAYS])
 def test_a_greater_length_continues_and_is_one_long_training(tmp_path: Path, data: Data, way: str) -> None:
     options, short, long = WAYS[way]
     if way == "datasets that begin and end":

@@ -6,6 +6,7 @@ import uuid
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal, cast
 
 import pytest
@@ -69,7 +70,8 @@ class Sent:
     """Snakemake's workflow object where an executor sends the jobs to other machines, or keeps them here."""
 
     is_main_process, dryrun, dag_settings, remote_exec = False, True, None, False
-    rules = ()
+    scheduling_settings, output_settings = None, SimpleNamespace(printshellcmds=True)
+    rules, rerun_triggers = (), ()
 
     def __init__(self, *, elsewhere: bool, **limits: int) -> None:
         self.non_local_exec, self.global_resources = elsewhere, limits

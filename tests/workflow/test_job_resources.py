@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast, get_args
 
 import pytest
-from snakemake.resources import Resources
+from snakemake.resources import Resource, Resources
 
 from hv15.choices import PlannedJob
 from hv15.plan import job_requests as planned
@@ -27,7 +28,9 @@ class Sent:
     """Snakemake's workflow object: of the main process, or of one that runs a job on another machine."""
 
     dryrun, dag_settings = True, None
+    scheduling_settings, output_settings = None, SimpleNamespace(printshellcmds=True)
     rules: tuple[SimpleNamespace, ...] = ()
+    rerun_triggers = ()
 
     def __init__(self, *, elsewhere: bool = False, remote: bool = False, **limits: int) -> None:
         self.non_local_exec, self.remote_exec, self.global_resources = elsewhere, remote, limits
@@ -136,14 +139,17 @@ def still_asked(project: QuickProject, workflow: Sent) -> dict[str, object]:
     opened = WorkflowProject(Project(project.root / "config.yaml"), cast("Workflow", workflow))
     functions = {**opened.resources("train"), "gpu": opened.gpus("train", "train"), "others": lambda wildcards: 7}
     resources = Resources.from_mapping({**functions, "_cores": opened.threads("train")})
+    for name, expression in {"tmpdir": "system_tmpdir", "disk_mb": "input.size_mb"}.items():
+        resources[name] = Resource.from_cli_expression(name, expression)
     workflow.rules = (SimpleNamespace(resources=resources),)
     opened._job_resources.settle()
     return {name: "asked" if each.is_evaluable() else each.value for name, each in resources.items()}
 
 
 def test_what_is_the_same_for_all_jobs_is_not_asked_for_each(project: QuickProject) -> None:
-    """On this machine; a function of which that is not known is left alone."""
+    """On this machine; a function or an expression of which that is not known is left alone."""
     here = {"mem_mb": None, "runtime": None, "nodes": None, "tasks": None, "_cores": 1, "others": "asked"}
+    here |= {"tmpdir": tempfile.gettempdir(), "disk_mb": "asked"}
     assert still_asked(project, Sent()) == {**here, "gpu": "asked"}
     project.set(runtime={"device": "cpu"})
     assert still_asked(project, Sent()) == {**here, "gpu": 0}

@@ -79,10 +79,11 @@ def test_those_that_are_due_are_made_by_one_job(project: PlannedProject) -> None
     assert project.due() == []
 
 
-def test_all_triggers_of_snakemake_agree(project: PlannedProject) -> None:
-    all_triggers = ("--rerun-triggers", "mtime", "params", "input", "software-env", "code")
-    assert sampling(project.snakemake(*all_triggers)) == {"stage shard": 1}
-    assert of_samples(project.snakemake(*all_triggers)) == {}
+def test_the_triggers_of_snakemake_agree(project: PlannedProject) -> None:
+    """Except for the set of input files, which is another one while something above a job runs."""
+    triggers = ("--rerun-triggers", "mtime", "params", "software-env", "code")
+    assert sampling(project.snakemake(*triggers)) == {"stage shard": 1}
+    assert project.snakemake(*triggers).jobs == {}
 
 
 def test_one_alone_is_made_by_its_own_jobs(project: PlannedProject) -> None:
@@ -271,6 +272,20 @@ def test_what_a_shard_reads_and_makes() -> None:
         *("sample_latents.b", "sample_video.b"),
     ]
     assert parts[1].inputs == {"latents": Path("results/samples/a.latents")}
+
+
+def test_a_sample_names_nothing_that_the_job_of_its_shard_waits_for() -> None:
+    """Of 100 experiments each sample would name all models and encodings; what its command reads is named."""
+    models = tuple(Path(f"model-{number}") for number in range(3))
+    copied = Stage("demo_models", models, {}, Found.MISSING)
+    text = stage("encode_texts.0", Path("text"), models=models[0])
+    planner = Planner(PATHS, [copied, text, *sample("a"), *sample("b")], devices=1)
+    alone = Planner(PATHS, [copied, text, *sample("a")], devices=1)
+    shard, named = (planner.inputs(name)[0] for name in ("sample_shard.0", "sample_latents.a"))
+    by_itself = alone.inputs("sample_latents.a")[0]
+    assert (shard["text"], shard["after"]) == (["text"], []), "the models come before the texts"
+    assert (named["lora"], named["text"], named["after"]) == (["lora"], [], [])
+    assert (by_itself["text"], "shard" in by_itself) == (["text"], False)
 
 
 def test_names_beside_a_products_place() -> None:

@@ -61,9 +61,7 @@ TENSORS = st.fixed_dictionaries(
 HEADERS = st.dictionaries(st.sampled_from(["a", "b", "c", "é"]), TENSORS, max_size=3)
 
 
-@settings(
-    max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(header=HEADERS, metadata=st.none() | st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2))
 def test_what_we_take_the_library_takes(header: dict[str, object], metadata: object, tmp_path: Path) -> None:
     content = header | ({} if metadata is None else {"__metadata__": metadata})
