@@ -183,7 +183,7 @@ class ModelFiles:
         path, named = self.path("upsampler"), named_resolution(self.path("sr_dit"))
         found = ENLARGES_TO if self.super_resolution_is_demo else upsampler_resolution(open_checkpoint(path))
         if asked not in ("off", "auto", found):
-            hint = f"use the model for {asked}, or set sample.sr: auto"
+            hint = f"use the models for {asked}, or ask for {found} (sample.sr, --sr, --to)"
             raise UserError.at(path, f"is the latent upsampler for {found}, but sample.sr is {asked}", hint=hint)
         if named not in (None, found):
             words = f"is the latent upsampler for {found}, but models.sr_dit is the transformer for {named}"
