@@ -22,6 +22,7 @@ from hv15.lora import LoRANetwork
 from hv15.memory import Arguments, NamedArguments
 from hv15.models import Condition, DiT, DiTConfig, pass_kernels
 from hv15.plan.meter import Meter
+from hv15.plan.work import Work
 
 LATENT = 7, 30, 52
 TEXT_TOKENS, RANK = 120, 16
@@ -53,9 +54,9 @@ class NamedMeter(Meter):
             self.allocations += 1
             self.allocated += result.nbytes
 
-    def count(self, func: OpOverload, args: Arguments, kwargs: NamedArguments, result: object, moved: int) -> None:
+    def count(self, func: OpOverload, kind: str, work: Work) -> None:
         self.operations[func._schema.name.partition("::")[2]] += 1
-        super().count(func, args, kwargs, result, moved)
+        super().count(func, kind, work)
 
 
 def count(*, lora: bool, training: bool) -> Counts:

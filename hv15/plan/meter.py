@@ -82,13 +82,17 @@ class Meter(PeakMemory):
                 call.done, call.is_counted = _work(func, args, kwargs, result, self.device_type), True
             done = call.done
         if done is not None:
-            kind, (launches, moved, flops) = done
-            before = self.work.get(kind, NONE)
-            self.work[kind] = Work(before[0] + launches, before[1] + moved, before[2] + flops)
+            self.count(func, *done)
             if self._workspaces and func._overloadpacket is _BACKWARD:
                 query: Tensor = args[1]
                 self.passing(ATTENTION, query.numel() * 4)
         return result
+
+    def count(self, func: OpOverload, kind: str, work: Work) -> None:
+        """Count a call that has a kernel, and its work."""
+        launches, moved, flops = work
+        before = self.work.get(kind, NONE)
+        self.work[kind] = Work(before[0] + launches, before[1] + moved, before[2] + flops)
 
 
 def _work(
