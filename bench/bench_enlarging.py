@@ -90,7 +90,7 @@ def main() -> None:
     if options.picture:
         draw(drawn[:: max(1, len(drawn) // ROWS)][:ROWS], options.picture)
     say("drawn, a motion that no model has seen", enlarger.enlarge_drawn(spread(unseen_concepts(), 24), look=7))
-    with_images = [render(scene, 7, size=96)[0] for scene in chosen[:24]]
+    with_images = [render(scene, 7, size=LARGE)[0] for scene in chosen[:24]]
     say("drawn, with the first frame", enlarger.enlarge_drawn(chosen[:24], look=7, images=with_images))
     base = load_dit(files["dit"], dtype=torch.float32)
     say("samples", enlarger.enlarge(sampler.latents(base, chosen), chosen))

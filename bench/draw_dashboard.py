@@ -62,7 +62,8 @@ SIZE = (120, 40)
 """Columns and lines."""
 WIDTH, HEIGHT, POINTS = 10, 20, 16
 """Of a cell, in pixels, and of its letters."""
-COLOURS = 256
+EXACT = 128
+"""Colours of a picture that are kept as they are."""
 PAPER, INK = (18, 18, 18), (224, 224, 224)
 DOTS = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3))
 """Column and row of each bit of a braille pattern."""
@@ -135,10 +136,16 @@ def picture(app: Dashboard) -> Image.Image:
 
 
 def with_palette(image: Image.Image) -> Image.Image:
-    """Keep the most frequent colours exactly, and give all others the nearest of these."""
+    """Reduce a picture to 256 colours: the most frequent ones exactly, and some for all the others."""
     counted = sorted(image.getcolors(image.width * image.height) or (), reverse=True)
+    frequent, others = ([color for _, color in part] for part in (counted[:EXACT], counted[EXACT:]))
     palette = Image.new("P", (1, 1))
-    palette.putpalette([part for _, color in counted[:COLOURS] for part in color])
+    colours = [part for color in frequent for part in color]
+    if others:
+        rare = Image.new("RGB", (len(others), 1))
+        rare.putdata(others)
+        colours += rare.quantize(256 - EXACT).getpalette() or []
+    palette.putpalette(colours)
     return image.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
@@ -285,7 +292,7 @@ IN_TRAINING = (
 IN_THE_QUEUE = (Shown("projects", ("down", "down", "down")),)
 AT_THE_END = (
     Shown("samples", ("end", "up", "up", "b", *["up"] * 5)),
-    Shown("samples", ("t", *["right"] * 6), "samples-table"),
+    Shown("samples", ("t", *["right"] * 4), "samples-table"),
 )
 OF_A_SWEEP = (Shown("experiments", ("end", "up")),)
 

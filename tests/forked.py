@@ -14,7 +14,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
         *("tests.train.world", "tests.train.test_resume", "tests.test_gpu_discipline"),
-        *("tests.models.test_context_parallel", "tests.plan.test_transformer"),
+        *("tests.models.test_context_parallel", "tests.plan.test_several_gpus"),
     ]
 )
 

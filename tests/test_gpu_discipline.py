@@ -124,8 +124,10 @@ def fresh() -> Iterator[ProcessPoolExecutor]:
 @pytest.mark.parametrize("name", SOME_AT_ONCE)
 def test_a_training_step(name: str, fresh: ProcessPoolExecutor):
     options, task = SOME_AT_ONCE[name]
-    copies = fresh.submit(train_step, settings("train", options), replace(SIZE, i2v=task == "i2v")).result()
-    assert copies <= MOVES | (SWAP if {"swap", "offload"} & {*name.split(", ")} else set())
+    allowed = SWAP if {"swap", "offload"} & {*name.split(", ")} else set()
+    blocks = 3 if allowed else 2
+    copies = fresh.submit(train_step, settings("train", options), replace(SIZE, i2v=task == "i2v"), blocks).result()
+    assert copies <= MOVES | allowed
     assert copies & MOVES
 
 
@@ -173,7 +175,8 @@ def test_sampling(names: tuple[str, ...], task: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("tile_size", "patch_conv", "size"), [(0, False, (480, 848)), (0, True, (480, 848)), (256, False, (192, 320))]
+    ("tile_size", "patch_conv", "size"),
+    [pytest.param(0, False, (480, 848), marks=pytest.mark.slow), (0, True, (480, 848)), (256, False, (192, 320))],
 )
 def test_encoding_and_decoding(tile_size: int, patch_conv: bool, size: tuple[int, int]):
     """As bytes in and bytes out: 480p, and two tiles."""
@@ -224,7 +227,7 @@ def test_texts(quantize: bool):
     """Qwen's layers at their real width: token ids come to the device, and nothing else."""
     gpu = FakeGPU()
     with torch.device("meta"):
-        model = build_text_model(TextConfig(num_layers=4)).half().requires_grad_(False)
+        model = build_text_model(TextConfig(num_layers=2)).half().requires_grad_(False)
         model.rotary_emb = type(model.rotary_emb)(model.config)
     if quantize:
         replace_linears(model, "fp8", lambda name: name.startswith("layers."))

@@ -137,7 +137,7 @@ def _refuse_swept(project: Project, step: int | None) -> None:
     if experiment.place[0] == "experiments":
         return
     own: JsonObject = {**experiment.values, f"{SECTION}.{SETTING}": step}
-    written = json.dumps({f"{project.run}-picked": own}, ensure_ascii=False)
+    written = f"{project.run}-picked: {json.dumps(own, ensure_ascii=False)}"
     raise UserError(
         f"{project.run} is made by the sweep, in which no single one can have a step of its own",
         hint=f"add it to `experiments`, where it takes over this training: {written}",

@@ -268,7 +268,7 @@ def sample_checks(project: Project) -> Iterator[Check]:
         for sentence in sample_notes(project, spec):
             notes.setdefault(sentence, []).append(name)
     for name, spec in enlarged.items():
-        for sentence in enlarging_notes(spec):
+        for sentence in enlarging_notes(project, spec):
             notes.setdefault(sentence, []).append(name)
     yield from _notes("sample", [f"{', '.join(names)}: {sentence}" for sentence, names in notes.items()])
 

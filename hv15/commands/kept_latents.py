@@ -127,6 +127,8 @@ def _means(options: Sample) -> _Means:
         UserError: there is neither, or it is missing.
     """
     models = options.model_files
+    if options.vae is not None and not options.vae.exists():
+        raise UserError(f"--vae {options.vae}: no such file or folder", hint="correct the path")
     if not options.config.exists():
         if "vae" not in models:
             hint = "name a project with --project, or the VAE with --vae"

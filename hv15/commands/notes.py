@@ -61,9 +61,11 @@ def sample_notes(project: Project, spec: SampleSpec) -> list[str]:
     return about_spec + about_graphs(project.settings.sample)
 
 
-def enlarging_notes(spec: SampleSpec) -> list[str]:
-    """Notes about the sizes of a sample that super resolution makes larger."""
-    return [] if spec.enlarges is None else about_enlarging(spec.enlarges, height=spec.height, width=spec.width)
+def enlarging_notes(project: Project, spec: SampleSpec) -> list[str]:
+    """Notes about the sizes of a sample that super resolution makes larger. The demo's models have their own sizes."""
+    if spec.enlarges is None or project.models.super_resolution_is_demo:
+        return []
+    return about_enlarging(spec.enlarges, height=spec.height, width=spec.width)
 
 
 def denoising_notes(project: Project, specs: Sequence[SampleSpec], loras: Iterable[Path]) -> list[str]:

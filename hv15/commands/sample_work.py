@@ -182,7 +182,7 @@ def enlarge(project: Project, works: Iterable[LatentsWork], failed: Failed | Non
         return
     transformer, device = models.path("sr_dit"), settings.runtime.device
     log.info("%s: %s", transformer, describe(transformer))
-    for sentence in dict.fromkeys(note for each, _ in small for note in enlarging_notes(each.work.spec)):
+    for sentence in dict.fromkeys(note for each, _ in small for note in enlarging_notes(project, each.work.spec)):
         log.warning("note: %s", sentence)
     take_gpu(device)
     enlarger, ready = LatentEnlarger(models.path("upsampler"), pick_device(device)), []

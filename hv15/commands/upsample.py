@@ -218,7 +218,7 @@ def _say(project: Project, video: SmallVideo, spec: SampleSpec) -> None:
     log.info("super resolution to %s: %s, %d steps", project.models.super_resolution.resolution, sizes, spec.steps)
     if video.change:
         log.warning("note: %s: %s", video.path, video.change)
-    for sentence in enlarging_notes(spec):
+    for sentence in enlarging_notes(project, spec):
         log.warning("note: %s", sentence)
 
 

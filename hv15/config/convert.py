@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from hv15.choices import PublishedLayout
 from hv15.config.section import Section
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 MetadataKept = Literal["full", "public", "none"]
 
 
@@ -19,7 +21,7 @@ class ConvertSettings(Section):
     """Files written beside results/lora.safetensors: `comfyui` (for ComfyUI, without a custom node), `diffusers`
     (transformer.load_lora_adapter), `official` (generate.py --lora_path). [] for none."""
 
-    output_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "lora"
+    output_name: str = Field("lora", json_schema_extra={"pattern": _NAME})
     """Beginning of their names, such as `my-style` for results/my-style.comfyui.safetensors."""
 
     metadata: MetadataKept = "public"
@@ -50,6 +52,13 @@ class ConvertSettings(Section):
 
     preview: str = ""
     """An image to show, relative to the config file. It is stored in the files, at most 512 pixels wide and high."""
+
+    @field_validator("output_name")
+    @classmethod
+    def _is_a_file_name(cls, value: str) -> str:
+        if not re.fullmatch(_NAME, value):
+            raise ValueError(f"found '{value:.120}', expected at most 100 letters, digits, ., - and _ (for file names)")
+        return value
 
     @field_validator("formats")
     @classmethod

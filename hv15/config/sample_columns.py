@@ -14,7 +14,7 @@ STRENGTH_SUFFIX, LORA_SUFFIX = ".x", ".with-"
 NO_LORA = "no LoRA"
 """The title of a column of samples that no LoRA takes part in."""
 _THIS = "this LoRA"
-_COMMON = "without"
+COMMON = "without"
 """The title of the column beside those of `compare`, where there are other LoRAs, but none is trained."""
 
 
@@ -39,7 +39,7 @@ def columns_of(sample: SampleSettings, *, trains: bool) -> list[SampleColumn]:
         trains: whether there is a trained LoRA, which all samples have that compare no other.
     """
     has_loras = trains or bool(sample.loras) or any(prompt.loras for prompt in sample.prompts)
-    title = _THIS if trains else _COMMON if has_loras else NO_LORA
+    title = _THIS if trains else COMMON if has_loras else NO_LORA
     columns = []
     for strength in (sample.strengths if has_loras else ()) or (1.0,):
         suffix = f"{STRENGTH_SUFFIX}{strength:g}" if has_loras and sample.strengths else ""

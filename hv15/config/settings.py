@@ -91,7 +91,7 @@ class Settings(Section):
         for name in self.models.missing_files(self.roles):
             needs = f"task {self.task} needs its path (or models.source hub or demo)"
             if name in ENLARGING_ROLES:
-                needs = f"sample.sr is {self.sample.enlarging}, which needs its path (or models.source hub)"
+                needs = f"sample.sr is {self.sample.enlarging}, which needs its path (or models.source hub or demo)"
             yield ("models", name), f"is missing: {needs}"
         if self.datasets and all(dataset.targets_prior for dataset in self.datasets):
             text = "all are regularisation, so there is nothing to learn: add a dataset, or set reg_target: clips"

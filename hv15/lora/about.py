@@ -82,7 +82,7 @@ class About:
             tags=settings.tags,
             trigger_words=settings.trigger_words,
             license=settings.license,
-            preview=root / settings.preview if settings.preview else None,
+            preview=root / Path(settings.preview).expanduser() if settings.preview else None,
             kept=settings.metadata,
         )
 
@@ -119,7 +119,7 @@ class About:
             "modelspec.tags": ", ".join(self.tags),
             "modelspec.trigger_phrase": ", ".join(self.trigger_words),
             "modelspec.license": self.license,
-            "modelspec.thumbnail": "" if self.preview is None else _thumbnail(self.preview),
+            "modelspec.thumbnail": "" if self.preview is None else thumbnail(self.preview),
         }
         return {key: value for key, value in fields.items() if value}
 
@@ -139,10 +139,16 @@ def _content_digest(path: Path) -> str:
         return "missing"  # making the copy says so
 
 
-def _thumbnail(path: Path) -> str:
-    """Return an image as a data URL of a small JPEG."""
+def thumbnail(path: Path) -> str:
+    """Return an image as a data URL of a small JPEG.
+
+    Raises:
+        UserError: it is missing or no image.
+    """
     from PIL import Image
 
+    if not path.exists():
+        raise UserError.at(path, "no such file", hint="correct convert.preview")
     try:
         with Image.open(path) as image:
             small = image.convert("RGB")

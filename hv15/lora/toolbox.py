@@ -24,7 +24,7 @@ from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank
 from hv15.lora.conversion import convert
 from hv15.lora.files import read_lora, save_lora
 from hv15.lora.formats import Parts, join_parts, pieces, read_parts, write_modules
-from hv15.lora.kinds import BASE_MAGNITUDE, detect_lora_layout, kind_of
+from hv15.lora.kinds import BASE_MAGNITUDE, depends_on_base, detect_lora_layout, group_parts, kind_of
 from hv15.lora.low_rank_sums import Loss, nearest, summed, total_rank
 from hv15.lora.names import find_parts
 from hv15.lora.weighted import naming
@@ -193,6 +193,9 @@ def cast_lora(path: Path, out: Written) -> list[str]:
 
 def _read(path: Path) -> _Read:
     state_dict, metadata = read_lora(path)
+    for module, keys in group_parts(state_dict)[0].items():
+        if depends_on_base(keys):
+            raise _no_sum(path, module, kind_of(keys))
     dtypes = Counter(tensor.dtype for tensor in state_dict.values() if tensor.ndim == 2)
     with naming(path):
         parts = read_parts(state_dict)
@@ -207,12 +210,15 @@ def _adapters(file: _Read) -> dict[str, Adapter]:
 
 def _refuse_dora(file: _Read, part: str) -> None:
     if not isinstance(file.parts[part], Adapter):
-        kind = kind_of(file.parts[part].tensors())
-        raise UserError.at(
-            file.path,
-            f"{part} is {kind}, whose change depends on the base weights: it cannot be added, scaled or resized",
-            hint="merge it into the base model (hv15 merge), and extract a LoRA from both (hv15 lora extract)",
-        )
+        raise _no_sum(file.path, part, kind_of(file.parts[part].tensors()))
+
+
+def _no_sum(path: Path, name: str, kind: str) -> UserError:
+    return UserError.at(
+        path,
+        f"{name} is {kind}, whose change depends on the base weights: it cannot be added, scaled or resized",
+        hint="merge it into the base model (hv15 merge), and extract a LoRA from both (hv15 lora extract)",
+    )
 
 
 def _resized(parts: Mapping[str, RowChange], rank: int | None, energy: float | None) -> tuple[Parts, Loss]:

@@ -20,6 +20,7 @@ from hv15.config.training.network import NetworkSettings
 from hv15.config.training.optimizer import CLASSES, distribution_of
 from hv15.digest import digest
 from hv15.errors import UserError
+from hv15.lora.about import thumbnail
 from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.plan.devices import find_device
 from hv15.plan.model_sizes import ModelSizes
@@ -77,6 +78,7 @@ def early_checks(project: Project) -> Iterator[EarlyCheck]:
             file = project.settings.resolve(prompt.image_path)
             setting = ("sample", "prompts", number, "image_path")
             yield _file_check(project, "image", setting, file, _check_image)
+    yield from _preview_check(project)
 
 
 class PassedChecks:
@@ -318,6 +320,17 @@ def _check_tokenizer(path: Path) -> None:
     from hv15.models.tokenizer import load_qwen_tokenizer
 
     load_qwen_tokenizer(path)
+
+
+def _preview_check(project: Project) -> Iterator[EarlyCheck]:
+    """The image that copies of the trained LoRA show, unless the workflow itself may make it."""
+    settings = project.settings
+    preview = settings.convert.preview
+    if not (preview and settings.datasets and settings.convert.formats):
+        return
+    file = settings.resolve(preview)
+    if not file.is_relative_to(project.paths.results):
+        yield _file_check(project, "preview", ("convert", "preview"), file, thumbnail)
 
 
 def _check_image(path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hv15.config import PromptSettings
 from hv15.config.sample import name_from_words
-from hv15.config.sample_columns import NO_LORA
+from hv15.config.sample_columns import COMMON, NO_LORA
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import model_fingerprint
@@ -159,7 +159,7 @@ def enlarged_samples(project: Project, table: Table) -> dict[str, SampleSpec]:
 def _named(project: Project, words: str, column: ComparedColumn, row: SampleSpec) -> SampleSpec:
     spec, text = column.of(row), project.texts.settings_digest
     digest = short([spec.denoising(None, text), spec.decoding(None, text)])[:8]
-    label = "" if column.label == NO_LORA else re.sub(r"[^A-Za-z0-9.]+", "-", column.label).strip("-.")[:40]
+    label = "" if column.label in (NO_LORA, COMMON) else re.sub(r"[^A-Za-z0-9.]+", "-", column.label).strip("-.")[:40]
     return replace(spec, name="-".join(filter(None, (words, f"seed{spec.seed}", label, digest))))
 
 
@@ -174,13 +174,14 @@ def _columns(project: Project, compared: Compared) -> list[ComparedColumn]:
     """Return the columns: each LoRA at each strength, and the one without them at most once."""
     loras = [*_files(project, compared.loras), *_copies(project, compared.steps)]
     names: Sequence[str] = _labels([Path(lora.path) for lora in loras])
+    without = COMMON if loras and any(each.loras for each in project.samples.values()) else NO_LORA
     found: dict[str, ComparedColumn] = {}
     for name, lora in zip(names, loras, strict=True) if loras else [("", None)]:
         for strength in compared.strengths or (1.0,):
             label = name
             if compared.strengths:
                 label = f"{name} x {strength:g}" if name else f"strength {strength:g}"
-            column = ComparedColumn(label if strength else NO_LORA, lora, strength)
+            column = ComparedColumn(label if strength else without, lora, strength)
             found.setdefault(column.label, column)
     return [*found.values()]
 

@@ -53,7 +53,7 @@ class Family:
 
     def models(self, settings: Settings) -> ModelFiles:
         """The model files that settings name."""
-        named = digest([settings.models.model_dump(mode="json"), settings.task, settings.sample.sr])
+        named = digest([settings.models.model_dump(mode="json"), settings.task, settings.sample.enlarging])
         if named not in self._models:
             self._models[named] = ModelFiles(settings, self.fingerprints, self._own_models)
         return self._models[named]

@@ -155,6 +155,12 @@ class ModelFiles:
             return [folder / name for name in DEMO_OUTPUTS if name.startswith(DEMO_FILES[role])]
         return list(self._hub_file(role).targets) if models.source == "hub" else []
 
+    @property
+    def copied(self) -> list[Path]:
+        """The files of the demo, which are copied together; experiments may need some that the base config does not."""
+        folder = self.settings.resolve(self.settings.models.directory)
+        return [folder / name for name in DEMO_OUTPUTS]
+
     def downloaded(self, role: Role) -> str | None:
         """The identity of what was downloaded for a role; None while it is not there."""
         return downloaded_identity(self._hub_file(role))
@@ -175,15 +181,19 @@ class ModelFiles:
             assert chosen is not None, "nothing is enlarged"
             return chosen
         path, named = self.path("upsampler"), named_resolution(self.path("sr_dit"))
-        is_demo = models.source == "demo" and "upsampler" not in self.own
-        found = ENLARGES_TO if is_demo else upsampler_resolution(open_checkpoint(path))
+        found = ENLARGES_TO if self.super_resolution_is_demo else upsampler_resolution(open_checkpoint(path))
         if asked not in ("off", "auto", found):
-            hint = f"use the model for {asked}, or set sample.sr: auto"
+            hint = f"use the models for {asked}, or ask for {found} (sample.sr, --sr, --to)"
             raise UserError.at(path, f"is the latent upsampler for {found}, but sample.sr is {asked}", hint=hint)
         if named not in (None, found):
             words = f"is the latent upsampler for {found}, but models.sr_dit is the transformer for {named}"
             raise UserError.at(path, words, hint="use two models of one resolution")
         return SUPER_RESOLUTIONS[found]
+
+    @property
+    def super_resolution_is_demo(self) -> bool:
+        """Whether the upsampler is the demo's."""
+        return self.settings.models.source == "demo" and "upsampler" not in self.own
 
     @property
     def variant(self) -> str:

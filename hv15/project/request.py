@@ -115,17 +115,25 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
 
 
 def _check_files(request: SampleRequest) -> None:
-    """Check that the files are there that options name.
+    """Check that the files are there that options name; a model may be a folder.
 
     Raises:
-        UserError: one is not.
+        UserError: some are not; all of them at once.
     """
-    named = [("lora", read_weighted_file(words)[0]) for words in request.loras]
-    named += [("image", request.image)] if request.image is not None else []
-    for option, path in named:
-        if not path.is_file():
-            found = "a folder" if path.is_dir() else "no such file"
-            raise UserError(f"{request.typed}{option} {path.absolute()}: {found}", hint="correct the path")
+    named = [(f"{request.typed}lora", read_weighted_file(words)[0]) for words in request.loras]
+    named += [(f"{request.typed}image", request.image)] if request.image is not None else []
+    lines = [
+        f"{option} {path.absolute()}: {'a folder' if path.is_dir() else 'no such file'}"
+        for option, path in named
+        if not path.is_file()
+    ]
+    lines += [
+        f"--{role.replace('_', '-')} {path.absolute()}: no such file or folder"
+        for role, path in request.models.items()
+        if role != "tokenizer" and not path.exists()  # which may be a name on the Hub
+    ]
+    if lines:
+        raise UserError(lines[0], lines=lines[1:], hint="correct the path")
 
 
 def _as_typed(problem: Problem, given: Collection[Location], by_set: Iterable[Location], typed: str) -> Problem:

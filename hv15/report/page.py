@@ -100,7 +100,7 @@ class ResultsPage:
         if lora.largest is not None:
             frames, height, width = lora.largest
             words += f" of up to {counted(frames, 'frame')} and {width} {TIMES} {height} pixels"
-        if lora.summary is not None:
+        if lora.summary is not None and lora.is_last:
             words += f", in {duration(lora.summary.train_seconds)} on {lora.summary.device}"
         return f"{words}."
 
@@ -125,9 +125,13 @@ class ResultsPage:
         if last is not best and last is not None and last.loss is not None:
             found.append(KeyNumber("Last validation", f"{last.loss:.4g}", f"at step {last.step:,}"))
         if summary is not None:
+            of_all = "" if lora.is_last else f", of all {summary.steps:,} steps"
+            if lora.is_last:
+                found.append(KeyNumber("Loss", f"{summary.loss_last:.4g}", f"at the start {summary.loss_first:.4g}"))
             found += [
-                KeyNumber("Loss", f"{summary.loss_last:.4g}", f"at the start {summary.loss_first:.4g}"),
-                KeyNumber("Time", duration(summary.train_seconds), _each(summary.train_seconds, summary.steps)),
+                KeyNumber(
+                    "Time", duration(summary.train_seconds), _each(summary.train_seconds, summary.steps) + of_all
+                ),
                 KeyNumber("Memory", size(summary.memory_peak), "peak"),
             ]
         return [*found, KeyNumber("LoRA file", size(lora.size))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
 
@@ -32,7 +32,7 @@ class TrainedLoRA:
     summary: TrainingSummary | None
     """None while its training is not finished (`train.publish_step`)."""
     validations: tuple[ValidationRecord, ...]
-    """Those whose loss is a number, in the order of their steps."""
+    """Those up to its step whose loss is a number, in the order of their steps."""
 
     @classmethod
     def read(cls, paths: ProjectPaths) -> TrainedLoRA:
@@ -41,9 +41,12 @@ class TrainedLoRA:
         Raises:
             UserError: the LoRA is missing or damaged.
         """
-        return cls(
+        found = cls(
             read_header(paths.lora).metadata, paths.lora.stat().st_size, _summary(paths), _validations(paths.metrics)
         )
+        until = found.steps or None  # an earlier step may be published, of which later validations tell nothing
+        so_far = (each for each in found.validations if until is None or each.step <= until)
+        return replace(found, validations=tuple(so_far))
 
     @property
     def config(self) -> JsonObject:
@@ -88,6 +91,11 @@ class TrainedLoRA:
     def steps(self) -> int:
         """The number of its training's steps, of the last one if it was continued."""
         return _whole(self.metadata.get(STEPS))
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it is what its training ended in, not the LoRA after an earlier step."""
+        return self.summary is not None and self.summary.steps == self.steps
 
     @property
     def epochs(self) -> str:

@@ -243,7 +243,10 @@ def _found(
     """A file's path, as the config names it, and its fingerprint."""
     file = settings.resolve(path)
     if not file.is_file():
-        raise UserError(f"sample.prompts: {prompt.name}: {file}: no such file", hint="correct the path")
+        place = settings.place_of(("sample", "prompts", settings.sample.prompts.index(prompt)))
+        own = path in (prompt.image_path, *(lora.path for lora in prompt.loras or ()))
+        where = str(place) if own and place.file is not None else "sample.prompts"
+        raise UserError(f"{where}: {prompt.name}: {file}: no such file", hint="correct the path")
     return str(Path(path).expanduser()), fingerprint(file)
 
 

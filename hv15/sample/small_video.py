@@ -89,7 +89,7 @@ def origin(path: Path) -> SampleSpec | None:
         UserError: the file is missing or damaged, or neither latents of hv15 nor a video.
     """
     if not path.is_file():
-        raise UserError.at(path, "no such file", hint=_HINT)
+        raise UserError.at(path, "is a folder" if path.is_dir() else "no such file", hint=_HINT)
     if path.suffix == ".safetensors":
         return read_latents(path)[1]
     if path.suffix.lower() not in VIDEO_SUFFIXES:

@@ -95,7 +95,7 @@ def stages_of(
                 passed.refuse(run, missing=False)
                 builder, with_grid = StageBuilder(run, reader, complete), _asks_for_grid(run, targets)
                 stages += builder.stages(of_checkpoints=of_checkpoints, with_grid=with_grid)
-    former = former_stages(base.root, base.experiments, stages, reader) if base.experiments else ()
+    former = former_stages(base.root, [run.run for run in runs], stages, reader) if base.experiments else ()
     stages = [*former, *stages]
     if compares:
         stages.append(comparison_stage(base, runs[1:], reader))

@@ -1,6 +1,7 @@
-"""Products of experiments that the config no longer has: one that was renamed copies what it had made before.
+"""Products of experiments that the config no longer has, or that were not asked for: an equal one copies them.
 
-A sweep with another setting in its grid gives every experiment a new name, and trains none of them again.
+One that was renamed copies what it had made before: a sweep with another setting in its grid gives every experiment a
+new name, and trains none of them again.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from hv15.records.rules import Rule
 from hv15.records.stage_names import stage_of_run, within_run
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.stage import Found, Stage
-from hv15.workflow.twins import COPIED
+from hv15.workflow.twins import COPIED, KEPT
 
 
 def former_stages(
     root: Path, experiments: Collection[str], stages: Sequence[Stage], reader: MadeFromReader
 ) -> Iterator[Stage]:
-    """Yield what is left of former experiments and is now to be made again in others.
+    """Yield what other experiments have made and is now to be made again.
 
     Args:
         root: the project folder.
-        experiments: those of the config.
-        stages: those that the config asks for.
+        experiments: those that are planned.
+        stages: theirs, and those of the base config.
     """
     due = [stage for stage in stages if stage.rule in COPIED and stage.found is not Found.RIGHT]
     trainings = {digest(stage.wanted): stage for stage in due if stage.rule == Rule.TRAIN}
@@ -51,4 +52,5 @@ def _in_run(stage: Stage, run: str, root: Path, reader: MadeFromReader) -> Stage
     if any(reader.made_from(root / product) != stage.wanted for product in products):
         return None
     name = stage_of_run(run, within_run(stage.name))
-    return Stage(name, products, stage.wanted, Found.RIGHT, stage.wanted, details=stage.details, is_former=True)
+    details = {name: value for name, value in stage.details.items() if name != KEPT}
+    return Stage(name, products, stage.wanted, Found.RIGHT, stage.wanted, details=details, is_former=True)

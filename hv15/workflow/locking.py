@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterator, Mapping
 
 import hv15
-from hv15.choices import Role, roles_of
+from hv15.choices import Role
 from hv15.errors import UserError
 from hv15.gpus import gpu_models
 from hv15.home import git_commit, uncommitted_changes
@@ -47,7 +47,7 @@ def lock_of(project: Project) -> ProjectLock:
     trains = bool(project.settings.datasets)
     return ProjectLock(
         programs(),
-        {role: _model(project, role) for role in roles_of(project.settings.task)},
+        {role: _model(project, role) for role in project.settings.roles},
         project.training_spec if trains else {},
         with_distinct_names(project.dataset.record()) if trains else None,
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from hv15.choices import ENLARGING_ROLES, Role, roles_of
+from hv15.choices import Role
 from hv15.demo.layout import DEMO_VERSION, demo_is_copied
 from hv15.errors import UserError
 from hv15.project import Project
@@ -68,7 +68,8 @@ class ModelStages:
 
     def _copying(self) -> Stage:
         """The demo's models."""
-        files, settings = self.made(*roles_of("i2v"), *ENLARGING_ROLES), self._project.settings
+        models, settings = self._project.models, self._project.settings
+        files = tuple(in_project(path, self._root) for path in models.copied)
         there = all((self._root / file).exists() for file in files)
         is_copied = demo_is_copied(settings.resolve(settings.models.directory))
         found = Found.RIGHT if is_copied else Found.WRONG if there else Found.MISSING

@@ -87,7 +87,7 @@ class Planner:
         for run in self._runs:
             self._find_restored(stage_of_run(run, Rule.PUBLISH))
         makers = {run for name in self.requested for run in self._makers_of(name)}
-        self.stages = {stage.name: stage for stage in with_twins(self.stages.values(), makers)}
+        self.stages = {stage.name: stage for stage in with_twins(self.stages.values(), makers, paths.root)}
 
     def _makers_of(self, name: str) -> set[str]:
         """The runs that a requested stage is made of: its own, or those that are compared."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hv15.choices import Role, roles_of
+from hv15.choices import Role
 from hv15.config.sample import SAMPLE_NAME
 from hv15.project import Project
 from hv15.project.products import shown_files
@@ -198,7 +198,7 @@ class RuleNames:
     @property
     def demo_files(self) -> list[str]:
         """The files of the demo's models."""
-        return self.model_files(*roles_of("i2v"))
+        return [str(relative(path)) for path in self.project.models.copied]
 
     @property
     def downloads(self) -> dict[Role, list[str]]:

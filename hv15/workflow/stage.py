@@ -43,7 +43,7 @@ class Stage:
     follows: tuple[str, ...] = ()
     """The names of inputs with which it is made again whenever one of them is."""
     is_former: bool = False
-    """Whether it is of an experiment that the config no longer has, and is there to be copied."""
+    """Whether it is of an experiment that is not planned, and is there to be copied."""
     is_untaken: bool = False
     """Whether the job of a shard has made the product, and the stage's own job has not taken it yet."""
 

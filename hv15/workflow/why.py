@@ -8,7 +8,7 @@ from functools import cached_property
 from hv15.project import Project
 from hv15.project.checkpoints import STEP
 from hv15.records.json_values import Json, JsonObject, as_object
-from hv15.records.outputs import DECODED, LATENTS
+from hv15.records.outputs import DECODED, LATENTS, enlarged
 from hv15.records.reasons import DueStage, DueStages
 from hv15.records.rules import ENCODING_RULES, Rule, rule_words
 from hv15.records.stage_names import rule_of, run_of, stage_of_run, subject_of
@@ -162,7 +162,7 @@ class _ReasonsOfRun:
         if any(rule_of(name) == Rule.PUBLISH for name in above):
             yield "the LoRA is new"
         new = [name for name in above if rule_of(name) in (*_DECODING, Rule.CONVERT, *_DRAWN)]
-        yield from first_few([subject_of(name) or rule_of(name).replace("_", " ") for name in new], "{} is new")
+        yield from first_few([_result_of(name) for name in new], "{} is new")
 
     def _trains_again(self, above: Collection[str]) -> bool:
         """Whether, of these stages, one that makes the LoRA runs because it is trained."""
@@ -214,6 +214,14 @@ def _with_outcome(reasons: list[str], found: Outcome) -> list[str]:
     if found.begin and len(reasons) == 1:
         return [f"{reasons[0]}: {words[0]}", *words[1:]]
     return [*reasons, *words]
+
+
+def _result_of(stage: str) -> str:
+    """What a stage makes, by its name: `panda`, `panda.sr`, `contact sheet`."""
+    subject = subject_of(stage)
+    if rule_of(stage) in _DECODED_LARGE:
+        return enlarged(subject)
+    return subject or rule_of(stage).replace("_", " ")
 
 
 def _lora_of(made_from: JsonObject) -> Json:

@@ -14,6 +14,7 @@ from hv15.commands.checks import _enlarging_checks
 from hv15.gpus import SLURM_JOB, VISIBLE
 from hv15.machines import BY_HAND
 from hv15.plan import disk
+from hv15.plan.stages import StagePlanner
 from hv15.project import Project
 from hv15.records.checks import Check, read_checks
 from hv15.records.problems import Place
@@ -44,7 +45,9 @@ def test_check_loads_nothing_for_super_resolution_that_nobody_asks_for(
     assert {*_enlarging_checks(Project(project.root / "config.yaml"))} == set()
 
 
-def test_check_and_plan_count_the_texts_and_say_when_datasets_take_part(project: Workbench) -> None:
+def test_check_and_plan_count_the_texts_and_say_when_datasets_take_part(
+    project: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     captions = sorted(project.clips.glob("*.txt"))
     for caption in captions:
         caption.write_text(f"{caption.stem}, red, blue, green, large, small\na {{trigger}}")
@@ -59,6 +62,7 @@ def test_check_and_plan_count_the_texts_and_say_when_datasets_take_part(project:
     assert "datasets[1]: 2 of 3 files are used (max_num_samples), takes part from step 3 on" in said
     assert "datasets[0]: {trigger} stays as it is without a trigger: clips/" in said
     assert "datasets[1]: trigger is set, but no caption, prefix or suffix holds {trigger}" in said
+    monkeypatch.setattr(StagePlanner, "names", ["encode texts"])  # the others take longer
     planned = project.does("plan", "--device", "4090").out
     assert "5 steps with 5 clips and 15 texts" in planned  # and the empty one
     assert "batches of an epoch: 3 in steps 1 to 2, 5 in steps 3 to 5" in planned

@@ -79,7 +79,7 @@ def test_texts_that_are_encoded_on_the_cpu_need_none(done: Workbench, busy: None
 
 
 def test_a_check_and_a_plan_take_none(done: Workbench, busy: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StagePlanner, "names", ["train"])
+    monkeypatch.setattr(StagePlanner, "names", ["encode texts"])
     done.does("check")
     done.does("plan")
     assert os.environ[VISIBLE] == "0,1"

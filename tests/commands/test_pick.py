@@ -109,7 +109,7 @@ def test_the_step_of_an_experiment_is_picked(project: Project, capsys: pytest.Ca
     assert main(["pick", "2", str(project.config), "--experiment", "seed-1", "--no-run"]) == 2
     said = capsys.readouterr().err
     assert "seed-1 is made by the sweep" in said
-    assert '{"seed-1-picked": {"train.seed": 1, "train.publish_step": 2}}' in said
+    assert 'seed-1-picked: {"train.seed": 1, "train.publish_step": 2}' in said
     assert main(["pick", "final", str(project.config), "--experiment", "seed-1", "--no-run"]) == 0, "as it is"
     assert project.config.read_text() == text
 

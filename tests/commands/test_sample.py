@@ -145,6 +145,12 @@ def test_without_a_project(done: Workbench, tmp_path: Path, monkeypatch: pytest.
     assert missing.code == 2
     assert "error: --glyph-encoder: is missing: task t2v needs its path" in missing.err
     assert "--vae: is missing" in missing.err
+    mistyped = [*files[:-2], "--vae", "gone.safetensors", "--dit", tmp_path / "gone"]
+    is_a_refusal(
+        hv15("sample", "a red circle", *mistyped),
+        (f"--dit {tmp_path}/gone: no such file or folder", f"--vae {tmp_path}/gone.safetensors: no such file"),
+    )
+    is_a_refusal(hv15("sample", "--latents", "x", "--vae", "gone"), ("--vae gone: no such file or folder",))
 
 
 def test_a_named_file_replaces_one_model_of_the_demo(done: Workbench, tmp_path: Path) -> None:
@@ -250,6 +256,9 @@ def test_a_file_of_prompts(done: Workbench, tmp_path: Path, loads: dict[str, int
     said = done.hv15("sample", "--prompts-file", file, *SMALL)
     assert said.code == 2
     assert "prompts.yaml:2:27 sede: unknown key; did you mean 'seed'?" in said.err
+    file.write_text("- a red circle\n- {name: Square, prompt: a blue square, loras: [{path: gone.safetensors}]}\n")
+    said = done.hv15("sample", "--prompts-file", file, *SMALL)
+    is_a_refusal(said, (f"{file}:2: Square: {done.root}/gone.safetensors: no such file",))
 
 
 def test_a_random_seed_is_drawn_once_and_told(done: Workbench, tmp_path: Path) -> None:

@@ -272,6 +272,7 @@ def test_a_check_tells_of_the_models(bench: Workbench, tmp_path: Path, enlarging
     ("words", "named"),
     [
         (("nothing.mp4",), "nothing.mp4: no such file"),
+        (("{root}/results",), "results: is a folder"),
         (("{root}/config.yaml",), "is neither a video nor latents"),
         (("{root}/results/train.safetensors",), "expected latents (4 axes)"),
         (("{latents}", "-o", "x.txt"), "does not say what to write"),

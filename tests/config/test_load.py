@@ -54,6 +54,7 @@ cache: []
     [
         ("trian: {}", "config.yaml:3:1 trian: unknown key; did you mean 'train'?"),
         ("xyzzy: 1", "config.yaml:3:1 xyzzy: unknown key"),
+        ("convert: {output_name: ../x}", "found '../x', expected at most 100 letters, digits, ., - and _"),
         ("sample: {network_dim: 8}", "config.yaml:3:10 sample.network_dim: unknown key; it belongs to train"),
         ("train: {dtype: bf16}", "found 'bf16', expected one of auto, float32, bfloat16; did you mean 'bfloat16'?"),
         ("cache: {dtype: fp16}", "did you mean 'float16'?"),

@@ -85,7 +85,7 @@ def test_super_resolution_needs_its_models_only_where_it_is_on(problems: Problem
 
     (transformer, upsampler) = found("sr: auto, prompts: [{prompt: a cat}]")
     assert transformer.endswith(
-        "models.sr_dit: is missing: sample.sr is auto, which needs its path (or models.source hub)"
+        "models.sr_dit: is missing: sample.sr is auto, which needs its path (or models.source hub or demo)"
     )
     assert "models.upsampler: is missing" in upsampler
     assert len(found("prompts: [{prompt: a cat, sr: 720p}]")) == 2

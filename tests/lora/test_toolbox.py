@@ -183,8 +183,12 @@ def test_a_dora_is_no_sum(tmp_path: Path, tool: str) -> None:
         "resize": lambda: resize_lora(path, out, rank=2),
         "scale": lambda: scale_lora(path, 0.5, out),
     }
-    with pytest.raises(UserError, match="is a DoRA, whose change depends on the base weights"):
+    with pytest.raises(UserError, match="is a DoRA, whose change depends on the base weights") as caught:
         tools[tool]()
+    path = saved(tmp_path / "a.safetensors", **{f"{kohya(LAYER)}.dora_scale": torch.ones(12, 1)})  # of another program
+    with pytest.raises(UserError, match="is a DoRA, whose change depends on the base weights") as other:
+        tools[tool]()
+    assert other.value.hint == caught.value.hint  # none of the tools has --base
 
 
 def test_unknown_keys_are_refused(tmp_path: Path) -> None:

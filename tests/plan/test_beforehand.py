@@ -112,6 +112,21 @@ def test_everything_is_refused_at_once(project: QuickProject) -> None:
     assert found == {}
 
 
+def test_the_picture_of_the_published_copies(project: QuickProject) -> None:
+    """One that the workflow makes is not there yet."""
+    (project.root / "text.png").write_text("no picture")
+    picture(project.root / "whole.png")
+    project.set(convert={"formats": ["comfyui"]})
+    for name, found in (("gone.png", "no such file"), ("text.png", "cannot be read as an image")):
+        project.set(convert={"preview": name})
+        assert found in refused(project)["convert", "preview"]
+    for name in ("whole.png", "results/samples/contact_sheet.png", ""):
+        project.set(convert={"preview": name})
+        assert not refused(project)
+    project.set(convert={"preview": "gone.png", "formats": []})
+    assert not refused(project)
+
+
 @pytest.mark.parametrize("setting", ["include_patterns", "exclude_patterns"])
 def test_patterns_that_match_nothing(project: QuickProject, setting: str) -> None:
     project.set(train={setting: ["img_atn"]})

@@ -17,7 +17,7 @@ from hv15.plan.optimizer_memory import plannable, state_bytes
 from hv15.plan.stretches import OPTIMIZER
 from hv15.train.optimizer_state import state_of
 from hv15.train.optimizers import make_optimizer
-from tests.plan.test_transformer import SIZE, SMALL, of_steps, settings
+from tests.plan.steps import SIZE, SMALL, of_steps, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
 LARGE_AND_SMALL = [(16, 2048), (128, 16), (2048, 16), (16, 2048), (16, 2048)]

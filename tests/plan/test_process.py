@@ -12,7 +12,7 @@ import torch
 from hv15.models import DiTConfig
 from hv15.plan.devices import PROCESS
 from hv15.plan.metered_steps import PassSize, run_training
-from tests.plan.test_transformer import of_steps, settings
+from tests.plan.steps import of_steps, settings
 
 CONFIG = DiTConfig(
     hidden_size=256, num_heads=4, num_blocks=10, rope_dims=(8, 28, 28), text_dim=256, glyph_dim=128, glyph_hidden=128

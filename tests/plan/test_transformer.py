@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import ChainMap
 from dataclasses import replace
 from pathlib import Path
@@ -12,16 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from hv15.config import Settings
 from hv15.lora import save_lora
-from hv15.memory import ELSEWHERE, WEIGHTS
+from hv15.memory import WEIGHTS
 from hv15.models import DiTConfig
 from hv15.models.dit import DiT
 from hv15.models.weights import offload
 from hv15.models.weights.transfers import HostTransfers
-from hv15.models.windows import MOST_TOKENS
 from hv15.plan import meter as meter_module
-from hv15.plan.meter import Meter
 from hv15.plan.metered_steps import AVERAGE, LORA, PassSize, run_denoising, run_training
 from hv15.plan.stretches import OPTIMIZER
 from hv15.plan.transformer import BASE_LORAS, denoising, training
@@ -30,11 +26,15 @@ from hv15.sample.denoise import denoise
 from hv15.selftest.training import random_condition, random_example, ready
 from hv15.selftest.training import training as trained_lora
 from tests.lora.samples import random_lora
-from tests.models.golden_dit import TINY
-from tests.models.ranks import on_ranks
+from tests.plan.steps import (  # noqa: F401  (fixtures)
+    SIZE,
+    SMALL,
+    bitsandbytes_is_imported,
+    host_memory_is_elsewhere,
+    of_steps,
+    settings,
+)
 
-SMALL = replace(TINY, num_blocks=3, hidden_size=64, num_heads=2, rope_dims=(8, 12, 12))
-SIZE = PassSize(samples=1, latent=(3, 6, 8), text_tokens=12, i2v=False)
 AT = ("model", "cpu")
 TRAINING: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -54,38 +54,6 @@ TRAINING: dict[str, dict[str, Any]] = {
     "lokr": {"network_type": "lokr", "lokr_factor": 4},
     "by pattern": {"network_dim_patterns": {"img_attn": 8, "txt_mlp": 2}, "layers": "no_modulation"},
 }
-
-
-def settings(train: dict[str, Any] | None = None, sample: dict[str, Any] | None = None) -> Settings:
-    train = {"optimizer_type": "AdamW", "network_dim": 4, "network_alpha": 4, **(train or {})}
-    content = {"models": {"source": "demo"}, "datasets": [{"video_directory": "clips"}], "train": train}
-    return Settings.model_validate({**content, "sample": sample or {}})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _bitsandbytes_is_imported() -> None:
-    """On some processors its import logs an error, whose traceback would hold tensors of the step that imports it."""
-    importlib.import_module("bitsandbytes.functional")
-
-
-@pytest.fixture(autouse=True)
-def _host_memory_is_elsewhere(monkeypatch: pytest.MonkeyPatch):
-    """On the CPU one memory is host and device; what a GPU's step leaves on the host is not counted here."""
-    take = HostTransfers.host_memory
-    meters: list[Meter] = []
-    start = Meter.__init__
-
-    def host_memory(self: HostTransfers, size: int) -> torch.Tensor:
-        with meters[-1].making(ELSEWHERE):
-            return take(self, size)
-
-    def init(self: Meter, *args: Any, **options: Any) -> None:
-        start(self, *args, **options)
-        meters.append(self)
-
-    monkeypatch.setattr(Meter, "__init__", init)
-    monkeypatch.setattr(HostTransfers, "host_memory", host_memory)
-    monkeypatch.setattr("hv15.models.weights.offload.LEAST", 1024)
 
 
 BY_WINDOWS = [
@@ -124,16 +92,16 @@ def test_a_training_step_takes_what_it_takes_on_the_cpu(
 def test_a_pass_without_the_lora_is_counted_for_its_share() -> None:
     """It takes no memory beyond that of a step with a LoRA, but for its prediction, and blocks come once more."""
     asked = settings(TRAINING["accumulation"])
-    shares = (0.0, 0.25, 1.0)
-    costs = [training(asked, SMALL, torch.float32, replace(SIZE, prior_share=share), gpu=False) for share in shares]
+    shares, config = (0.0, 0.25, 1.0), replace(SMALL, num_blocks=2)
+    costs = [training(asked, config, torch.float32, replace(SIZE, prior_share=share), gpu=False) for share in shares]
     plain, some, all_ = (cost.flops for cost in costs)
     assert some - plain == pytest.approx(0.25 * (all_ - plain), rel=0.01)
-    with_lora = training(asked, SMALL, torch.float32, SIZE, validation=SIZE, gpu=False)
+    with_lora = training(asked, config, torch.float32, SIZE, validation=SIZE, gpu=False)
     forward = sum(each.flops for each in with_lora.validation.values())
     assert 0.9 * forward < all_ - plain < forward
     assert costs[2].peak < 1.02 * costs[0].peak
-    real = run_training(asked, SMALL, torch.float32, replace(SIZE, prior_share=1.0), device="cpu")
-    planned = run_training(asked, SMALL, torch.float32, replace(SIZE, prior_share=1.0), device="meta")
+    real = run_training(asked, config, torch.float32, replace(SIZE, prior_share=1.0), device="cpu")
+    planned = run_training(asked, config, torch.float32, replace(SIZE, prior_share=1.0), device="meta")
     assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
     copied = [
         training(settings(TRAINING["swap"]), SMALL, torch.float32, replace(SIZE, prior_share=share)).copied
@@ -161,11 +129,6 @@ def test_measuring_a_clip_takes_what_it_takes_on_the_cpu(name: str, latent: tupl
     without = run_training(asked, SMALL, torch.float32, SIZE)
     assert planned.work == without.work
     assert (of_steps(planned) > of_steps(without)) == (latent[0] > SIZE.latent[0])
-
-
-def of_steps(meter: Meter) -> int:
-    """The peak of all but building the model: quantising it on the CPU needs the plain weights for a moment."""
-    return max(sum(parts.values()) for parts in meter.moments.values())
 
 
 @pytest.mark.parametrize(
@@ -283,63 +246,6 @@ def test_the_machine_holds_what_waits():
     assert there.peak < here.peak
 
 
-SHARED = {
-    "plain": {},
-    "kept activations": {"gradient_checkpointing": False},
-    "split attention": {"split_attn": True},
-}
-
-
-def metered_on_rank(options: dict[str, Any], windows: bool) -> tuple[int, int]:
-    """Peaks of a training step and of a sampling step on this rank of two, in bytes."""
-    asked = settings({**options, "context_parallel": 2}, {"context_parallel": 2})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DiT, "most_tokens", 40 if windows else MOST_TOKENS)
-        trained = run_training(asked, SMALL, torch.float32, SIZE, device="cpu")
-        sampled = run_denoising(asked, SMALL, torch.float32, SIZE, guided=True, device="cpu")
-    return of_steps(trained), of_steps(sampled)
-
-
-@pytest.mark.parametrize("windows", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("name", SHARED)
-def test_a_share_of_a_step_takes_what_it_takes_on_two_ranks(
-    name: str, windows: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both send and receive; in the plan one rank's share runs alone. A buffer of an exchange may be held for a moment
-    longer, until the other rank has it."""
-    monkeypatch.setattr(DiT, "most_tokens", 40 if windows else MOST_TOKENS)
-    asked = settings({**SHARED[name], "context_parallel": 2}, {"context_parallel": 2})
-    real = on_ranks(2, metered_on_rank, SHARED[name], windows)
-    trained = of_steps(run_training(asked, SMALL, torch.float32, SIZE))
-    sampled = of_steps(run_denoising(asked, SMALL, torch.float32, SIZE, guided=True))
-    for found in real:
-        assert (trained, sampled) == pytest.approx(found, rel=0.02)
-
-
-def test_activations_and_arithmetic_are_divided_among_the_ranks() -> None:
-    """Weights are not; what waits in the machine's memory waits for each rank."""
-    size = PassSize(1, (8, 16, 16), 16, False)
-    for name, count in (("train", 2), ("sample", 4)):
-        config = replace(SMALL, num_heads=4, rope_dims=(4, 6, 6), num_blocks=4)
-        one, some = (
-            training(settings({"context_parallel": ranks, "blocks_to_swap": 2}), config, torch.float32, size)
-            if name == "train"
-            else denoising(
-                settings(sample={"context_parallel": ranks, "blocks_to_swap": 2}),
-                config,
-                torch.float32,
-                size,
-                guided=True,
-            )
-            for ranks in (1, count)
-        )
-        assert some.parts[WEIGHTS] == one.parts[WEIGHTS]
-        moving = [cost.peak - cost.parts[WEIGHTS] for cost in (one, some)]
-        assert 1 / count < moving[1] / moving[0] < 1.8 / count
-        assert some.flops == pytest.approx(one.flops / count, rel=0.05)
-        assert (some.host, some.copied) == (count * one.host, one.copied)
-
-
 @pytest.mark.parametrize(
     ("section", "options", "guidance"),
     [
@@ -384,22 +290,13 @@ def test_what_is_copied_is_what_block_swap_and_offload_copy(
     assert planned.copied == copied > 0
 
 
-def test_a_divided_base_takes_a_share_of_each_block_and_two_whole_ones() -> None:
-    config = replace(SMALL, num_blocks=4)
-    whole, divided = (
-        training(settings({"num_processes": 4, "shard_base": shard}), config, torch.float32, SIZE)
-        for shard in (False, True)
-    )
-    block = sum(parameter.nbytes for parameter in DiT(config).double_blocks[0].parameters())
-    assert whole.parts[WEIGHTS] - divided.parts[WEIGHTS] == 4 * block * 3 // 4 - 2 * block
-
-
 def test_known_shapes_are_not_worked_out_again(monkeypatch: pytest.MonkeyPatch):
     """What makes planning quick changes no number."""
     asked = settings({"quantize": "fp8"})
-    quick = run_training(asked, SMALL, torch.float32, SIZE)
+    config = replace(SMALL, num_blocks=1)
+    quick = run_training(asked, config, torch.float32, SIZE)
     monkeypatch.setattr(meter_module, "_without_data", lambda func, args, kwargs: (func(*args, **kwargs), None))
-    slow = run_training(asked, SMALL, torch.float32, SIZE)
+    slow = run_training(asked, config, torch.float32, SIZE)
     assert (quick.peak, quick.parts, quick.moments) == (slow.peak, slow.parts, slow.moments)
     assert quick.work == slow.work
 

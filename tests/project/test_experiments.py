@@ -50,6 +50,14 @@ def test_what_another_run_has_encoded_is_known(open_project: MakeProject) -> Non
     assert again.texts.known.keys() == other.needed.keys()
 
 
+def test_models_of_super_resolution_are_made_for_the_experiment_that_enlarges(open_project: MakeProject) -> None:
+    large: JsonObject = {"sample.prompts": [{"name": "one", "prompt": "a", "sr": "auto"}]}
+    base = open_project(models={"source": "demo"}, experiments={"large": large, "rank": RANK})
+    assert base.experiment("rank").models is base.models
+    assert not base.models.made("sr_dit")
+    assert [file.name for file in base.experiment("large").models.made("sr_dit")] == ["sr_dit.safetensors"]
+
+
 def test_an_experiment_may_have_other_clips(open_project: MakeProject) -> None:
     base = open_project()
     add_clip(base.root, "elk", folder="others")

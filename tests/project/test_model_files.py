@@ -132,6 +132,7 @@ def test_the_demos_super_resolution_is_known_before_it_is_copied(open_project: M
     assert files.path("sr_dit") == root / "toys/demo/sr_dit.safetensors"
     assert files.path("upsampler") == root / "toys/demo/upsampler.safetensors"
     assert files.super_resolution.name == "720p_sr_distilled"
+    assert files.super_resolution_is_demo, "so nobody is told of the published ones' sizes"
     other = open_project(models={"directory": "toys"}, sample={"prompts": [], "sr": "1080p"}).models
     with pytest.raises(UserError, match=r"upsampler\.safetensors: is the latent upsampler for 720p, but sample\.sr is"):
         _ = other.super_resolution

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from justhtml import JustHTML
 
+from hv15.models.weights.header import read_header
 from hv15.pages.inlined import Inliner
 from hv15.project import Project
 from hv15.records.paths import ProjectPaths
@@ -18,6 +19,7 @@ from hv15.report.trained import TrainedLoRA
 from hv15.units import TIMES
 from tests.report.conftest import HOSTILE, STEPS
 from tests.workflow.quick import QuickProject
+from tests.workflow.stub_hv15 import write_safetensors
 
 SECTIONS = ["curves", "samples", "dataset", "settings", "provenance", "reproduce"]
 CHARTS = ["Loss", "Validation by noise level", "Loss by noise level", "Learning rate", "Gradient norm", "Memory"]
@@ -184,6 +186,18 @@ def test_without_records_of_the_training_the_rest_is_shown(page_of: Project, mon
     found = Elements(page_text(page_of))
     assert [attrs["id"] for attrs in found.named("section")] == SECTIONS[1:]
     assert f"trained for {STEPS} steps on 5 clips" in found.text
+
+
+def test_of_an_earlier_step_nothing_is_told_that_came_later(page_of: Project) -> None:
+    """With `train.publish_step`: neither the loss of the last steps, nor a validation after that step."""
+    lora = page_of.paths.lora
+    write_safetensors(lora, {**read_header(lora).metadata, "hv15.steps": "20"})
+    found = Elements(page_text(page_of)).text
+    assert "Best validation" in found
+    assert "at step 20" in found
+    assert f"at step {STEPS}" not in found
+    assert "trained for 20 steps on 5 clips" in found
+    assert f"a step, of all {STEPS} steps" in found
 
 
 def test_a_project_that_only_samples_has_a_page_too(page_of: Project) -> None:

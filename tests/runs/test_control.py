@@ -137,7 +137,9 @@ def test_a_run_whose_record_cannot_be_written_does_not_stay(root: Path, monkeypa
     assert not psutil.pid_exists(pids[0])
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_no_process(root: Path) -> None:
+    """A single command that is killed is in test_single.py, and Snakemake's lock in the test of kill -9."""
     run = start(make_project(root, first=SAVES))
     wait_until((root / "at-work").exists)
     processes = run_processes(run.record())  # type: ignore[arg-type]

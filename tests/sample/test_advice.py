@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hv15.models.variants import VARIANTS
-from hv15.sample.advice import about_sample
+from hv15.sample.advice import about_enlarging, about_sample
+from hv15.sample.prompts import Enlarged
 from tests.models.checkpoint_facts import HD
 
 
@@ -31,3 +32,11 @@ def test_samples_of_distilled_checkpoints():
     (sentence,) = about_sample(step, height=480, width=848, steps=30, guidance_scale=1)
     assert "8 or 12 steps" in sentence
     assert about_sample(VARIANTS["480p_t2v"], height=480, width=848, steps=20, guidance_scale=3) == []
+
+
+def test_sizes_of_super_resolution_that_the_official_program_refuses():
+    small = Enlarged("1080p", 720, 1280)
+    assert about_enlarging(small, height=1072, width=1904) == []
+    (sentence,) = about_enlarging(small, height=1088, width=1920)
+    assert "1280x720 to 1920x1088 is not an official pair of sizes for 1080p_sr_distilled" in sentence
+    assert about_enlarging(Enlarged("720p", 720, 1280), height=1072, width=1904), "made for 480p"

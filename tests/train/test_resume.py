@@ -148,7 +148,7 @@ def test_what_was_due_where_it_was_stopped_is_done_when_it_resumes(
 
 def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
     """kill -9 of a real process in the middle of a step; then the same training again."""
-    options = {**OPTIONS, **OPTIMIZERS[1], "max_train_steps": 16}
+    options = {**OPTIONS, **OPTIMIZERS[1], "max_train_steps": 11}
     folder, said = tmp_path / "killed", tmp_path / "said"
     with said.open("wb") as log:
         victim = forked(hang_in_step_10, folder, options, stderr=log.fileno())

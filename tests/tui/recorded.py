@@ -18,6 +18,8 @@ from tui.screens.base import DashboardScreen
 from tui.themes import DARK
 
 GIB = 2**30
+SOONER = 5
+"""After so many looks in vain, all is read."""
 
 
 class Themed(App[None]):
@@ -57,9 +59,12 @@ async def show(pilot: Pilot[None], app: Dashboard, key: str, name: str) -> Dashb
 
 
 async def until(pilot: Pilot[None], condition: Callable[[], object], seconds: float = 300.0) -> None:
-    """Wait for something that must come."""
-    deadline = time.monotonic() + seconds
+    """Wait for something that must come. What is read again and again only is read a little sooner."""
+    begin, rounds = time.monotonic(), 0
     while not condition():
-        assert time.monotonic() < deadline, f"what was waited for did not happen on {pilot.app.screen}"
+        assert time.monotonic() < begin + seconds, f"what was waited for did not happen on {pilot.app.screen}"
         await asyncio.sleep(0.02)
+        rounds += 1
+        if rounds % SOONER == 0 and isinstance(pilot.app, Dashboard):
+            pilot.app.watcher.refresh()
         await pilot.pause()

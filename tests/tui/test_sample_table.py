@@ -94,6 +94,22 @@ async def test_arrows_move_and_enter_plays(tmp_path: Path, size: tuple[int, int]
         assert "B " in text_of(app)
 
 
+async def test_titles_tell_strengths_apart(tmp_path: Path) -> None:
+    """Where there is room they are whole, and else they are cut in the middle."""
+    project(tmp_path)
+    style = {"path": "style.safetensors", "multiplier": 1.0}
+    for strength in (0.4, 0.8):
+        loras = [style, {"path": "other.safetensors", "multiplier": strength}]
+        sampled(tmp_path, f"results/samples/cat.with-other.x{strength}.mp4", lora_multiplier=None, loras=loras)
+    app = dashboard(tmp_path)
+    async with app.run_test(size=(140, 30)) as pilot:
+        screen = await opened(pilot, views=2, samples=9)
+        screen.query_one(SampleTable).pictures = False
+        await until(pilot, lambda: "style + other at 0.4 style + other at 0.8" in text_of(app))
+        await pilot.resize_terminal(80, 30)
+        await until(pilot, lambda: "style …at 0.4 style …at 0.8" in text_of(app))
+
+
 async def test_the_same_sample_stays_from_view_to_view(tmp_path: Path) -> None:
     app = dashboard(project(tmp_path))
     async with app.run_test(size=(120, 40)) as pilot:

@@ -49,9 +49,9 @@ def test_the_rate_falls_when_the_terminal_does_not_keep_up_and_rises_again() -> 
     assert rate == FASTEST
 
 
-def add_step(root: Path, name: str, step: int) -> None:
+def add_step(root: Path, name: str, step: int, experiment: str = "") -> None:
     """A preview as a training writes them: it tells what it was made from."""
-    folder = root / "results/train/previews"
+    folder = root / "results" / experiment / "train/previews"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(root / f"results/samples/{name}.mp4", folder / f"{name}-step-{step:06}.mp4")
 
@@ -70,7 +70,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_p_publishes_the_step_that_is_shown(root: Path) -> None:
+    """Of the project's own LoRA, or of an experiment's."""
     told: list[str] = []
+    add_step(root, "red-zorpward", 90, "small")
 
     async def run() -> None:
         app = dashboard(root)
@@ -78,16 +80,17 @@ def test_p_publishes_the_step_that_is_shown(root: Path) -> None:
             screen = await show(pilot, app, "4", "samples")
             entries = screen.query_one(SampleList)
             await until(pilot, lambda: any(row.sample.step == 120 for row in entries.rows))
-            row = next(row for row in entries.rows if row.sample.step == 120)
-            entries.move_to_key(entries.key(row))
-            await pilot.press("p")
-            await until(pilot, lambda: bool(told))
+            for number, step in enumerate((120, 90), start=1):
+                row = next(row for row in entries.rows if row.sample.step == step)
+                entries.move_to_key(entries.key(row))
+                await pilot.press("p")
+                await until(pilot, lambda number=number: len(told) == number)
 
     with pytest.MonkeyPatch.context() as patch:
         choose = "hv15.commands.checkpoints.choose"
-        patch.setattr(choose, lambda config, word, experiment: told.append(word + experiment) or "done")
+        patch.setattr(choose, lambda config, word, experiment: told.append(f"{word} {experiment}".strip()) or "done")
         asyncio.run(run())
-    assert told == ["120"]
+    assert told == ["120", "90 small"]
 
 
 def test_list_player_and_comparison(root: Path) -> None:

@@ -176,6 +176,7 @@ def test_the_reasons(
     project.set(sample=change)
     found = why(project)
     assert found.pop("upsample_video.one") == ["it is enlarged again"]
+    assert "one.sr is new" in found["contact_sheet"]
     assert {name: sorted(words) for name, words in said.items()}.items() <= found.items()
     assert {name.partition(".")[0] for name in found.keys() - said.keys()} == {"contact_sheet", "publish"}
 
@@ -223,6 +224,20 @@ def test_models_are_downloaded_and_checked_only_if_something_is_enlarged(tmp_pat
     found = stages(project)
     assert not enlarging & found.keys()
     assert not {"sr_dit", "upsampler"} & as_object(found["check_models"].wanted["models"]).keys()
+
+
+@pytest.mark.parametrize("experiment", ["", "large"])
+def test_the_demos_models_are_copied_before_they_are_used(experiment: str, tmp_path: Path) -> None:
+    """By the rule that copies all of the demo's, also where an experiment alone makes samples larger."""
+    project = QuickProject.make(tmp_path / "project")
+    larger: dict[str, object] = {"sample.prompts": [{**ONE, "sr": "auto"}]}
+    if experiment:
+        project.set(experiments={experiment: larger})
+    else:
+        project.set(sample={"sr": "auto"})
+    outcome = project.snakemake("-n", target=f"results/{experiment}/samples/one.sr.mp4".replace("//", "/"))
+    assert outcome.code == 0, outcome.output
+    assert "demo_models" in outcome.output
 
 
 def test_a_model_for_another_resolution_is_refused_before_the_first_job(

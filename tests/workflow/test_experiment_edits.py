@@ -11,7 +11,7 @@ import pytest
 from hv15.cache.collect import use_of
 from hv15.cache.register import register
 from hv15.project import Project
-from hv15.records.paths import ProjectPaths
+from hv15.records.paths import ProjectPaths, copy_of_step
 from hv15.records.rules import Rule
 from tests.workflow import test_experiments
 from tests.workflow.finished import finish
@@ -183,3 +183,21 @@ def test_a_step_of_a_copied_training_can_be_published(project: QuickProject) -> 
     assert "shift/keep_checkpoint.1" in found
     finish(project, *TARGETS)
     assert due(project, *TARGETS) == {}
+
+
+def test_a_picked_copy_of_a_sweeps_training_is_a_copy_if_that_has_kept_the_step(project: QuickProject) -> None:
+    """It is what `hv15 pick` says to write for one of a sweep."""
+    picked: Values = {"train.network_dim": 8, "train.publish_step": 1}
+    change(project, "picked", picked)
+    assert "which is copied" in due(project, *TARGETS)["picked/train"]
+    for run in ("large", "shift"):
+        (ProjectPaths(project.root, run).checkpoints / copy_of_step(1)).unlink()
+    assert due(project, *TARGETS)["picked/train"] == "not made yet", "a training that keeps the step on its way"
+
+
+def test_one_that_is_asked_for_alone_copies_what_the_others_have(project: QuickProject) -> None:
+    change(project, "twin", {"train.network_dim": 8, "sample.flow_shift": 3})
+    target = "results/twin/lora.safetensors"
+    assert "which is copied" in due(project, target)["twin/train"]
+    finish(project, target)
+    assert due(project, target) == {}

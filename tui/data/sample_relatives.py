@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from hv15.records.outputs import ENLARGED_SUFFIX
 from tui.data.samples import Sample
 
 
 def pair_of(samples: Iterable[Sample], sample: Sample) -> tuple[Sample, Sample] | None:
-    """A final sample and what super resolution has made of it; None if one of them is not there."""
+    """A final sample and what super resolution has made of it; None if one of them is not there.
+
+    Those of the sample itself. Others of its prompt have one pair at most, unless strengths or LoRAs are compared.
+    """
     same = _of_prompt(samples, sample)
-    small, large = (next((each for each in same if each.kind == kind), None) for kind in ("final", "enlarged"))
-    return (small, large) if small is not None and large is not None else None
+    smaller = {each.name: each for each in same if each.kind == "final"}
+    larger = {each.name.removesuffix(ENLARGED_SUFFIX): each for each in same if each.kind == "enlarged"}
+    own = sample.name.removesuffix(ENLARGED_SUFFIX)
+    pairs = {name: (small, larger[name]) for name, small in smaller.items() if name in larger}
+    return pairs.get(own) or next(iter(pairs.values()), None)
 
 
 def neighbour(samples: Iterable[Sample], sample: Sample, direction: int) -> Sample | None:

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
+from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
@@ -228,6 +229,14 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
         pieces = content.first_line.truncate(width, ellipsis=True).render(style, end="", parse_style=self._get_style)
         strip = Strip([Segment(text, each.rich_style) for text, each in pieces])
         return strip.adjust_cell_length(width, style.rich_style)
+
+
+def cut_inside(text: str, width: int) -> str:
+    """Return one line of text in at most `width` columns: cut in its middle, for names whose ends tell them apart."""
+    if cell_len(text) <= width:
+        return text
+    head, tail = width // 2, width - width // 2 - 1
+    return f"{set_cell_size(text, head)}…{set_cell_size(text[::-1], tail)[::-1]}"
 
 
 def cell(text: str, width: int, style: str = "", *, right: bool = False) -> Content:

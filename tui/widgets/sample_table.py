@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
@@ -23,7 +24,7 @@ from tui.data.clips import Pixels, small_still
 from tui.data.sample_matrix import Place, SampleMatrix
 from tui.data.samples import Sample
 from tui.widgets.half_blocks import half_blocks
-from tui.widgets.rows import cell
+from tui.widgets.rows import cell, cut_inside
 from tui.widgets.sample_list import standing_word
 
 KEPT = 400
@@ -204,8 +205,10 @@ class SampleTable(Widget, can_focus=True):
 
     @property
     def _cell_width(self) -> int:
-        if not self._with_pictures:
-            return WORDS_WIDTH
+        if not self._with_pictures:  # as wide as the titles, where all columns fit
+            columns = self.grid.columns
+            room = (self.size.width - self._wanted_title) // max(1, len(columns)) - 1
+            return max(WORDS_WIDTH, min(room, max(map(cell_len, columns), default=0)))
         return WIDE_WIDTH if self.size.width >= 110 else NARROW_WIDTH
 
     @property
@@ -217,12 +220,17 @@ class SampleTable(Widget, can_focus=True):
         return max(needed, min(needed + 2, height // max(1, height // (needed + 1)) - 1))
 
     @property
+    def _wanted_title(self) -> int:
+        longest = max(map(cell_len, self.grid.rows), default=0)
+        return max(6, min(longest, self.size.width // 4, 28))
+
+    @property
     def _title_width(self) -> int:
-        longest, width = max((len(row) for row in self.grid.rows), default=0), self.size.width
-        wanted = max(6, min(longest, width // 4, 28))
-        spare = (width - wanted) % (self._cell_width + 1)
-        missing = self._cell_width + 1 - spare
-        return wanted - missing if missing <= wanted // 4 else wanted  # shorter, if one more column fits then
+        wanted, column = self._wanted_title, self._cell_width + 1
+        fitting, spare = divmod(self.size.width - wanted, column)
+        missing = column - spare
+        shorter = fitting < len(self.grid.columns) and missing <= wanted // 4  # if one more column fits then
+        return wanted - missing if shorter else wanted
 
     @property
     def _rows_in_sight(self) -> int:
@@ -284,7 +292,8 @@ class SampleTable(Widget, can_focus=True):
             return Strip.blank(width, base)
         here = row == self.place[0]
         title = self.grid.rows[row] if line == 0 else ""
-        strips = [self._words(title, self._title_width, "samples--here" if here else "samples--title")]
+        title, style = cut_inside(title, self._title_width), "samples--here" if here else "samples--title"
+        strips = [self._words(title, self._title_width, style)]
         for column in range(self._left, min(self._left + self._columns_in_sight, len(self.grid.columns))):
             strips += [Strip.blank(1, base), self._cell_line((row, column), line)]
         return Strip.join(strips).adjust_cell_length(width, base)
@@ -294,7 +303,8 @@ class SampleTable(Widget, can_focus=True):
         strips = [Strip.blank(self._title_width, base)]
         for column in range(self._left, min(self._left + self._columns_in_sight, len(self.grid.columns))):
             style = "samples--here" if column == self.place[1] else "samples--faint"
-            strips += [Strip.blank(1, base), self._words(self.grid.columns[column], self._cell_width, style)]
+            title = cut_inside(self.grid.columns[column], self._cell_width)
+            strips += [Strip.blank(1, base), self._words(title, self._cell_width, style)]
         return Strip.join(strips).adjust_cell_length(width, base)
 
     def _cell_line(self, place: Place, line: int) -> Strip:

@@ -23,6 +23,15 @@ _PART = re.compile(
     r"|diff|diff_b|w_norm|b_norm|set_weight|reshape_weight)"
 )
 
+_PRODUCTS = (
+    ("lora_up.weight", "lora_down.weight"),
+    ("hada_w1_a", "hada_w1_b"),
+    ("hada_w2_a", "hada_w2_b"),
+    ("lokr_w1_a", "lokr_w1_b"),
+    ("lokr_w2_a", "lokr_w2_b"),
+)
+"""The parts that each program multiplies, as kohya and LyCORIS name them."""
+
 
 @dataclass(frozen=True)
 class FileModule:
@@ -53,6 +62,15 @@ class FileModule:
     def has_alpha_elsewhere(self) -> bool:
         """Whether only PEFT's settings tell its strength, and it is not 1."""
         return self.alpha is None and not math.isclose(self.told, 1.0, rel_tol=1e-6)
+
+    @property
+    def misfit(self) -> str:
+        """Which two of its matrices cannot be multiplied, in words; "" if all can."""
+        for left, right in _PRODUCTS:
+            one, other = self.shapes.get(left, ()), self.shapes.get(right, ())
+            if len(one) == len(other) == 2 and one[1] != other[0]:
+                return f"{left} has rank {one[1]}, and {right} {other[0]}"
+        return ""
 
     @property
     def rank(self) -> int | None:

@@ -42,6 +42,8 @@ class Verification:
     """The first module that is no layer of the model."""
     is_lora: bool = True
     """Whether any tensor is of a kind of LoRA."""
+    is_broken: bool = False
+    """Whether matrices of it do not fit together."""
 
     @property
     def is_right(self) -> bool:
@@ -64,6 +66,8 @@ class Verification:
         """Say what to do; None if nothing is wrong."""
         if self.is_right:
             return None
+        if self.is_broken:
+            return "export it again: some of its matrices do not fit together, so no program can use it"
         if self.foreign or not self.is_lora:
             found = f"{self.foreign} is none of its layers" if self.foreign else "this file holds no LoRA"
             likeness = other_family(self.verdicts) if self.is_lora else looks_like(self.verdicts)
@@ -95,6 +99,9 @@ def verify(path: Path, program: LoRAProgram) -> Verification:
     """
     file = read_file(path)
     found = _RULES[program](file)
+    broken = [module for module in file.modules.values() if module.misfit]
+    for module in broken:
+        found |= {key: Verdict("stops", module.misfit) for key in module.keys.values() if found[key].outcome == "loads"}
     foreign = next((name for name in file.modules if find_parts(name) is None), None)
     verdicts = {key: found[key] for key in file.tensors()}
-    return Verification(path, program, verdicts, foreign, is_lora=bool(file.modules))
+    return Verification(path, program, verdicts, foreign, is_lora=bool(file.modules), is_broken=bool(broken))

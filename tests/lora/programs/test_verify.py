@@ -74,3 +74,13 @@ def test_the_command_that_it_advises_can_be_pasted(tmp_path: Path) -> None:
     path = written(folder, Q)
     words = shlex.split(verify(path, "comfyui").advice() or "")
     assert words == ["hv15", "convert", str(path), "lora.comfyui.safetensors", "--to", "comfyui"]
+
+
+@pytest.mark.parametrize(
+    ("module", "program"), [(TO_Q, "diffusers"), ("diffusion_model.double_blocks.0.img_attn.proj", "comfyui")]
+)
+def test_matrices_that_do_not_fit_together_stop_a_program(tmp_path: Path, module: str, program: LoRAProgram) -> None:
+    found = verify(written(tmp_path, module, lora_B__weight=torch.ones(8, 3)), program)
+    assert found.counts() == {"stops": 2}
+    assert all("3" in verdict.why and "2" in verdict.why for verdict in found.by_verdict())
+    assert (found.advice() or "").startswith("export it again")

@@ -21,6 +21,7 @@ from hv15.records.spec import Spec
 from tests.data.videos import make_video, number_of, numbered, numbers_of
 from tui.data import clips
 from tui.data.clips import fitted
+from tui.data.sample_relatives import pair_of
 from tui.data.sample_standing import SampleStanding, StandingReader
 from tui.data.samples import Sample, SamplesReader, load_clip, still
 from tui.widgets.sample_list import sample_title, step_words
@@ -343,3 +344,17 @@ def test_prompts_of_a_file_beside_the_config(tmp_path: Path) -> None:
     touch(tmp_path, "more.yaml", "- {name: pig, prompt: a pig, seed: 5}\n")
     assert reader.refresh()
     assert reader.asked == {"pig": "a pig"}
+
+
+def test_before_and_after_super_resolution_are_of_the_same_strength(tmp_path: Path) -> None:
+    for name in ("cat.x0.5", "cat.x1", "cat.x1.base", "dog"):
+        touch(tmp_path, f"results/samples/{name}.mp4")
+    for name in ("cat.x0.5", "cat.x1"):
+        touch(tmp_path, f"results/samples/{name}.sr.mp4")
+    reader = SamplesReader(tmp_path / "config.yaml")
+    reader.refresh()
+    named = {each.name: each for each in reader.samples}
+    for name in ("cat.x1", "cat.x1.sr"):
+        assert pair_of(reader.samples, named[name]) == (named["cat.x1"], named["cat.x1.sr"])
+    assert pair_of(reader.samples, named["dog"]) is None
+    assert pair_of(reader.samples, named["cat.x1.base"]) == (named["cat.x0.5"], named["cat.x0.5.sr"]), "the first"
