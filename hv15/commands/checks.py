@@ -83,15 +83,18 @@ def model_checks(project: Project) -> Iterator[Check]:
 
 def _enlarging_checks(project: Project) -> Iterator[Check]:
     """The models of super resolution that the config names or needs, from their headers alone."""
-    from hv15.models import load_dit
-    from hv15.models.upsampler_files import load_upsampler
-
     models = project.settings.models
     named = [
         role
         for role in ENLARGING_ROLES
         if role in project.settings.roles or (models.source == "files" and getattr(models, role) is not None)
     ]
+    if not named:
+        return  # most projects; torch need not be imported for that
+
+    from hv15.models import load_dit
+    from hv15.models.upsampler_files import load_upsampler
+
     for role in named:
         path = project.models.path(role)
         try:

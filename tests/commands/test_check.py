@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
+from hv15.commands.checks import _enlarging_checks
 from hv15.gpus import SLURM_JOB, VISIBLE
 from hv15.machines import BY_HAND
 from hv15.plan import disk
 from hv15.plan.stages import StagePlanner
+from hv15.project import Project
 from hv15.records.checks import Check, read_checks
 from hv15.records.problems import Place
 from tests.commands.test_bad_clips import add_bad_clips
@@ -32,6 +35,14 @@ def test_check_of_a_sound_project(project: Workbench) -> None:
     assert "3 files, 3 clips, 3 distinct captions" in said.out
     assert "9 x 64 x 64" in said.out
     assert not any(line.startswith("!") for line in said.out.splitlines())
+
+
+def test_check_loads_nothing_for_super_resolution_that_nobody_asks_for(
+    project: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For it torch is imported, which takes as long as 10,000 known clips."""
+    monkeypatch.setitem(sys.modules, "hv15.models.upsampler_files", None)  # so that its import fails
+    assert {*_enlarging_checks(Project(project.root / "config.yaml"))} == set()
 
 
 def test_check_and_plan_count_the_texts_and_say_when_datasets_take_part(
