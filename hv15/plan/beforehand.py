@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hv15.lora.reach import Reach
     from hv15.lora.sizes import NetworkSizes
 
-VERSION = 2
+VERSION = 3
 """Raised when a check finds more than before."""
 
 
@@ -227,6 +227,8 @@ def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
         yield _file_check(project, "lora", ("train", "network_weights"), start, check_start, "start", *wanted)
     if train.continue_from is not None:
         yield from _start_check(project, wanted, network)
+    if sample.sr_with_loras and "sr_dit" in settings.roles:
+        yield from _enlarging_check(project, sizes, network, None if from_file else wanted)
     named: list[tuple[Location, LoraSettings]] = [
         (("train", "base_weights", number), lora) for number, lora in enumerate(train.base_weights)
     ]
@@ -242,6 +244,33 @@ def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
         if isinstance(lora, SampledLoraSettings) and (reach := Reach.from_settings(lora)).to_json():
             check = partial(_check_reach, reach=reach, setting=location)
             yield _file_check(project, "lora layers", location, file, check, dotted(location), reach.to_json())
+
+
+def _enlarging_check(
+    project: Project, sizes: ModelSizes, network: Callable[[], NetworkSizes], wanted: list[Json] | None
+) -> Iterator[EarlyCheck]:
+    """The trained LoRA in super resolution (`sample.sr_with_loras`); the network depends on `wanted`."""
+    from hv15.lora.sizes import trainable_layers
+
+    setting = ("sample", "sr_with_loras")
+
+    def check() -> None:
+        if not project.settings.datasets or (layers := _without_error(network)) is None:
+            return
+        there = trainable_layers(sizes.sr_dit)
+        missing = [name for name in layers.layers if name.startswith("double_blocks.") and name not in there]
+        if missing:
+            raise UserError(
+                f"{dotted(setting)}: {len(missing)} of {len(layers.layers)} layers of the trained LoRA are not in the "
+                f"transformer of super resolution, first {missing[0]}",
+                hint="set it to false: the LoRA then changes the small video alone, as in the official program",
+            )
+
+    try:
+        depends: Json = None if wanted is None else [project.models.identity("sr_dit"), *wanted]
+    except UserError:
+        return  # it is missing, which has its own error
+    yield EarlyCheck("large lora", setting, check, depends)
 
 
 def _check_reach(path: Path, *, reach: Reach, setting: Location) -> None:

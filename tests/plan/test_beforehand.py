@@ -85,6 +85,21 @@ def test_where_a_lora_acts_must_be_where_its_file_has_layers(project: QuickProje
     assert "'single_blocks' matches none of" in found["sample", "prompts", 0, "loras", 0, "exclude_patterns"]
 
 
+def test_a_super_resolution_with_fewer_blocks_cannot_take_the_trained_lora(project: QuickProject) -> None:
+    """As the demo's: 3 blocks where the base has 6, with 14 layers each."""
+    sample = {"sr": "auto", "sr_with_loras": True, "prompts": [ONE]}
+    project.set(sample=sample)
+    said = refused(project)
+    assert said.keys() == {("sample", "sr_with_loras")}
+    found = said["sample", "sr_with_loras"]
+    assert "42 of 84 layers of the trained LoRA are not in the transformer of super resolution" in found
+    assert "first double_blocks.3.img_mod.linear" in found
+    project.set(train={"include_patterns": [r"double_blocks\.[0-2]\."]})
+    assert refused(project) == {}
+    project.set(train={"include_patterns": []}, sample={"sr_with_loras": False})
+    assert refused(project) == {}
+
+
 def test_everything_is_refused_at_once(project: QuickProject) -> None:
     project.add_lora("start.safetensors", rank=8)
     (project.root / "style.safetensors").write_bytes(b"<html>404</html>")
