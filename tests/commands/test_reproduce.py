@@ -97,6 +97,7 @@ def test_the_config_the_names_and_the_number_of_the_clips_may_be_others_by_now(d
     is_identical(hv15("reproduce", lora))
 
 
+@pytest.mark.slow
 def test_trainings_that_continued_one_another(done: Workbench, stages: list[list[str]]) -> None:
     done.set(train={"learning_rate": 0.001, "continue_from": "latest", "max_train_steps": 4})
     done.train()

@@ -80,6 +80,7 @@ def test_a_sheet_without_metadata_tells_nothing(done: Workbench, tmp_path: Path)
     assert video.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_many_rows_make_several_sheets(done: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hv15.commands.sample_sheets.MOST_ROWS", 2)
     words = ("sample", "one", "two", "three", *SMALL[:-1], "1", "--guidance", "1", "--sheet", "-o", tmp_path / "out")

@@ -74,6 +74,7 @@ def compared(places: dict[str, ProjectPaths]) -> TrainingComparison:
     return TrainingComparison(tuple(read_training(name, paths) for name, paths in places.items()))
 
 
+@pytest.mark.slow
 def test_equal_trainings_give_equal_files(
     places: dict[str, ProjectPaths], written: ComparisonPaths, tmp_path: Path
 ) -> None:

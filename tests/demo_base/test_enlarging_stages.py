@@ -274,7 +274,7 @@ def test_amplified_latents_say_the_same(base: Path, pairs: Pairs) -> None:
     torch.testing.assert_close(weights[1][:, 65:97] * 0.3 * 4, weights[0][:, 65:97], msg="as without noise")
 
 
-@pytest.mark.parametrize("kind", ["flow", "unrolled"])
+@pytest.mark.parametrize("kind", ["flow", pytest.param("unrolled", marks=pytest.mark.slow)])
 def test_a_cycle_learns_and_goes_on_to_the_same_weights_when_stopped(
     kind: Literal["flow", "unrolled"], lessons: Lessons, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

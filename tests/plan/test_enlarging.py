@@ -99,6 +99,7 @@ def test_what_a_project_asks_for(tmp_path: Path) -> None:
     assert not {"upsample", "decode large"} & {*off.names}
 
 
+@pytest.mark.slow
 def test_the_largest_official_video(tmp_path: Path) -> None:
     """247,163 tokens: weights of 15.5 GiB and less than 6 beside them; on smaller cards with swapped blocks."""
     opened = project(tmp_path, video_size=[720, 1280])

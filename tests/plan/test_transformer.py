@@ -89,6 +89,7 @@ def test_a_training_step_takes_what_it_takes_on_the_cpu(
     assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
 
 
+@pytest.mark.slow
 def test_a_pass_without_the_lora_is_counted_for_its_share() -> None:
     """It takes no memory beyond that of a step with a LoRA, but for its prediction, and blocks come once more."""
     asked = settings(TRAINING["accumulation"])
@@ -229,6 +230,7 @@ def check_work(planned: WorkByKind, whole: WorkByKind, *, swapped: bool) -> None
             assert work == whole[kind]
 
 
+@pytest.mark.slow
 def test_the_machine_holds_what_waits():
     """Every block but those that stay, the inputs of all blocks, a moving average with its last step."""
     config = replace(SMALL, num_blocks=4)

@@ -137,6 +137,7 @@ def test_two_runs_of_a_step_are_the_same(stand: Stand) -> None:
     assert [row.state for row in last(stand, named(number_checks(stand), "two runs")).rows] == ["ok"]
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on(stand: Stand) -> None:
     (row,) = last(stand, named(loop_checks(stand), "stop by a signal")).rows
     assert (row.state, row.measured.error) == ("ok", 0.0), row.message
@@ -213,6 +214,7 @@ def test_plans_are_computed_in_another_process(stand: Stand) -> None:
         plans.close()
 
 
+@pytest.mark.slow
 def test_encoders_on_the_processor_equal_themselves(stand: Stand) -> None:
     for row in last(stand, named(encoders.number_checks(stand), "VAE: strips", "VAE: encode")).rows:
         assert row.state == "ok", row

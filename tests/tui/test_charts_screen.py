@@ -82,7 +82,11 @@ async def test_curves_are_cut_to_what_can_be_drawn_and_keep_their_peaks(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("size", "count"), [((80, 24), 1), pytest.param((120, 40), 6, marks=pytest.mark.slow), ((200, 55), 9)]
+    ("size", "count"),
+    [
+        ((80, 24), 1),
+        *(pytest.param(size, count, marks=pytest.mark.slow) for size, count in (((120, 40), 6), ((200, 55), 9))),
+    ],
 )
 async def test_as_many_charts_as_there_is_room_for_and_keys_for_the_others(
     tmp_path: Path, size: tuple[int, int], count: int
