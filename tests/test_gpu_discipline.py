@@ -176,7 +176,11 @@ def test_sampling(names: tuple[str, ...], task: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("tile_size", "patch_conv", "size"),
-    [pytest.param(0, False, (480, 848), marks=pytest.mark.slow), (0, True, (480, 848)), (256, False, (192, 320))],
+    [
+        pytest.param(0, False, (480, 848), marks=pytest.mark.slow),
+        (0, True, (480, 848)),
+        pytest.param(256, False, (192, 320), marks=pytest.mark.slow),
+    ],
 )
 def test_encoding_and_decoding(tile_size: int, patch_conv: bool, size: tuple[int, int]):
     """As bytes in and bytes out: 480p, and two tiles."""

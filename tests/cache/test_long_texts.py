@@ -19,6 +19,7 @@ def qwen() -> PromptTokenizer:
     return PromptTokenizer(build_qwen_tokenizer())
 
 
+@pytest.mark.slow
 def test_a_caption_of_3000_words(qwen: PromptTokenizer) -> None:
     text = "word " * 3000
     found = long_texts(["a red circle", text.strip(), text.strip()], lambda: qwen)

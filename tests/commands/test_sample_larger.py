@@ -49,6 +49,7 @@ def test_both_are_made_and_once(bench: Workbench, loads: Loads) -> None:  # noqa
     assert [file.stat().st_mtime_ns for file in (small, large)] == stamps
 
 
+@pytest.mark.slow
 def test_another_setting_of_it_makes_another_large_file_alone(bench: Workbench) -> None:
     """The latents of the small one were not kept, so they are made again; its video is not."""
     small, large = files(bench.hv15("sample", PROMPT, "--sr", "auto"))

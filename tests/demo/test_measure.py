@@ -43,7 +43,9 @@ def test_the_sample_of_scenes_holds_everything() -> None:
         assert {getattr(scene, part) for scene in SOME} == {getattr(scene, part) for scene in EVERY}
 
 
-@pytest.mark.parametrize("change", [lambda clip: clip, smeared], ids=["rendered", "smeared"])
+@pytest.mark.parametrize(
+    "change", [lambda clip: clip, pytest.param(smeared, marks=pytest.mark.slow)], ids=["rendered", "smeared"]
+)
 def test_tells_what_is_shown(change) -> None:
     for seed, scene in enumerate(SOME):
         found = measure(change(render(scene, seed)))

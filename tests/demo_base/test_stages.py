@@ -83,7 +83,8 @@ def _flat(conv: CausalConv3d) -> Tensor:
     return torch.cat([conv.conv.weight.flatten(1), conv.conv.bias[:, None]], 1)
 
 
-@pytest.mark.parametrize("name", [pytest.param("encoder", marks=pytest.mark.slow), "decoder"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["encoder", "decoder"])
 def test_a_stopped_half_of_the_vae_goes_on_to_the_same_weights(
     name: str, basis: CellBasis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

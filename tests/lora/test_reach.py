@@ -131,6 +131,7 @@ def test_strengths_follow_the_steps_and_end_with_the_loras() -> None:
     assert torch.equal(run(dit), run(golden_dit()))
 
 
+@pytest.mark.slow
 def test_compiled_blocks_notice_other_strengths() -> None:
     dit, tensors = golden_dit(), random_lora(linears(golden_dit()))
     dit.compile_blocks(backend="eager")

@@ -169,6 +169,7 @@ def test_options_of_memory_change_no_numbers(wide: Path, settings: dict[str, obj
     assert_close(velocity(ready(wide, **settings)), velocity(ready(wide)), atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_it_compiles(wide: Path) -> None:
     dit, tracer = ready(wide), Tracer()
     wanted = velocity(dit)

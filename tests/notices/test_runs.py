@@ -87,6 +87,7 @@ def test_the_end_of_a_detached_run_is_told_before_the_run_is_over(root: Path, bo
     wait_until(lambda: not followers(root))
 
 
+@pytest.mark.slow
 def test_a_run_by_hand_that_fails_is_told_without_what_is_private(root: Path, box: Inbox) -> None:
     process = by_hand(notifying(make_project(root, second=PRIVATE_FAILURE), box))
     assert process.wait(120) == 1

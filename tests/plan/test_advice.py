@@ -68,6 +68,7 @@ def test_guidance_as_one_batch_is_planned_and_undone_first(planner: StagePlanner
     assert found.changes == {"sample.guidance_batch": "two_pass"}
 
 
+@pytest.mark.slow
 def test_changes_together_where_one_is_not_enough(planner: StagePlanner):
     """Just below what swapping alone can reach."""
     alone = changed(planner, "sample", blocks_to_swap=51)
@@ -106,6 +107,7 @@ def test_nothing_weaker_than_what_is_set_is_proposed(
     assert saves_memory(settings.model_copy(update={SECTION[stage]: section}), stage, changes) == wanted
 
 
+@pytest.mark.slow
 def test_a_cpu_is_never_told_to_move_blocks_to_its_own_memory(planner: StagePlanner):
     """They are there already: what waits costs as much as what does not."""
     cpu = StagePlanner(planner.project, Device("this machine's CPU", 12 * GIB, None, gpu=False, bfloat16=False))

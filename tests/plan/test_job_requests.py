@@ -86,6 +86,7 @@ def test_memory_of_the_machine_beside_a_gpu_is_that_of_processes_and_swapped_blo
     assert found["train"].memory_mb == math.ceil(1.25 * (plan.host + GPU_PROCESS) / 1e6)
 
 
+@pytest.mark.slow
 def test_memory_on_a_cpu_is_what_the_stage_needs(planner: StagePlanner) -> None:
     found, plan = job_requests(planner.project, CPU), StagePlanner(planner.project, CPU).stage("decode")
     assert found["decode"].memory_mb == math.ceil(1.25 * plan.needed / 1e6)

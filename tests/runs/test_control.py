@@ -171,6 +171,7 @@ def test_a_broken_config_ends_with_its_message(root: Path) -> None:
     assert "config.yaml:3:1 train: is wrong" in done.reason
 
 
+@pytest.mark.slow
 def test_a_run_started_by_hand_is_seen_too(root: Path) -> None:
     make_project(root, first=SAVES)
     process = by_hand(root)

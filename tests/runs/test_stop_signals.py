@@ -56,7 +56,7 @@ def ended(root: Path) -> tuple[RunFolder, RunStatus]:
     ("number", "words"),
     [
         (signal.SIGINT, "by Ctrl-C"),
-        (signal.SIGTERM, "by SIGTERM"),
+        pytest.param(signal.SIGTERM, "by SIGTERM", marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, "because its terminal was closed", marks=pytest.mark.slow),  # see the next one
     ],
 )

@@ -57,6 +57,7 @@ def last(stand: Stand, checks: list[MachineCheck]) -> SelftestReport:
     return report
 
 
+@pytest.mark.slow
 def test_memory_of_a_step_is_what_the_plan_says(stand: Stand) -> None:
     report = last(stand, named(steps.main_checks(stand), "training step, 128x96"))
     (row,) = report.rows

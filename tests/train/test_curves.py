@@ -73,6 +73,7 @@ def _count(path: Path, colour: tuple[int, int, int]) -> int:
     return int((abs(pixels - colour).max(-1) < 8).sum())
 
 
+@pytest.mark.slow
 def test_a_validation_with_noise_levels_has_a_chart_of_its_own(tmp_path: Path) -> None:
     """A level that no clip was measured at has no line."""
     losses = [0.1 * level if level else None for level in range(QUANTILE_COUNT)]

@@ -75,7 +75,7 @@ class PseudoTerminal:
         self.master = -1
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "closed"])
+@pytest.mark.parametrize("how", [pytest.param("SIGTERM", marks=pytest.mark.slow), "closed"])
 def test_a_signal_or_a_closed_terminal_ends_it_at_once_and_leaves_nothing(tmp_path: Path, how: str) -> None:
     terminal = PseudoTerminal([*WORDS, str(project(tmp_path))])
     terminal.wait_for(b"no run yet")

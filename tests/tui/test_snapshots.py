@@ -137,7 +137,7 @@ async def at_rest(app: Dashboard, pilot: Pilot[None]) -> str:
     raise AssertionError(f"the screen does not come to rest: {changed}")
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
+@pytest.mark.parametrize("size", [pytest.param((80, 24), marks=pytest.mark.slow), (120, 40)], ids=["80x24", "120x40"])
 def test_screens(recorded: Dashboard, size: tuple[int, int], snapshot: SnapshotAssertion) -> None:
     pictures = {}
 

@@ -93,6 +93,7 @@ def test_every_screen_bears_it_while_files_break_and_the_terminal_changes(heavy:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_clocks_that_jump_do_not_matter(heavy: HeavyProject) -> None:
     times = iter([1e9, 2e9, 5e8, 1.8e9] * 1000)
 
