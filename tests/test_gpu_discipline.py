@@ -196,6 +196,7 @@ def test_encoding_and_decoding(tile_size: int, patch_conv: bool, size: tuple[int
     assert copies.seen == set()
 
 
+@pytest.mark.slow
 def test_seamless_tiles():
     """From latents to bytes: the narrow end, and each tile after it."""
     gpu = FakeGPU()

@@ -56,6 +56,7 @@ def test_a_run(tmp_path: Path) -> None:
     assert not sprung.exists()
 
 
+@pytest.mark.slow
 def test_what_a_job_of_plain_snakemake_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python on its own looks into the folder in which it works; the workflow tells all its jobs' Pythons not to.
 

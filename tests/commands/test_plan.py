@@ -48,6 +48,7 @@ def test_models_that_are_not_there(project: Workbench) -> None:
     assert "weights 15.51" in said.out
 
 
+@pytest.mark.slow
 def test_the_demo_before_its_models_are_made(project: Workbench) -> None:
     """It is planned as what it will be, not as the published model."""
     config = project.config | {"models": {"source": "demo", "directory": "made-later"}}

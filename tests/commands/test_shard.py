@@ -184,6 +184,7 @@ def test_a_sample_for_which_memory_was_not_enough_is_tried_again_alone(
     made_alone(project, "two")
 
 
+@pytest.mark.slow
 def test_samples_that_are_the_same_are_denoised_once(project: Workbench, loads: Loads) -> None:
     """The published LoRA's, and those of the training's last step."""
     targets = ("checkpoint_grid", "samples")

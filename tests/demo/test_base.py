@@ -90,6 +90,7 @@ def test_its_encoders_are_those_that_it_was_trained_with(tmp_path: Path) -> None
         assert (tmp_path / "tokenizer" / name).read_bytes() == (BASE / "tokenizer" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_its_latents_have_about_unit_variance() -> None:
     scaled = SCALE * latents()
     assert 0.8 < scaled.square().mean().item() < 1.25

@@ -64,6 +64,7 @@ def test_every_planned_file_is_made(paths):
     assert sum((root / name).stat().st_size for name in DEMO_OUTPUTS) < 25_000_000
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bytes(paths, tmp_path):
     again = make_demo_models(tmp_path / "again")
     root = paths["dit"].parent

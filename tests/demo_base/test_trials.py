@@ -39,7 +39,7 @@ def spec(scene: world.Scene, task: str, seed: int) -> SampleSpec:
     )
 
 
-@pytest.mark.parametrize("task", ["t2v", "i2v"])
+@pytest.mark.parametrize("task", [pytest.param("t2v", marks=pytest.mark.slow), "i2v"])
 def test_a_batch_is_what_the_pipeline_samples_one_by_one(
     sampler: ToySampler, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

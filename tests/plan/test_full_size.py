@@ -64,6 +64,7 @@ def test_every_combination_builds(section: str):
         assert meter.now < 2 * GIB
 
 
+@pytest.mark.slow
 def test_sampling_at_720p_needs_less_than_the_official_minimum():
     """14 GB with offloading: every stage of ours, with all blocks but three swapped, and Qwen in fp8."""
     sampling = denoising(settings("sample", blocks_to_swap=51), DiTConfig(), BF16, SIZE, guided=True)

@@ -72,6 +72,7 @@ def test_a_job_that_makes_several_samples_has_as_many_times_as_long(planner: Sta
     assert request.minutes(1000) == limit(request.start + 1000 * request.each)
 
 
+@pytest.mark.slow
 def test_where_the_speed_is_unknown_limits_are_assumed(planner: StagePlanner) -> None:
     found = job_requests(planner.project, UNKNOWN_GPU)
     assert {job: request.minutes() for job, request in found.items()} == ASSUMED_MINUTES

@@ -55,6 +55,7 @@ def test_they_may_be_fewer_and_smaller(tmp_path: Path) -> None:
     assert found == PreviewWork((Video("b", 1, 64, 96, 5, guided),), 2)
 
 
+@pytest.mark.slow
 def test_their_time_is_that_of_the_samples_by_tokens(tmp_path: Path) -> None:
     def stages(**train: Any) -> StagePlanner:
         return StagePlanner(project(tmp_path, **train), find_device("a100-80gb"))

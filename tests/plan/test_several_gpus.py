@@ -56,6 +56,7 @@ def test_a_share_of_a_step_takes_what_it_takes_on_two_ranks(
         assert (trained, sampled) == pytest.approx(found, rel=0.02)
 
 
+@pytest.mark.slow
 def test_activations_and_arithmetic_are_divided_among_the_ranks() -> None:
     """Weights are not; what waits in the machine's memory waits for each rank."""
     size = PassSize(1, (8, 16, 16), 16, False)

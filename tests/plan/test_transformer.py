@@ -59,7 +59,7 @@ TRAINING: dict[str, dict[str, Any]] = {
 BY_WINDOWS = [
     (names, windows)
     for names in (
-        *(("plain",), ("kept activations",), ("swap and offload",), ("dora", "fp8"), ("loha", "int8"), ("lokr", "nf4")),
+        *(("plain",), ("kept activations",), ("swap and offload",), ("dora", "fp8")),
         *(("Muon", "split attention"), ("accumulation", "moving average"), ("by pattern",)),
     )
     for windows in (False, True)
@@ -67,6 +67,7 @@ BY_WINDOWS = [
 ]
 """Few tokens go through torch's own checkpointing, many in windows."""
 EACH = [((name,), True) for name in TRAINING if ((name,), True) not in BY_WINDOWS]
+EACH += [(("loha", "int8"), True), (("lokr", "nf4"), True)]
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ def test_memory_of_a_step_is_what_the_plan_says(stand: Stand) -> None:
     assert row.measured.memory == pytest.approx(row.measured.planned_memory, rel=0.01)
 
 
+@pytest.mark.slow
 def test_numbers_of_the_machine_become_rates(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "true")  # which starts faster than Python
     names = ("products in float32", "time between", "copy to the device, p", "start")
@@ -119,6 +120,7 @@ def test_changed_numbers_are_found_where_bits_must_be_equal(stand: Stand, monkey
     }
 
 
+@pytest.mark.slow
 def test_two_runs_of_a_step_are_compared_to_the_bit(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second of two differs in the last bit of its weights."""
     checks, runs = named(number_checks(stand), "two runs"), itertools.count()
@@ -161,6 +163,7 @@ def run_python(code: str, *words: str, **variables: str) -> subprocess.Completed
     )
 
 
+@pytest.mark.slow
 def test_all_is_imported_with_few_packages() -> None:
     done = run_python("import hv15.selftest.__main__, hv15.selftest.run, hv15.commands.selftest")
     assert (done.returncode, done.stderr) == (0, "")

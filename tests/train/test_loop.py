@@ -233,6 +233,7 @@ def test_a_broken_item_is_named(tmp_path: Path, data: Any) -> None:
         run(tmp_path, settings(), data=data)
 
 
+@pytest.mark.slow
 def test_the_optimizers_learn(tmp_path: Path) -> None:
     for name, rate in (("AdamW8bit", 1e-2), ("Muon", 1e-2)):
         config = settings(optimizer_type=name, learning_rate=rate, max_train_steps=30, network_dim=8, network_alpha=8)

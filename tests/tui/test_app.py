@@ -90,6 +90,7 @@ async def test_help_tells_of_the_focused_widget_and_its_keys(tmp_path: Path) -> 
         assert not isinstance(app.screen, HelpDialog)
 
 
+@pytest.mark.slow
 async def test_help_names_things_as_people_do_not_as_the_code_does(tmp_path: Path) -> None:
     app = dashboard(tmp_path, jobs=jobs_view(job(1)))
     async with app.run_test(size=(120, 40)) as pilot:
