@@ -104,6 +104,7 @@ def test_tiles_need_less_memory(vae: VAE, what: str):
     assert tiles < 0.7 * whole
 
 
+@pytest.mark.slow
 def test_memory_of_a_long_clip_is_that_of_its_frames_and_of_one_chunk(vae: VAE, monkeypatch: pytest.MonkeyPatch):
     """Besides the result, only attention's cache grows with the frames: a key and a value for each latent pixel."""
     monkeypatch.setitem(vae_module._CHUNK_BYTES, "cpu", 1)

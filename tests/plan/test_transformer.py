@@ -116,7 +116,7 @@ def test_a_pass_without_the_lora_is_counted_for_its_share() -> None:
     ("latent", "name"),
     [
         ((1, 6, 8), "plain"),
-        ((40, 6, 8), "swap"),
+        pytest.param((40, 6, 8), "swap", marks=pytest.mark.slow),
         pytest.param((1, 6, 8), "swap", marks=pytest.mark.slow),
         pytest.param((40, 6, 8), "plain", marks=pytest.mark.slow),
     ],

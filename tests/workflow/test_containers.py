@@ -56,7 +56,7 @@ def test_an_image_is_needed(project: QuickProject, log: Path, settings: dict[str
     assert "Traceback" not in outcome.output
 
 
-@pytest.mark.parametrize("device", ["cpu", "auto"])
+@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), "auto"])
 def test_every_job_runs_in_the_image(project: QuickProject, log: Path, device: str) -> None:
     project.set(runtime={"container": "hv15.sif", "device": device})
     (project.root / "hv15.sif").write_text("an image")

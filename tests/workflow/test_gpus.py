@@ -59,6 +59,7 @@ def test_jobs_run_side_by_side_each_on_its_gpu(project: QuickProject) -> None:
     assert {frozenset(pair) for pair in pairs} == {frozenset("ab")}
 
 
+@pytest.mark.slow
 def test_one_after_the_other_if_that_is_asked_for(project: QuickProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MEET_S, "0.2")
     outcome = project.snakemake("--resources", "gpu=1")

@@ -15,7 +15,7 @@ NAME = "a{b} {{c}} $(touch ran) `touch ran` 'q' \"d\" ;touch ran; %s *é"
     "name",
     [
         pytest.param(NAME, id="all of them"),
-        pytest.param("{input}", id="input"),
+        pytest.param("{input}", id="input", marks=pytest.mark.slow),
         pytest.param("{name}", id="wildcard", marks=pytest.mark.slow),
         pytest.param("-d", id="option", marks=pytest.mark.slow),
     ],

@@ -68,6 +68,7 @@ def test_strengths_and_loras_are_drawn_side_by_side(tmp_path: Path, demo_models:
     assert (again.heavy["sample_shard"], again.heavy["sample_latents"]) == (1, 2), again.output
 
 
+@pytest.mark.slow
 def test_it_samples_and_an_edited_prompt_alone_is_made_again(tmp_path: Path, demo_models: Path) -> None:
     project = ProjectFolder(tmp_path)
     project.write({"models": tiny_models(demo_models), "sample": {**SIZE, **prompts("a circle")}})
