@@ -53,8 +53,8 @@ TOLD = (
     *("every file touched", "a torn video", "a lost model file and a prompt's seed", "more shards and a prompt's seed"),
     *("an earlier step published", "several seeds", "on the command line"),
 )
-"""File times that mislead; products that are wrong, that are missing and needed, and that are missing without harm; jobs
-of shards; settings that stand in no file."""
+"""File times that mislead; products that are wrong, that are missing and needed, and that are missing without harm;
+jobs of shards; settings that stand in no file."""
 
 
 def slow_but(*names: str, cases: list[Edit] = EDITS) -> list[ParameterSet]:
