@@ -71,11 +71,9 @@ class EncodingReasons:
         names = {self._name(Path(text_of(entry, "name"))) for entry in latents.known.values()}
         if self.trained_dataset is not None:  # manifests hold the full paths from when they were written
             names |= {pair.name for pair in self.trained_dataset.pairs}
-        changed, cut, new = list[str](), list[str](), list[str]()
-        for key in keys:
-            need = latents.needed[key]
-            name = self._name(need.source.path)
-            (cut if need.media in media else changed if name in names else new).append(name)
+        needs = [latents.needed[key] for key in keys]
+        wanted = [(self._name(need.source.path), need.media in media) for need in needs]
+        new, changed, cut = _told_apart(wanted, names)
         yield from first_few(new, "new clip {}")
         yield from first_few(changed, "{} changed")
         yield from first_few(cut, "clips of {} are cut in another way")
@@ -84,11 +82,9 @@ class EncodingReasons:
         masks = self._project.masks
         files = {key.partition("-")[0] for key in masks.known}
         names = {self._name(Path(text_of(entry, "name"))) for entry in masks.known.values()}
-        changed, cut, new = list[str](), list[str](), list[str]()
-        for key in keys:
-            need = masks.needed[key]
-            name = self._name(need.file.path)
-            (cut if need.mask in files else changed if name in names else new).append(name)
+        needs = [masks.needed[key] for key in keys]
+        wanted = [(self._name(need.file.path), need.mask in files) for need in needs]
+        new, changed, cut = _told_apart(wanted, names)
         yield from first_few(new, "new mask {}")
         yield from first_few(changed, "{} changed")
         yield from first_few(cut, "{} is cut in another way, as its clip")
@@ -131,3 +127,16 @@ def settings_of(encoding: Encoding[object], settings_digest: str, manifests: Pat
         except RecordError:
             continue
     return None
+
+
+def _told_apart(wanted: list[tuple[str, bool]], former: set[str]) -> tuple[list[str], list[str], list[str]]:
+    """Return the names of files that are new, that changed, and that stayed but are cut in another way.
+
+    Args:
+        wanted: each name, and whether something of a file with this content is encoded.
+        former: the names that were encoded before.
+    """
+    changed, cut, new = list[str](), list[str](), list[str]()
+    for name, is_known in wanted:
+        (cut if is_known else changed if name in former else new).append(name)
+    return new, changed, cut

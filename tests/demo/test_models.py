@@ -23,15 +23,6 @@ from hv15.models.weights.checkpoint import open_checkpoint
 from tests.models.encoder_files import full_size
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only wait for their other threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
     return make_demo_models(tmp_path_factory.mktemp("models") / "demo")

@@ -7,7 +7,7 @@ at both sizes, or against a bilinear enlargement. `bench/bench_enlarging.py` has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,15 +34,6 @@ from tests.workflow.project import REPOSITORY
 SCENES = spread(scenes(), 12)
 FEW = SCENES[:3]
 """Decoding a clip takes half a second."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small only wait for their other threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
