@@ -14,8 +14,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
+from textual.screen import Screen
 
 SOON_S = 0.035
 """Timers that end within this are waited for: a screen is painted after at most 1/60 s."""
@@ -55,6 +57,27 @@ def spent() -> int:
     return total
 
 
+paint = Screen._compositor_refresh
+TO_PAINT: WeakSet[Screen[Any]] = WeakSet()
+"""Screens whose painting is put off until all else is done: nobody sees what comes between two keys."""
+
+
+def put_off(screen: Screen[Any]) -> None:
+    """Stands for `Screen._compositor_refresh`."""
+    TO_PAINT.add(screen)
+
+
+def paint_all() -> bool:
+    """Paint what was put off; return whether there was any."""
+    screens = [*TO_PAINT]
+    TO_PAINT.clear()
+    for screen in screens:
+        if screen.is_running:
+            with screen._context():
+                paint(screen)
+    return bool(screens)
+
+
 async def idle(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
     """Stands for `textual._wait.wait_for_idle`."""
     loop: Any = asyncio.get_running_loop()
@@ -74,6 +97,8 @@ async def idle(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
             rounds = 0 if passed < THREADS_S or spent() - before > 100_000 else rounds + 1
         else:
             rounds += 1
+        if rounds == ROUNDS and paint_all():
+            rounds = 0
 
 
 def wait_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,3 +106,4 @@ def wait_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor", Threads)  # a loop takes its threads from there
     for module in ("textual._wait", "textual.pilot", "textual.app"):
         monkeypatch.setattr(f"{module}.wait_for_idle", idle)
+    monkeypatch.setattr(Screen, "_compositor_refresh", put_off)
