@@ -293,6 +293,7 @@ def test_what_is_copied_is_what_block_swap_and_offload_copy(
     assert planned.copied == copied > 0
 
 
+@pytest.mark.slow
 def test_known_shapes_are_not_worked_out_again(monkeypatch: pytest.MonkeyPatch):
     """What makes planning quick changes no number."""
     asked = settings({"quantize": "fp8"})
