@@ -65,6 +65,9 @@ def build_qwen_tokenizer() -> Tokenizer:
 
 def split_before(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
     """Return the two parts that a token consists of when only merges of a lower rank were done."""
+    places = [i for i in range(1, len(token)) if ranks.get(token[:i], rank) < rank > ranks.get(token[i:], rank)]
+    if len(places) == 1:
+        return token[: places[0]], token[places[0] :]
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
         pairs = [ranks.get(parts[i] + parts[i + 1], rank) for i in range(len(parts) - 1)]
