@@ -74,6 +74,7 @@ def test_what_a_job_of_plain_snakemake_starts(tmp_path: Path, monkeypatch: pytes
     assert not sprung.exists()
 
 
+@pytest.mark.slow
 def test_the_demo_and_questions_of_the_dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sprung = set_traps(tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -100,8 +100,8 @@ def test_its_files_are_those_of_the_repository(installed: Path) -> None:
             assert path.read_bytes() == (REPOSITORY / path.relative_to(installed / FILES)).read_bytes()
 
 
-def test_hv15_names_its_snakefile(installed: Path, empty: Path) -> None:
-    assert Path(python(installed, empty, "-m", "hv15.cli", "snakefile").strip()) == installed / FILES / "Snakefile"
+def test_hv15_names_its_snakefile(installed: Path, tmp_path: Path) -> None:
+    assert Path(python(installed, tmp_path, "-m", "hv15.cli", "snakefile").strip()) == installed / FILES / "Snakefile"
 
 
 @pytest.mark.slow
@@ -114,6 +114,7 @@ def test_snakemake_plans_with_that_snakefile(installed: Path, empty: Path) -> No
     assert f"workflow specific profile {installed / FILES}/profiles/default" in said
 
 
+@pytest.mark.slow
 def test_a_run_finds_it_too(installed: Path, empty: Path) -> None:
     """Its one job copies the toy models that the wheel brings."""
     name = "dit.safetensors"
@@ -152,6 +153,6 @@ def test_conda_environments_need_a_clone(installed: Path, empty: Path) -> None:
     assert "Traceback" not in said
 
 
-def test_it_is_no_clone(installed: Path, empty: Path) -> None:
+def test_it_is_no_clone(installed: Path, tmp_path: Path) -> None:
     """So a LoRA of it names no commit, though the environment may lie in somebody's own repository."""
-    assert python(installed, empty, "-c", "from hv15.home import clone; print(clone())").strip() == "None"
+    assert python(installed, tmp_path, "-c", "from hv15.home import clone; print(clone())").strip() == "None"

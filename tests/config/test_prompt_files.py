@@ -238,7 +238,9 @@ def test_too_many_are_refused(tmp_path: Path) -> None:
         read_prompts(path, tmp_path)
 
 
-LINES = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0\ufeff"), min_size=1).map(str.strip).filter(bool)
+CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0\ufeff")
+"""Those of UTF-8: all but halves of characters. (To name the codec makes Hypothesis try each of a million.)"""
+LINES = st.text(CHARACTERS, min_size=1).map(str.strip).filter(bool)
 
 
 @given(st.lists(LINES.filter(lambda line: not line.startswith("#")), min_size=1, max_size=8, unique=True))

@@ -65,19 +65,15 @@ def build_qwen_tokenizer() -> Tokenizer:
 
 def split_before(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
     """Return the two parts that a token consists of when only merges of a lower rank were done."""
-    ways = [i for i in range(1, len(token)) if max(ranks.get(token[:i], rank), ranks.get(token[i:], rank)) < rank]
-    if len(ways) == 1:
-        return token[: ways[0]], token[ways[0] :]
+    places = [i for i in range(1, len(token)) if ranks.get(token[:i], rank) < rank > ranks.get(token[i:], rank)]
+    if len(places) == 1:
+        return token[: places[0]], token[places[0] :]
     parts = [bytes([byte]) for byte in token]
-    pairs = [ranks.get(token[i : i + 2], rank) for i in range(len(token) - 1)]
     while len(parts) > 2:
-        least = min(pairs)
-        assert least < rank
-        best = pairs.index(least)
+        pairs = [ranks.get(parts[i] + parts[i + 1], rank) for i in range(len(parts) - 1)]
+        best = min(range(len(pairs)), key=pairs.__getitem__)
+        assert pairs[best] < rank
         parts[best : best + 2] = [parts[best] + parts[best + 1]]
-        del pairs[best]
-        for i in range(max(best - 1, 0), min(best + 1, len(pairs))):
-            pairs[i] = ranks.get(parts[i] + parts[i + 1], rank)
     return parts[0], parts[1]
 
 

@@ -152,7 +152,9 @@ def test_a_kill_leaves_no_process(root: Path) -> None:
     assert not control.unlock(root)
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_named_with_its_log(root: Path) -> None:
+    """One of hv15's own commands is in test_failures.py."""
     done = ended(start(make_project(root, second=FAILS)))
     assert (done.state, done.done, len(done.failed)) == (RunState.FAILED, 1, 1)
     [failed] = events(done.run, JobFailed)
@@ -160,7 +162,9 @@ def test_a_failed_job_is_named_with_its_log(root: Path) -> None:
     assert failed.failure is None, "a foreign program leaves no record"
 
 
+@pytest.mark.slow
 def test_a_broken_config_ends_with_its_message(root: Path) -> None:
+    """A plan that is refused is in test_failures.py."""
     make_project(root)
     (root / "Snakefile").write_text(
         "from hv15.runs.events import record_events\nrecord_events(workflow)\n"

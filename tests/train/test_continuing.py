@@ -49,7 +49,7 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         {"max_train_steps": 4},
     ),
     "a moving average and a validation": (
-        {"ema_decay": 0.8, "validation": {"fraction": 0.1, "every_n_steps": 1, "keep_best": True, "samples": 4}},
+        {"ema_decay": 0.8, "validation": {"fraction": 0.1, "every_n_steps": 1, "keep_best": True, "samples": 2}},
         {"max_train_steps": 2},
         {"max_train_steps": 4},
     ),

@@ -19,7 +19,7 @@ from hv15.train.run import train
 from tests.train.world import CONFIG, run, settings, spec_of, tiny_dit, tiny_stores
 
 BLOCKS = replace(CONFIG, num_blocks=4)
-PLAIN = {"max_train_steps": 3, "network_dropout": 0.2, "gradient_checkpointing": True}
+PLAIN = {"max_train_steps": 2, "network_dropout": 0.2, "gradient_checkpointing": True}
 
 
 @pytest.fixture(autouse=True)

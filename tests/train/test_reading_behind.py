@@ -20,11 +20,14 @@ def no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hv15.train.metadata.git_commit", lambda: None)
 
 
-@pytest.fixture
-def straight(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that reads each step at once."""
-    run(tmp_path / "straight", settings("i2v", **OPTIONS))
-    return tmp_path / "straight"
+    folder = tmp_path_factory.mktemp("straight")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hv15.train.metadata.git_commit", lambda: None)
+        run(folder, settings("i2v", **OPTIONS))
+    return folder
 
 
 @pytest.fixture

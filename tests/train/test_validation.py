@@ -41,6 +41,7 @@ from tests.train.test_resume import at_step, send
 from tests.train.world import HELD_OUT, metrics, run, settings, tiny_dit, tiny_stores, untimed
 
 VALIDATED: dict[str, Any] = {"validation": {"fraction": 0.1, "every_n_steps": 2, "at_first": True}}
+FEW: dict[str, Any] = {"validation": {**VALIDATED["validation"], "samples": 3}}
 
 
 @pytest.fixture(autouse=True)
@@ -183,7 +184,7 @@ def tensors_equal(a: Path, b: Path) -> bool:
 def test_it_changes_nothing_in_the_lora(tmp_path: Path) -> None:
     options = {"max_train_steps": 5, "network_dropout": 0.2, "module_dropout": 0.1, "caption_dropout": 0.2}
     items, stores = tiny_stores(tmp_path / "cache")
-    with_it = run(tmp_path / "with", settings(**options, **VALIDATED), data=(items, stores))
+    with_it = run(tmp_path / "with", settings(**options, **FEW), data=(items, stores))
     without = run(tmp_path / "without", settings(**options), data=(items[HELD_OUT:], stores))
     assert tensors_equal(with_it, without)
     both = [untimed(metrics(tmp_path / name)) for name in ("with", "without")]
@@ -193,7 +194,7 @@ def test_it_changes_nothing_in_the_lora(tmp_path: Path) -> None:
 
 def test_gradient_checkpointing_changes_no_number(tmp_path: Path) -> None:
     for name, on in (("on", True), ("off", False)):
-        run(tmp_path / name, settings(max_train_steps=2, gradient_checkpointing=on, **VALIDATED))
+        run(tmp_path / name, settings(max_train_steps=2, gradient_checkpointing=on, **FEW))
     assert untimed(metrics(tmp_path / "on", "validation")) == untimed(metrics(tmp_path / "off", "validation"))
 
 
@@ -226,7 +227,7 @@ def test_a_record_has_the_means(tmp_path: Path, data: Any) -> None:
 
 def test_trainings_with_other_seeds_are_measured_alike(tmp_path: Path) -> None:
     for seed in (1, 2):
-        run(tmp_path / str(seed), settings(max_train_steps=1, seed=seed, **VALIDATED))
+        run(tmp_path / str(seed), settings(max_train_steps=1, seed=seed, **FEW))
     first, second = (untimed(metrics(tmp_path / seed, "validation"))[0] for seed in ("1", "2"))
     held_out = ("loss", "loss_by_quantile", "sigmas")
     assert {name: first[name] for name in held_out} == {name: second[name] for name in held_out}

@@ -10,9 +10,10 @@ import yaml
 
 from hv15.demo.clips import render_demo_clips
 from hv15.demo.models import make_demo_models
-from tests.workflow.finished import finish
+from tests.workflow.finished import PlannedProject, finish
 from tests.workflow.project import QUICK_PROGRAMS, Outcome, ProjectFolder, copy_clips, small_config, tiny_models
-from tests.workflow.quick import QuickProject
+from tests.workflow.quick import CLIPS as QUICK_CLIPS
+from tests.workflow.quick import TEXTS, QuickProject
 from tests.zygote import ENCODERS, zygote
 
 CLIPS = 5
@@ -84,4 +85,14 @@ def project(made: Made, tmp_path: Path) -> ProjectFolder:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> QuickProject:
     project = QuickProject.make(tmp_path_factory.mktemp("why") / "project")
     finish(project)
+    return project
+
+
+@pytest.fixture(scope="session")
+def made_by_snakemake(tmp_path_factory: pytest.TempPathFactory) -> PlannedProject:
+    """A project of stand-ins of which Snakemake made everything, for copies of it."""
+    project = PlannedProject.make(tmp_path_factory.mktemp("prepared") / "project")
+    outcome = project.snakemake()
+    assert outcome.code == 0, outcome.output
+    assert (outcome.clips, outcome.texts) == (len(QUICK_CLIPS), TEXTS)
     return project

@@ -58,6 +58,7 @@ def test_the_page_and_the_card_tell_of_the_real_training(project: ProjectFolder)
     assert "Nothing to be done" in project.snakemake("-n", target="all").output
 
 
+@pytest.mark.slow
 def test_a_new_caption_is_encoded_alone(project: ProjectFolder) -> None:
     name = clip_names(project.clips)[0]
     project.caption(name, "something else that moves")

@@ -34,18 +34,10 @@ NEW = ("two", "three", "four")
 EACH = {"stage denoise": 1, "stage decode": 1}
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> PlannedProject:
-    """A project of which Snakemake made everything; each test has a copy, in which three samples are due."""
-    project = PlannedProject.make(tmp_path_factory.mktemp("prepared") / "project")
-    outcome = project.snakemake()
-    assert outcome.code == 0, outcome.output
-    return project
-
-
 @pytest.fixture
-def project(prepared: PlannedProject, tmp_path: Path) -> PlannedProject:
-    project = prepared.copied(tmp_path / "project", everything=True)
+def project(made_by_snakemake: PlannedProject, tmp_path: Path) -> PlannedProject:
+    """A project of which Snakemake made everything, and in which three samples are due."""
+    project = made_by_snakemake.copied(tmp_path / "project", everything=True)
     project.set_prompts(ONE, TWO, THREE, FOUR)
     return project
 
@@ -79,6 +71,7 @@ def test_those_that_are_due_are_made_by_one_job(project: PlannedProject) -> None
     assert project.due() == []
 
 
+@pytest.mark.slow
 def test_the_triggers_of_snakemake_agree(project: PlannedProject) -> None:
     """Except for the set of input files, which is another one while something above a job runs."""
     triggers = ("--rerun-triggers", "mtime", "params", "software-env", "code")
@@ -161,6 +154,7 @@ def test_why_tells_each_sample(project: PlannedProject, capsys: pytest.CaptureFi
     assert all(f"sample {name}" in said and f"decode to video {name}" in said for name in NEW)
 
 
+@pytest.mark.slow
 def test_each_gpu_has_a_shard(project: PlannedProject, monkeypatch: pytest.MonkeyPatch) -> None:
     mark = uuid.uuid4().hex
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{mark}-a,{mark}-b")
@@ -194,6 +188,7 @@ def test_first_images_are_encoded_together_before_the_training(project: PlannedP
     assert project.due() == []
 
 
+@pytest.mark.slow
 def test_a_training_and_its_samples_in_one_call(project: PlannedProject) -> None:
     project.set(train={"learning_rate": 0.3}, sample={"with_base": True})
     outcome = project.snakemake()

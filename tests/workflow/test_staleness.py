@@ -19,19 +19,15 @@ from _pytest.mark import ParameterSet
 from tests.workflow.edits import EDITS, ONE, TWO, Edit
 from tests.workflow.finished import PlannedProject
 from tests.workflow.project import REPOSITORY
-from tests.workflow.quick import CLIPS, TEXTS, QuickProject
+from tests.workflow.quick import QuickProject
 
 Way = Callable[[QuickProject, Path], QuickProject]
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> QuickProject:
+def prepared(made_by_snakemake: PlannedProject) -> QuickProject:
     """A project on which everything was made once; each case has a copy."""
-    project = QuickProject.make(tmp_path_factory.mktemp("prepared") / "project")
-    outcome = project.snakemake()
-    assert outcome.code == 0, outcome.output
-    assert (outcome.clips, outcome.texts) == (len(CLIPS), TEXTS)
-    return project
+    return QuickProject(made_by_snakemake.root)
 
 
 def check(project: QuickProject, case: Edit, *options: str) -> None:
@@ -49,12 +45,9 @@ def ids(cases: list[Edit]) -> list[str]:
 
 SOME = [case for case in EDITS if case.name in ("nothing", "the learning rate", "a clip added")]
 """Enough to see whether a way of losing things matters at all; the whole table runs by `pytest -m exhaustive`."""
-TOLD = (
-    *("every file touched", "a torn video", "a lost model file and a prompt's seed", "more shards and a prompt's seed"),
-    *("an earlier step published", "several seeds", "on the command line"),
-)
-"""File times that mislead; products that are wrong, that are missing and needed, and that are missing without harm;
-jobs of shards; settings that stand in no file."""
+TOLD = ("every file touched", "a torn video", "a lost model file and a prompt's seed", "on the command line")
+"""File times that mislead; products that are wrong, and that are missing and needed; settings that stand in no file.
+(Jobs of shards are in test_shards.py.)"""
 
 
 def slow_but(*names: str, cases: list[Edit] = EDITS) -> list[ParameterSet]:
@@ -103,12 +96,16 @@ def test_without_snakemakes_memory(case: Edit, prepared: QuickProject, tmp_path:
     assert "metadata" not in again.output
 
 
+QUICK_WAYS = {
+    *(("nothing", way) for way in (as_it_is, copied_without_hidden_files, moved)),
+    ("the learning rate", copied_without_hidden_files),
+}
 SOME_IN_ALL = [
     pytest.param(
         case,
         way,
         id=f"{case.name}-{way.__name__}",
-        marks=() if case.name == "nothing" or way is copied_without_hidden_files else pytest.mark.slow,
+        marks=() if (case.name, way) in QUICK_WAYS else pytest.mark.slow,
     )
     for case in SOME
     for way in WAYS
@@ -127,7 +124,7 @@ def test_every_edit_in_every_way(case: Edit, way: Way, prepared: QuickProject, t
     check(way(prepared.copied(tmp_path / "project", everything=True), tmp_path), case)
 
 
-@pytest.mark.parametrize("case", slow_but("nothing", "a clip added", cases=SOME))
+@pytest.mark.parametrize("case", slow_but("nothing", cases=SOME))
 def test_all_of_snakemakes_triggers_say_the_same(case: Edit, prepared: QuickProject, tmp_path: Path) -> None:
     """The profile asks for `mtime` alone; somebody who asks for all of them gets no other answer."""
     project = prepared.copied(tmp_path / "project", everything=True)
