@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hv15.models import DiT, load_dit, save_dit
+from tests.models.copies import copied
 
 if TYPE_CHECKING:
     from diffusers import HunyuanVideo15Transformer3DModel
@@ -34,12 +35,18 @@ def dit_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def small_dit(dit_path: Path) -> DiT:
-    """Ours."""
+@pytest.fixture(scope="session")
+def loaded_dit(dit_path: Path) -> DiT:
+    """Ours, of which each test gets a copy."""
     from tests.lora.diffusers_model import SIZES
 
     return load_dit(dit_path, config=SIZES)
+
+
+@pytest.fixture
+def small_dit(loaded_dit: DiT) -> DiT:
+    """Ours."""
+    return copied(loaded_dit)
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from hv15.lora.peft import ADAPTER_METADATA
 from hv15.models import DiT
 from tests.lora.diffusers_model import ours, theirs
 from tests.lora.samples import linears, random_lora
+from tests.models.copies import copied
 
 pytestmark = pytest.mark.numeric
 
@@ -46,10 +49,18 @@ def made(dit: DiT, whole: bool, **settings: object) -> dict[str, Tensor]:
     return {key: value for key, value in file.items() if key.split(".")[0] in linear}
 
 
+@pytest.fixture(scope="module")
+def made_of(loaded_dit: DiT) -> Callable[[str], dict[str, Tensor]]:
+    """The file of a kind."""
+    return cache(lambda kind: made(copied(loaded_dit), False, **KINDS[kind]))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("with_metadata", [True, False], ids=["file", "tensors alone"])
-def test_diffusers_computes_what_we_compute(small_dit, peer, tmp_path: Path, kind: str, with_metadata: bool):
-    file, path = made(small_dit, False, **KINDS[kind]), tmp_path / "lora.safetensors"
+def test_diffusers_computes_what_we_compute(
+    small_dit, peer, made_of: Callable[[str], dict[str, Tensor]], tmp_path: Path, kind: str, with_metadata: bool
+):
+    file, path = made_of(kind), tmp_path / "lora.safetensors"
     save_lora(tmp_path / "ours.safetensors", file, {"ss_network_dim": "4"})
     metadata = convert_file(tmp_path / "ours.safetensors", path, "diffusers")
     assert "hv15.convert.note" not in metadata
@@ -73,14 +84,19 @@ def test_layers_outside_the_blocks(small_dit, peer, tmp_path: Path):
 
 @pytest.mark.parametrize("to", ["kohya", "comfyui"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_there_and_back(small_dit: DiT, dit_path: Path, tmp_path: Path, kind: str, to: str):
-    from hv15.models import load_dit
-
-    file = made(small_dit, False, **KINDS[kind])
+def test_there_and_back(
+    small_dit: DiT,
+    loaded_dit: DiT,
+    made_of: Callable[[str], dict[str, Tensor]],
+    tmp_path: Path,
+    kind: str,
+    to: str,
+):
+    file = made_of(kind)
     converted, metadata = convert(file, "diffusers")
     save_lora(tmp_path / "there.safetensors", converted, metadata)
     back, _ = convert(read_lora(tmp_path / "there.safetensors")[0], to)
-    twin = load_dit(dit_path, config=small_dit.config)
+    twin = copied(loaded_dit)
     apply_lora(small_dit, file)
     apply_lora(twin, back)
     assert_close(ours(twin), ours(small_dit), atol=2e-5, rtol=1e-5)

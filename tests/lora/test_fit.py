@@ -88,9 +88,7 @@ def test_what_a_training_of_equal_settings_made_fits(
     tmp_path: Path, layout: str, include: list[str] | None, alpha: float
 ):
     network = sizes(alpha=alpha, include=include)
-    model = linears(golden_dit())
-    layers = {name: model[name] for name in network.layers}
-    lora = random_lora(layers, rank=4, alpha=alpha)
+    lora = random_lora(network.layers, rank=4, alpha=alpha)
     if layout in PEFT_LAYOUTS:  # alpha is folded into up there, and is the rank from then on
         network = sizes(alpha=4.0, include=include)
     assert training_takes(convert(lora, layout)[0], network)

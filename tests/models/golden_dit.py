@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hv15.models import Condition, DiT, DiTConfig
+from tests.models.copies import copied
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KEYS = Path(__file__).parents[1] / "keys"
@@ -37,7 +37,7 @@ def tensors(name: str) -> dict[str, Tensor]:
 
 def golden_dit(extra: dict[str, Tensor] | None = None) -> DiT:
     """The official weights, loaded strictly under their own names."""
-    return deepcopy(_loaded()) if extra is None else _load(extra)
+    return copied(_loaded()) if extra is None else _load(extra)
 
 
 @cache

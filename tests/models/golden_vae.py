@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hv15.models.vae import VAE, VAEConfig
+from tests.models.copies import copied
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KEYS = Path(__file__).parents[1] / "keys"
@@ -25,6 +27,11 @@ def golden_weights() -> dict[str, Tensor]:
 
 def golden_vae() -> VAE:
     """The VAE whose outputs the golden cases hold; trainable."""
+    return copied(_loaded())
+
+
+@cache
+def _loaded() -> VAE:
     vae = VAE(CONFIG)
     vae.load_state_dict(golden_weights())
     return vae

@@ -98,8 +98,12 @@ def trained(ranks: int, options: dict[str, Any], most_tokens: int) -> dict[str, 
     return {**found, **{f"trained {name}": tensor for name, tensor in network.state_dict().items()}}
 
 
-COVERED = ("checkpointing-windows", *(f"{name}-whole" for name in OPTIONS if name != "dropout"))
-"""With dropout, checkpointing is tried as well; few tokens differ in nothing but the windows."""
+COVERED = (
+    *(f"{name}-windows" for name in ("checkpointing", "offload", "split attention")),
+    *(f"{name}-whole" for name in OPTIONS if name != "dropout"),
+)
+"""With dropout, checkpointing is tried as well; few tokens differ in nothing but the windows. Swap stays for all hooks
+of blocks, and sampling tries split attention."""
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ def learning(base: DiT) -> list[float]:
     return losses
 
 
+@pytest.mark.slow
 def test_a_lora_learns_as_on_fp32(file: Path):
     """The loss falls as far, and the base is unchanged."""
     plain = learning(golden_dit())

@@ -153,7 +153,7 @@ def plain_1080(x: Tensor) -> Tensor:
 PLAIN = {"720p": plain_720, "1080p": plain_1080}
 
 
-@pytest.mark.parametrize("network", [Upsampler720, Upsampler1080])
+@pytest.mark.parametrize("network", [Upsampler720, pytest.param(Upsampler1080, marks=pytest.mark.slow)])
 def test_memory_does_not_grow_with_the_length(network: type[Upsampler720 | Upsampler1080]) -> None:
     """Of the published sizes at 1904x1072 pixels: beyond the latents themselves, which are read, made and joined."""
     rest = []

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.numeric
 
 CASES = load_file(GOLDEN / "vae_cases.safetensors")
 NAMES = sorted({key.partition("/")[0] for key in CASES})
+LARGE = [pytest.param(name, marks=pytest.mark.slow) if "size32" in name else name for name in NAMES]
+"""Nine small tiles take as long as all else; the cases with tiles of 64 pixels are quick."""
 MICRO = load_file(GOLDEN / "micro_ops.safetensors")
 
 
@@ -67,13 +69,13 @@ def check_case(vae: VAE, name: str) -> None:
         close(vae.encode(x, **tiles(name)), CASES[f"{name}/mode"].to(dtype))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", LARGE)
 def test_golden(vae: VAE, exact: VAE, name: str):
     check_case(vae, name)
     check_case(exact, name)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", LARGE)
 def test_golden_with_gradients_on(trainable: VAE, name: str):
     """With gradients, the blocks do not reuse buffers: the same formulas on another path."""
     check_case(trainable, name)

@@ -15,7 +15,7 @@ from hv15.models import vae as vae_module
 from hv15.models.vae import VAE, VAEConfig
 from hv15.models.vae_blocks import Stream
 from tests.models.golden_vae import GOLDEN, golden_vae, pixels
-from tests.models.test_vae import NAMES, tiles
+from tests.models.test_vae import LARGE, tiles
 
 CASES = load_file(GOLDEN / "vae_cases.safetensors")
 
@@ -37,7 +37,7 @@ def in_strips(vae: VAE, on: bool) -> VAE:
     return vae
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", LARGE)
 @pytest.mark.usefixtures("narrow_strips")
 def test_golden_in_strips(name: str):
     """The official VAE's numbers, whole and in tiles."""
@@ -96,7 +96,7 @@ def test_strips_need_less_memory(vae: VAE, what: str):
     assert strips < 0.7 * whole
 
 
-@pytest.mark.parametrize("what", ["encode", "decode"])
+@pytest.mark.parametrize("what", ["encode", pytest.param("decode", marks=pytest.mark.slow)])
 def test_tiles_need_less_memory(vae: VAE, what: str):
     x = pixels(5, 64, 64) if what == "encode" else torch.randn(1, 32, 2, 4, 4)
     in_strips(vae, False)

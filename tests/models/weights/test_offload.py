@@ -90,13 +90,13 @@ def test_the_device_holds_no_inputs_of_blocks():
         for blocks in (2, 4):
             with torch.device("meta"):
                 dit = DiT(DiTConfig(num_blocks=blocks)).to(torch.bfloat16).requires_grad_(False)
-                x, t = torch.empty(1, 65, 9, 30, 52), torch.empty(1)
+                x, t = torch.empty(1, 65, 5, 30, 52), torch.empty(1)
                 cond = Condition(torch.empty(1, 50, 3584), [50], torch.empty(1, 0, 1472), [0])
             LoRANetwork(dit, rank=1, alpha=1)
             dit.gradient_checkpointing, dit.block_hooks = True, (ActivationOffload("meta"),) if away else ()
             with PeakMemory("meta") as memory:
                 dit(x, t, cond).float().square().mean().backward()
             found.append(memory.peak)
-    tokens = 9 * 30 * 52 * 2048 * 2
+    tokens = 5 * 30 * 52 * 2048 * 2
     assert peaks[False][1] - peaks[False][0] > 1.8 * tokens
     assert peaks[True][1] - peaks[True][0] < 0.3 * tokens

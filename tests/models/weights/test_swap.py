@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from hv15.models import Condition, DiT, DiTConfig
 from hv15.models.weights.quantised import replace_linears
 from hv15.models.weights.swap import SLOTS, AbsentWeight, BlockSwap, swapped_indices
 from hv15.models.weights.transfers import HostTransfers, Ticket
+from tests.models.copies import copied
 from tests.train.world import CONFIG
 
 BLOCKS = 6
@@ -36,6 +38,11 @@ class Watched(HostTransfers):
 
 
 def model(kind: Any = None) -> DiT:
+    return copied(_made(kind))
+
+
+@cache
+def _made(kind: Any) -> DiT:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         dit = DiT(SIZES)
@@ -87,7 +94,8 @@ def test_sampling_gives_the_same_bits(count: int, kind: Any):
             assert torch.equal(dit(x, t, cond), plain)
 
 
-def gradients(count: int, *, most: int, accumulate: int = 2, kind: Any = None) -> dict[str, Tensor]:
+@cache
+def gradients(count: int, *, most: int, kind: Any = None) -> dict[str, Tensor]:
     dit = model(kind)
     if count:
         dit.block_hooks = (BlockSwap(dit.double_blocks, count, "cpu"),)
@@ -97,7 +105,7 @@ def gradients(count: int, *, most: int, accumulate: int = 2, kind: Any = None) -
             nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(len(name)))
     dit.gradient_checkpointing, dit.most_tokens = True, most
     x, t, cond = inputs(dit)
-    for step in range(accumulate):
+    for step in range(2):
         network.set_step_seed(step)
         dit(x, t, cond).square().mean().backward()
     return {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
