@@ -53,11 +53,18 @@ class DashboardScreen(Screen[None]):
         return self.app  # type: ignore[return-value]  # Textual knows it as App; no other one shows these screens
 
     def compose(self) -> ComposeResult:
+        self._take_size()
         yield StatusLine()
         yield Navigation(self.NAME)
         with Container(id="body"):
             yield from self.body()
         yield KeyFooter()
+
+    def _take_size(self) -> None:
+        """Have the classes of the terminal's size from the beginning, else all widgets get their style once more."""
+        app = self.dashboard
+        for cells, breakpoints in zip(app.size, (app.HORIZONTAL_BREAKPOINTS, app.VERTICAL_BREAKPOINTS), strict=True):
+            self.update_classes(dict.fromkeys(self._get_breakpoint_classes(cells, breakpoints), True), update=False)
 
     def body(self) -> Iterable[Widget]:
         """Yield the widgets between the status line and the footer."""

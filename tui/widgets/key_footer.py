@@ -32,6 +32,11 @@ class KeyFooter(Footer):
         if not self.is_attached or self._shown != self._wanted():
             super().bindings_changed(screen)
 
+    async def recompose(self) -> None:
+        """Make it anew, unless that was done since it was asked for: several changes may come before one refresh."""
+        if not self.is_attached or self._shown != self._wanted():
+            await super().recompose()
+
     def _wanted(self) -> list[tuple[Binding, bool, str]]:
         """What is to be shown: each key with whether it works now and its tooltip."""
         active = self.screen.active_bindings.values()
