@@ -25,7 +25,7 @@ from hv15.demo.world import (
 
 SCENE = Scene("circle", "red", "right", "black")
 EVERY = scenes((*SHAPES, RING), (*MOTIONS, CONCEPT))
-SOME = EVERY[:: len(EVERY) // 48 + 1]  # the step shares no factor with the palettes: all values of all parts occur
+SOME = EVERY[:: len(EVERY) // 24 + 1]  # the step shares no factor with the palettes: all values of all parts occur
 
 
 def smeared(frames: np.ndarray, seed: int = 0, contrast: float = 0.85, noise: float = 8.0) -> np.ndarray:
