@@ -15,7 +15,6 @@ RATE = ("train", "learning_rate")
 
 
 async def opened(pilot: Pilot[None]) -> ConfigScreen:
-    await pilot.press("2")
     await settle(pilot)
     assert isinstance(pilot.app, Dashboard)
     screen = pilot.app.screen

@@ -10,6 +10,7 @@ from pathlib import Path
 from textual.app import App
 from textual.pilot import Pilot
 
+from tests.tui.first import begun_at
 from tui.app import Dashboard
 from tui.data.system import Gpu, GpuProcess, ScriptedGpus
 from tui.demo.replay import Replay
@@ -43,11 +44,13 @@ def one_gpu(used: int = 17 * GIB) -> ScriptedGpus:
     return ScriptedGpus(lambda: (gpu,))
 
 
-def dashboard(root: Path, gpus: ScriptedGpus | None = None, *, clock: Callable[[], float] = time.time) -> Dashboard:
+def dashboard(
+    root: Path, gpus: ScriptedGpus | None = None, *, at: str = "run", clock: Callable[[], float] = time.time
+) -> Dashboard:
     """Return the dashboard on a project folder."""
     config = root / "config.yaml"
     gpus = gpus or ScriptedGpus(lambda: (), note="no GPU here")
-    return Dashboard(config, ProjectFiles(config, gpus=gpus, clock=clock), host="demo")
+    return begun_at(at, config, ProjectFiles(config, gpus=gpus, clock=clock), "demo")
 
 
 async def show(pilot: Pilot[None], app: Dashboard, key: str, name: str) -> DashboardScreen:

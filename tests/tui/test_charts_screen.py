@@ -48,7 +48,7 @@ def measured(steps: int, scale: float) -> str:
 
 
 def charts(folder: Path) -> Dashboard:
-    app = dashboard(folder)
+    app = dashboard(folder, at="charts")
     assert isinstance(app.files, Watched)
     app.files.real_metrics = True
     app.watcher = Watcher(app, app.files.sources())
@@ -63,7 +63,6 @@ async def test_curves_are_cut_to_what_can_be_drawn_and_keep_their_peaks(tmp_path
     write_metrics(tmp_path)
     app = charts(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("3")
         await settle(pilot)
         await settle(pilot)
         loss = chart(app, "loss")
@@ -94,7 +93,6 @@ async def test_as_many_charts_as_there_is_room_for_and_keys_for_the_others(
     write_metrics(tmp_path, steps=20)
     app = charts(tmp_path)
     async with app.run_test(size=size) as pilot:
-        await pilot.press("3")
         await settle(pilot)
         seen: set[str | None] = set()
         for _ in range(-(-len(CHARTS) // count)):
@@ -111,7 +109,6 @@ async def test_the_axis_goes_along_steps_time_and_epochs_and_logarithmic(tmp_pat
     write_metrics(tmp_path, steps=400)
     app = charts(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("3")
         await settle(pilot)
         ends = []
         for _ in range(3):
@@ -134,7 +131,6 @@ async def test_zooming_loads_the_part_that_is_seen_in_full(tmp_path: Path) -> No
     write_metrics(tmp_path, steps=3000)
     app = charts(tmp_path)
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("3")
         await settle(pilot)
         loss = chart(app, "loss")
         loss.focus()
@@ -157,7 +153,6 @@ async def test_several_trainings_over_one_another(tmp_path: Path) -> None:
     write_metrics(tmp_path, "slow[er]", steps=200, scale=2.0)
     app = charts(tmp_path)
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("3")
         await settle(pilot)
         await pilot.press("o")
         await settle(pilot)
@@ -196,7 +191,6 @@ async def test_overlaid_trainings_are_named_by_what_differs(tmp_path: Path) -> N
         TrainingRecord({}, {"train": {"learning_rate": rate}}).write(folder)
     app = charts(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("3")
         await settle(pilot)
         await pilot.press("o")
         await settle(pilot)
@@ -212,7 +206,6 @@ async def test_overlaid_trainings_are_named_by_what_differs(tmp_path: Path) -> N
 async def test_a_file_that_grows_is_drawn_on_and_a_missing_one_is_no_mistake(tmp_path: Path) -> None:
     app = charts(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("3")
         await settle(pilot)
         assert "nothing measured yet" in text_of(app)
         write_metrics(tmp_path, steps=10)
@@ -252,7 +245,6 @@ def test_ticks_are_never_more_than_there_is_room_for() -> None:
 async def test_flat_and_odd_values_can_be_drawn(tmp_path: Path) -> None:
     app = charts(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("3")
         await settle(pilot)
         loss = chart(app, "loss")
         x = np.arange(5.0)
@@ -268,7 +260,6 @@ async def test_a_chart_without_a_cell_for_its_curve_bears_every_key(tmp_path: Pa
     write_metrics(tmp_path, steps=20)
     app = charts(tmp_path)
     async with app.run_test(size=size) as pilot:
-        await pilot.press("3")
         await settle(pilot)
         await pilot.press("left", "right", "up", "down", "plus", "minus", "ctrl+up", "ctrl+down", "r", "y", "a")
         await settle(pilot)
@@ -279,7 +270,6 @@ async def test_a_single_training_that_was_chosen_is_named(tmp_path: Path) -> Non
     app = charts(tmp_path)
     app.files.overlaid = (("11-25 18:46:05 train", write_metrics(tmp_path, "earlier", steps=20)),)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("3")
         await settle(pilot)
         assert "only 11-25 18:46:05 train" in text_of(app)
 
@@ -287,7 +277,6 @@ async def test_a_single_training_that_was_chosen_is_named(tmp_path: Path) -> Non
 async def test_a_chart_can_be_resized_before_it_has_all_its_parts(tmp_path: Path) -> None:
     app = charts(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("3")
         await settle(pilot)
         await chart(app, "loss").query("#legend").remove()
         await pilot.resize_terminal(100, 30)

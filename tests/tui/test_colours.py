@@ -39,9 +39,8 @@ def drawn(colour: Color | None, system: ColorSystem) -> tuple[int, int, int]:
 async def test_the_selected_row_is_seen_in_both_themes(tmp_path: Path, terminal: str) -> None:
     words, system = TERMINALS[terminal]
     rows = tuple(run_row(number=number, root=tmp_path) for number in range(3))
-    app = dashboard(tmp_path, run=RunView(rows[0], rows))
+    app = dashboard(tmp_path, run=RunView(rows[0], rows), at="runs")
     async with app.run_test(size=(100, 30)) as pilot:
-        await pilot.press("8")
         await settle(pilot)
         assert few_colours(app) == words
         table = app.screen.query_one(RunsTable)

@@ -19,7 +19,7 @@ from tui.widgets.yaml_editor import YamlEditor
 
 
 async def test_an_edit_in_the_form_changes_that_value_in_the_file_and_nothing_else(tmp_path: Path) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         form = screen.query_one(SettingsForm)
@@ -38,7 +38,7 @@ async def test_an_edit_in_the_form_changes_that_value_in_the_file_and_nothing_el
 
 
 async def test_delete_takes_a_setting_out_and_undo_and_redo_go_back_and_forth(tmp_path: Path) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     without = CONFIG.replace("  network_dim: 8\n", "")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
@@ -62,7 +62,7 @@ async def test_delete_takes_a_setting_out_and_undo_and_redo_go_back_and_forth(tm
 
 
 async def test_what_is_typed_into_the_text_is_checked_and_shows_in_the_form(tmp_path: Path) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         editor = screen.query_one(YamlEditor)
@@ -88,7 +88,7 @@ async def test_what_is_typed_into_the_text_is_checked_and_shows_in_the_form(tmp_
 
 async def test_enter_on_a_problem_goes_to_its_place(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG.replace("network_dim: 8", "network_dim: eight"))
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await opened(pilot)
         screen.query_one("#problems").focus()
@@ -101,7 +101,7 @@ async def test_enter_on_a_problem_goes_to_its_place(tmp_path: Path) -> None:
 
 
 async def test_search_and_only_changed(tmp_path: Path) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         form = screen.query_one(SettingsForm)
@@ -130,7 +130,7 @@ async def test_search_and_only_changed(tmp_path: Path) -> None:
 
 
 async def test_backspace_deletes_a_character_while_typing_and_never_a_setting(tmp_path: Path) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         screen.query_one(SettingsForm).move_to_location(RATE)
@@ -142,7 +142,7 @@ async def test_backspace_deletes_a_character_while_typing_and_never_a_setting(tm
 
 
 async def test_the_error_of_a_value_that_is_gone_is_gone_from_the_form(tmp_path: Path) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         form, said = screen.query_one(SettingsForm), screen.query_one("#field-help", Static)
@@ -163,7 +163,7 @@ async def test_the_error_of_a_value_that_is_gone_is_gone_from_the_form(tmp_path:
 
 
 async def test_a_value_that_is_refused_stays_in_its_field_until_that_is_left(tmp_path: Path) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         form, said = screen.query_one(SettingsForm), screen.query_one("#field-help", Static)
@@ -181,7 +181,7 @@ async def test_a_value_that_is_refused_stays_in_its_field_until_that_is_left(tmp
 
 
 async def test_entries_of_lists_come_and_go(tmp_path: Path) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         form = screen.query_one(SettingsForm)
@@ -201,7 +201,7 @@ async def test_entries_of_lists_come_and_go(tmp_path: Path) -> None:
 
 async def test_what_reruns_and_what_it_takes_follow_the_text_that_is_not_saved(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(findings, "ASKING_S", 0.01)
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     reason = (
         "learning_rate changed: 0.001 -> 0.0002, so it is another training; to go on set train.continue_from: latest"
     )
@@ -233,7 +233,7 @@ async def test_what_reruns_and_what_it_takes_follow_the_text_that_is_not_saved(t
 
 
 async def test_a_file_that_somebody_else_changed_is_not_overwritten_unasked(tmp_path: Path) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     theirs = CONFIG.replace("max_train_steps: 20", "max_train_steps: 9999")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
@@ -256,7 +256,7 @@ async def test_the_difference_to_the_runs_config_is_shown(tmp_path: Path) -> Non
     then = view.current.folder.config
     then.parent.mkdir(parents=True)
     then.write_text(CONFIG.replace("max_train_steps: 20", "max_train_steps: 10"))
-    app = dashboard(tmp_path, run=view)
+    app = dashboard(tmp_path, run=view, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         await settle(pilot)
@@ -270,7 +270,7 @@ async def test_the_difference_to_the_runs_config_is_shown(tmp_path: Path) -> Non
 
 async def test_a_file_that_is_no_yaml_can_still_be_put_right(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("task: [t2v\ntrain: {")
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         assert screen.view is not None
@@ -284,7 +284,7 @@ async def test_a_file_that_is_no_yaml_can_still_be_put_right(tmp_path: Path) -> 
 
 
 async def test_where_there_is_room_for_one_the_text_takes_the_place_of_the_form(tmp_path: Path) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await opened(pilot)
         form, editor = screen.query_one("#form-pane"), screen.query_one(YamlEditor)

@@ -21,12 +21,9 @@ from tui.widgets.yaml_editor import YamlEditor
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        pytest.param(CONFIG + "a: " + "[" * 3000, "nested too deep", id="depth"),
+        pytest.param(CONFIG + "a: " + "[" * 3000, "nested too deep", id="depth", marks=pytest.mark.slow),
         pytest.param(
-            CONFIG.replace("train:", "extra: &a\n  again: *a\ntrain:"),
-            "extra.again: contains itself",
-            id="circle",
-            marks=pytest.mark.slow,
+            CONFIG.replace("train:", "extra: &a\n  again: *a\ntrain:"), "extra.again: contains itself", id="circle"
         ),
         pytest.param(
             CONFIG.replace("steps: 20", "steps: " + "9" * 6000),
@@ -43,7 +40,7 @@ async def test_text_that_python_gives_up_on_is_a_problem_and_can_be_saved(
     assert view.current is not None
     view.current.folder.config.parent.mkdir(parents=True)
     view.current.folder.config.write_text(CONFIG)
-    app = dashboard(tmp_path, run=view)
+    app = dashboard(tmp_path, run=view, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         await settle(pilot)
@@ -57,7 +54,7 @@ async def test_text_that_python_gives_up_on_is_a_problem_and_can_be_saved(
 
 
 async def test_an_error_that_is_ours_is_said_and_the_next_step_works(tmp_path: Path) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         screen.step(lambda file: 1 / 0)
@@ -70,7 +67,7 @@ async def test_an_error_that_is_ours_is_said_and_the_next_step_works(tmp_path: P
 
 
 async def test_saving_takes_what_stands_in_a_field_that_is_open(tmp_path: Path) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         screen.query_one(SettingsForm).move_to_location(RATE)
@@ -84,7 +81,7 @@ async def test_saving_takes_what_stands_in_a_field_that_is_open(tmp_path: Path) 
 
 
 async def test_the_focus_goes_to_the_form_when_the_edited_entry_vanishes(tmp_path: Path) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         screen.query_one(SettingsForm).move_to_location(("sample", "prompts", 0, "prompt"))
@@ -101,7 +98,11 @@ async def test_the_focus_goes_to_the_form_when_the_edited_entry_vanishes(tmp_pat
     "text",
     [
         pytest.param(CONFIG.replace("\n", "\r\n", 3), id="mixed"),
-        pytest.param("\ufeff" + CONFIG.replace("a red circle", '"a red\u2028circle"').rstrip(), id="bom and u2028"),
+        pytest.param(
+            "\ufeff" + CONFIG.replace("a red circle", '"a red\u2028circle"').rstrip(),
+            id="bom and u2028",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(CONFIG.replace("\n", "\r\n"), id="crlf", marks=pytest.mark.slow),
         pytest.param(CONFIG.replace("\n", "\r"), id="cr", marks=pytest.mark.slow),
     ],
@@ -109,7 +110,7 @@ async def test_the_focus_goes_to_the_form_when_the_edited_entry_vanishes(tmp_pat
 async def test_bytes_stay_as_they_are_but_for_what_is_edited(tmp_path: Path, text: str) -> None:
     config = tmp_path / "config.yaml"
     config.write_bytes(text.encode())
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         screen._check_disk()
@@ -133,9 +134,8 @@ async def test_bytes_stay_as_they_are_but_for_what_is_edited(tmp_path: Path, tex
 async def test_a_config_that_cannot_be_read_is_said_and_looked_at_again(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_bytes(b"\xff" + CONFIG.encode())
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("2")
         await settle(pilot)
         screen = app.screen
         assert isinstance(screen, ConfigScreen)
@@ -153,7 +153,7 @@ async def test_a_config_that_cannot_be_read_is_said_and_looked_at_again(tmp_path
 
 async def test_no_value_is_shown_of_a_text_that_never_was_yaml(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG + "train:\n  network_dim: 4\n")
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         assert "not YAML yet, so no value is known: see Problems" in text_of(app)
@@ -162,7 +162,7 @@ async def test_no_value_is_shown_of_a_text_that_never_was_yaml(tmp_path: Path) -
 
 @pytest.mark.parametrize("size", [(80, 24), pytest.param((120, 40), marks=pytest.mark.slow)])
 async def test_the_whole_help_of_each_setting_can_be_read(tmp_path: Path, size: tuple[int, int]) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=size) as pilot:
         screen = await opened(pilot)
         form, box = screen.query_one(SettingsForm), screen.query_one(FieldEditor).query_one(VerticalScroll)
@@ -183,7 +183,7 @@ async def test_the_whole_help_of_each_setting_can_be_read(tmp_path: Path, size: 
 
 
 async def test_a_file_that_was_removed_is_written_again(tmp_path: Path) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         (tmp_path / "config.yaml").unlink()
@@ -201,7 +201,7 @@ async def test_a_file_that_was_removed_is_written_again(tmp_path: Path) -> None:
 
 async def test_control_characters_are_signs_on_the_screen_and_themselves_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG.replace("a red circle", r'"a \x1b[31mred\x1b[0m circle ␛"'))
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         form = screen.query_one(SettingsForm)

@@ -45,7 +45,7 @@ def note(app: Dashboard) -> str:
 
 def test_clips_captions_and_an_edit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
-        app = dashboard(root)
+        app = dashboard(root, at="dataset")
         monkeypatch.setattr(app.files, "dry_run", Plan)
         async with app.run_test(size=(120, 40)) as pilot:
             screen = await show(pilot, app, "5", "dataset")

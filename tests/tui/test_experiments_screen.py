@@ -47,7 +47,7 @@ def project(root: Path) -> None:
 
 
 def experiments(root: Path) -> Dashboard:
-    app = dashboard(root)
+    app = dashboard(root, at="experiments")
     files = app.files
     assert isinstance(files, Watched)
     files.real_experiments = True
@@ -59,7 +59,6 @@ async def test_states_progress_and_the_best(tmp_path: Path) -> None:
     project(tmp_path)
     app = experiments(tmp_path)
     async with app.run_test(size=(140, 40)) as pilot:
-        await pilot.press("9")
         await settle(pilot)
         rows = app.screen.query_one(ExperimentsTable).rows
         assert [row.name for row in rows] == ["fast", "new", *SWEPT, "former"], "in the order of the config"
@@ -96,7 +95,6 @@ async def test_what_a_run_does_with_each(tmp_path: Path) -> None:
     files.jobs_of_run, files.is_alive = jobs, True
     async with app.run_test(size=(120, 30)) as pilot:
         await settle(pilot, run=run_view())
-        await pilot.press("9")
         await settle(pilot)
         rows = {row.name: str(row.state) for row in app.screen.query_one(ExperimentsTable).rows}
         assert (rows["fast"], rows["new"], rows[SWEPT[0]], rows[SWEPT[1]]) == ("running", "waiting", "failed", "done")
@@ -108,7 +106,6 @@ async def test_losses_that_cannot_be_compared_have_no_star(tmp_path: Path) -> No
         make_training(tmp_path, name, losses=(0.5,), sigmas=(shift / 10,) * 9, discrete_flow_shift=shift)
     app = experiments(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("9")
         await settle(pilot)
         assert "★" not in text_of(app)
         assert "cannot be compared" in text_of(app)
@@ -118,7 +115,6 @@ async def test_curves_are_drawn_over_one_another_and_named_by_what_differs(tmp_p
     project(tmp_path)
     app = experiments(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("9")
         await settle(pilot)
         await pilot.press("a")
         await settle(pilot)
@@ -149,7 +145,6 @@ async def test_the_finished_ones_that_are_out_of_date(tmp_path: Path) -> None:
     due = [stage_of_run(name, "train") for name in (SWEPT[1], "new")]
     files.plan = Rerun(tuple(DueStage(name, name, ("seed 1 -> 2",)) for name in due))
     async with app.run_test(size=(120, 30)) as pilot:
-        await pilot.press("9")
         await settle(pilot)
         await pilot.press("d")
         await settle(pilot)
@@ -166,7 +161,6 @@ async def test_all_are_started_and_a_log_is_opened(tmp_path: Path) -> None:
     assert isinstance(files, Watched)
     told: list[object] = []
     async with app.run_test(size=(120, 40), message_hook=told.append) as pilot:
-        await pilot.press("9")
         await settle(pilot)
         await pilot.press("s")
         await settle(pilot)
@@ -181,11 +175,10 @@ async def test_all_are_started_and_a_log_is_opened(tmp_path: Path) -> None:
         assert opened == {ProjectPaths(tmp_path, "fast").log("train")}
 
 
-@pytest.mark.parametrize("size", [(80, 24), (200, 55)])
+@pytest.mark.parametrize("size", [(80, 24), pytest.param((200, 55), marks=pytest.mark.slow)])
 async def test_a_config_without_experiments_and_a_broken_one(tmp_path: Path, size: tuple[int, int]) -> None:
     app = experiments(tmp_path)
     async with app.run_test(size=size) as pilot:
-        await pilot.press("9")
         await settle(pilot)
         assert "the config has no experiments" in text_of(app)
         assert "Exp" in text_of(app).splitlines()[1]

@@ -26,7 +26,7 @@ def test_no_name_reaches_the_terminal_as_it_is(tmp_path: Path) -> None:
             clip.with_stem(NAME).with_suffix(".txt").write_text("a clip\n")
             shutil.copy(clip, replay.root / "results/samples" / f"{NAME}.mp4")
             (replay.root / "results/logs" / f"{NAME}.log").write_text("a line\n")
-            app = dashboard(replay.root)
+            app = dashboard(replay.root, at="samples")
             async with app.run_test(size=(120, 40)) as pilot:
                 lists = {"4": ("samples", SampleList), "5": ("dataset", ClipList), "6": ("logs", LogList)}
                 for key, (name, kind) in lists.items():

@@ -161,7 +161,7 @@ def test_a_log_that_is_cut_or_taken_away_or_forbidden_is_told(log: Path) -> None
 def test_the_screen_lists_what_runs_first_and_opens_what_is_asked_for(tmp_path: Path) -> None:
     async def run() -> None:
         with replay_at(tmp_path / "demo", 0.12) as replay:
-            app = dashboard(replay.root)
+            app = dashboard(replay.root, at="logs")
             async with app.run_test(size=(120, 40)) as pilot:
                 screen = await show(pilot, app, "6", "logs")
                 entries, view = screen.query_one(LogList), screen.query_one(LogView)

@@ -34,7 +34,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QueueFile:
 
 def opened(tmp_path: Path) -> Dashboard:
     (tmp_path / "mine").mkdir(exist_ok=True)
-    app = dashboard(tmp_path / "mine")
+    app = dashboard(tmp_path / "mine", at="projects")
     files = app.files
     assert isinstance(files, Watched)
     files.real_projects = True
@@ -55,7 +55,6 @@ async def three_shown(file: QueueFile, tmp_path: Path) -> AsyncIterator[tuple[Da
     app = opened(tmp_path)
     with run_by_hand(tmp_path / "dogs", "r"):
         async with app.run_test(size=(120, 40)) as pilot:
-            await pilot.press("0")
             await settle(pilot)
             yield app, pilot
 
@@ -139,7 +138,6 @@ async def test_a_project_is_added_and_a_refusal_is_shown(
     monkeypatch.setattr(projects, "run_command", run_command)
     app = opened(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("0")
         await settle(pilot)
         await pilot.press("x")
         await settle(pilot)
@@ -160,7 +158,6 @@ async def test_enter_opens_what_a_run_printed(file: QueueFile, tmp_path: Path) -
     app = opened(tmp_path)
     told: list[object] = []
     async with app.run_test(size=(120, 40), message_hook=told.append) as pilot:
-        await pilot.press("0")
         await settle(pilot)
         await pilot.press("enter")
         await settle(pilot)
@@ -176,7 +173,6 @@ async def test_projects_that_share_a_store_are_known(file: QueueFile, tmp_path: 
     register(store, tmp_path / "cats")
     register(store, tmp_path / "gone")
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("0")
         await settle(pilot)
         rows = app.screen.query_one(ProjectsTable).rows
         assert [(row.name, row.state) for row in rows] == [("mine", "idle"), ("cats", "finished")]
@@ -187,7 +183,6 @@ async def test_a_damaged_queue_is_told(file: QueueFile, tmp_path: Path) -> None:
     file.path.write_text("{")
     app = opened(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("0")
         await settle(pilot)
         words = text_of(app).replace("│", " ").split()  # where a line ends depends on the folder's name
         assert "the queue cannot be used: not JSON" in " ".join(words)
@@ -197,7 +192,6 @@ async def test_another_project_is_shown_instead(file: QueueFile, tmp_path: Path)
     keep(file, queue(project(1, tmp_path / "cats")))
     app = opened(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("0")
         await settle(pilot)
         await pilot.press("end", "o")
         await settle(pilot)

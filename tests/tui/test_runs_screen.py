@@ -28,9 +28,8 @@ def history(root: Path, count: int = 6) -> RunView:
 
 
 async def test_the_history_tells_state_duration_and_what_was_changed(tmp_path: Path) -> None:
-    app = dashboard(tmp_path, run=history(tmp_path))
+    app = dashboard(tmp_path, run=history(tmp_path), at="runs")
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("8")
         await settle(pilot)
         shown = text_of(app)
         for words in ("▶ running", "✗ failed", "■ stopped", "† died", "✓ finished", "5:00", "2/5"):
@@ -44,9 +43,8 @@ async def test_a_run_is_compared_with_the_run_before_and_with_the_config_of_now(
     then = view.rows[1].folder.config
     then.parent.mkdir(parents=True)
     then.write_text(CONFIG.replace("network_dim: 8", "network_dim: 4"))
-    app = dashboard(tmp_path, run=view)
+    app = dashboard(tmp_path, run=view, at="runs")
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("8")
         await settle(pilot)
         await pilot.press("down")
         await settle(pilot)
@@ -66,10 +64,9 @@ async def test_a_run_is_compared_with_the_run_before_and_with_the_config_of_now(
 
 
 async def test_a_run_without_a_readable_config_is_no_mistake(tmp_path: Path) -> None:
-    app = dashboard(tmp_path, run=history(tmp_path))
+    app = dashboard(tmp_path, run=history(tmp_path), at="runs")
     told: list[Message] = []
     async with app.run_test(size=(80, 24), message_hook=told.append) as pilot:
-        await pilot.press("8")
         await settle(pilot)
         await pilot.press("down", "l")
         await settle(pilot)
@@ -84,9 +81,8 @@ async def test_a_run_without_a_readable_config_is_no_mistake(tmp_path: Path) -> 
 
 async def test_the_first_run_is_not_compared_with_one_before(tmp_path: Path) -> None:
     row = run_row(RunState.FINISHED, root=tmp_path)
-    app = dashboard(tmp_path, run=RunView(row, (row,)))
+    app = dashboard(tmp_path, run=RunView(row, (row,)), at="runs")
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("8")
         await settle(pilot)
         assert "the first run of this project" in text_of(app)
 
@@ -96,11 +92,10 @@ async def test_space_takes_a_runs_curves_to_the_charts(tmp_path: Path, monkeypat
     kept = view.rows[1].folder.path / "metrics" / "train.jsonl"
     kept.parent.mkdir(parents=True)
     kept.write_text("")
-    app = dashboard(tmp_path, run=view)
+    app = dashboard(tmp_path, run=view, at="runs")
     told: list[str] = []
     monkeypatch.setattr(app, "notify", lambda message, **how: told.append(message))
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("8")
         await settle(pilot)
         await pilot.press("down", "space")
         await settle(pilot)
@@ -131,9 +126,8 @@ async def test_processes_of_dead_runs_are_listed_and_ended_only_when_asked(
     monkeypatch.setattr(control, "end_orphans", lambda root, now=False: orders.append((root, now)))
     row = run_row(RunState.DIED, root=tmp_path)
     view = RunView(row, (row,), (Orphan(4711, "hv15 train [x]", 2**30, 0.0),))
-    app = dashboard(tmp_path, run=view)
+    app = dashboard(tmp_path, run=view, at="runs")
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("8")
         await settle(pilot)
         assert "pid 4711 of a dead run still works (1.0 GiB): hv15 train [x]" in text_of(app)
         await pilot.press("x", "escape")
@@ -145,9 +139,8 @@ async def test_processes_of_dead_runs_are_listed_and_ended_only_when_asked(
 
 
 async def test_a_hundred_runs_and_the_cursor_on_the_last(tmp_path: Path) -> None:
-    app = dashboard(tmp_path, run=history(tmp_path, 100))
+    app = dashboard(tmp_path, run=history(tmp_path, 100), at="runs")
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("8")
         await settle(pilot)
         await pilot.press("end")
         await settle(pilot)

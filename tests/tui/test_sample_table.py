@@ -43,7 +43,6 @@ def slow(*sizes: tuple[int, int]) -> list[ParameterSet]:
 async def opened(pilot: Pilot[None], views: int = 0, samples: int = 1) -> SamplesScreen:
     """The screen, with as many samples as there are, and turned to a view."""
     await settle(pilot)
-    await pilot.press("4")
     screen = pilot.app.screen
     assert isinstance(screen, SamplesScreen)
     await until(pilot, lambda: len(screen._samples) >= samples)
@@ -62,7 +61,7 @@ def here(screen: SamplesScreen) -> tuple[str, str]:
 
 @pytest.mark.parametrize("size", [SMALL, *slow(LARGE, USUAL)])
 async def test_arrows_move_and_enter_plays(tmp_path: Path, size: tuple[int, int]) -> None:
-    app = dashboard(project(tmp_path))
+    app = dashboard(project(tmp_path), at="samples")
     async with app.run_test(size=size) as pilot:
         screen = await opened(pilot, views=1, samples=7)
         table, player = screen.query_one(SampleTable), screen.query_one(Player)
@@ -101,7 +100,7 @@ async def test_titles_tell_strengths_apart(tmp_path: Path) -> None:
     for strength in (0.4, 0.8):
         loras = [style, {"path": "other.safetensors", "multiplier": strength}]
         sampled(tmp_path, f"results/samples/cat.with-other.x{strength}.mp4", lora_multiplier=None, loras=loras)
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="samples")
     async with app.run_test(size=(140, 30)) as pilot:
         screen = await opened(pilot, views=2, samples=9)
         screen.query_one(SampleTable).pictures = False
@@ -111,7 +110,7 @@ async def test_titles_tell_strengths_apart(tmp_path: Path) -> None:
 
 
 async def test_the_same_sample_stays_from_view_to_view(tmp_path: Path) -> None:
-    app = dashboard(project(tmp_path))
+    app = dashboard(project(tmp_path), at="samples")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot, samples=7)
         entries = screen.query_one("#samples")
@@ -132,7 +131,7 @@ async def test_the_same_sample_stays_from_view_to_view(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [SMALL, *slow(USUAL, LARGE)])
 async def test_without_samples_it_says_what_to_do(tmp_path: Path, size: tuple[int, int]) -> None:
-    app = dashboard(tmp_path)
+    app = dashboard(tmp_path, at="samples")
     (tmp_path / "config.yaml").write_text("task: t2v\n")
     async with app.run_test(size=size) as pilot:
         screen = await opened(pilot, samples=0)
@@ -221,7 +220,7 @@ async def test_a_sample_is_made_again_and_appears(
     tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = Started(monkeypatch)
-    app = dashboard(project(tmp_path))
+    app = dashboard(project(tmp_path), at="samples")
     (tmp_path / "results/train.safetensors").touch()
     async with app.run_test(size=size) as pilot:
         screen = await opened(pilot, views=1, samples=7)
@@ -256,7 +255,7 @@ async def test_a_sample_is_made_again_and_appears(
 
 
 async def test_what_cannot_be_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = dashboard(project(tmp_path))
+    app = dashboard(project(tmp_path), at="samples")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot, samples=7)
         await settle(pilot, run=run_view(root=tmp_path), jobs=sampling(JobState.RUNNING))
@@ -275,7 +274,7 @@ async def test_what_cannot_be_made_is_said(tmp_path: Path, monkeypatch: pytest.M
 
 
 async def test_a_job_at_work_is_seen_in_its_cells(tmp_path: Path) -> None:
-    app = dashboard(project(tmp_path))
+    app = dashboard(project(tmp_path), at="samples")
     async with app.run_test(size=(120, 40)) as pilot:
         await opened(pilot, views=1, samples=7)
         await pilot.press("home")
@@ -288,7 +287,7 @@ async def test_a_job_at_work_is_seen_in_its_cells(tmp_path: Path) -> None:
 
 
 async def test_of_a_shard_one_sample_is_at_work_and_the_others_wait(tmp_path: Path) -> None:
-    app = dashboard(project(tmp_path))
+    app = dashboard(project(tmp_path), at="samples")
     paths, parts = ProjectPaths(tmp_path), list[ShardPart]()
     for name in ("dog.base", "dog"):
         for output in (LATENTS, VIDEO):

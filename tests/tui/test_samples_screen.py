@@ -75,7 +75,7 @@ def test_p_publishes_the_step_that_is_shown(root: Path) -> None:
     add_step(root, "red-zorpward", 90, "small")
 
     async def run() -> None:
-        app = dashboard(root)
+        app = dashboard(root, at="samples")
         async with app.run_test(size=(120, 40)) as pilot:
             screen = await show(pilot, app, "4", "samples")
             entries = screen.query_one(SampleList)
@@ -95,7 +95,7 @@ def test_p_publishes_the_step_that_is_shown(root: Path) -> None:
 
 def test_list_player_and_comparison(root: Path) -> None:
     async def run() -> None:
-        app = dashboard(root)
+        app = dashboard(root, at="samples")
         async with app.run_test(size=(120, 40)) as pilot:
             screen = await show(pilot, app, "4", "samples")
             entries, player = screen.query_one(SampleList), screen.query_one(Player)
@@ -160,7 +160,7 @@ def test_e_shows_a_sample_before_and_after_super_resolution(root: Path) -> None:
     shutil.copy(samples / "red-zorpward.mp4", samples / "red-zorpward.sr.mp4")
 
     async def run() -> None:
-        app = dashboard(root)
+        app = dashboard(root, at="samples")
         async with app.run_test(size=(120, 40)) as pilot:
             screen = await show(pilot, app, "4", "samples")
             entries, player = screen.query_one(SampleList), screen.query_one(Player)

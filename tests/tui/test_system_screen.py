@@ -95,7 +95,7 @@ def test_a_machine_without_gpu_says_so(tmp_path: Path) -> None:
 
 def test_the_screen_with_and_without_a_gpu(tmp_path: Path) -> None:
     async def run(root: Path, gpu: bool) -> tuple[str, str]:
-        app = dashboard(root, one_gpu() if gpu else None)
+        app = dashboard(root, one_gpu() if gpu else None, at="system")
         async with app.run_test(size=(120, 40)) as pilot:
             screen = await show(pilot, app, "7", "system")
             history = screen.query_one("#history", History)

@@ -16,6 +16,7 @@ from hv15.errors import UserError
 from hv15.records.failures import Failure, FailureKind
 from hv15.runs.record import RunFolder
 from hv15.runs.state import RunState
+from tests.tui.first import begun_at
 from tui.app import Dashboard
 from tui.data.config_diff import Change
 from tui.data.estimate import Estimate
@@ -138,11 +139,11 @@ def project(folder: Path) -> Path:
     return config
 
 
-def dashboard(folder: Path, **views: Any) -> Dashboard:
+def dashboard(folder: Path, *, at: str = "run", **views: Any) -> Dashboard:
     config = folder / "config.yaml"
     files = Watched(config if config.exists() else project(folder))
     files.views.update(views)
-    return Dashboard(config, files, host="node7")
+    return begun_at(at, config, files, "node7")
 
 
 async def settle(pilot: Pilot[None], **views: Any) -> None:

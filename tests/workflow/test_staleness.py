@@ -98,7 +98,7 @@ def test_without_snakemakes_memory(case: Edit, prepared: QuickProject, tmp_path:
 
 
 QUICK_WAYS = {
-    *(("nothing", way) for way in (as_it_is, copied_without_hidden_files, moved)),
+    *(("nothing", way) for way in (copied_without_hidden_files, moved)),
     ("the learning rate", copied_without_hidden_files),
 }
 SOME_IN_ALL = [

@@ -18,11 +18,10 @@ from tui.data.starting import start_run
 @pytest.mark.parametrize(
     "broken",
     [
-        {"train": {"network_dim": "four", "learning_rate": 0}},
-        {"datasets": [{"video_directory": "nowhere"}]},
-        {"train": {"optimizer_args": ["warmth=3"]}},
+        pytest.param({"train": {"network_dim": "four", "learning_rate": 0}}, id="config"),
+        pytest.param({"datasets": [{"video_directory": "nowhere"}]}, id="dataset", marks=pytest.mark.slow),
+        pytest.param({"train": {"optimizer_args": ["warmth=3"]}}, id="optimizer"),
     ],
-    ids=["config", "dataset", "optimizer"],
 )
 def test_what_is_broken_is_refused_at_once(broken: dict[str, object], tmp_path: Path) -> None:
     project = QuickProject.make(tmp_path / "project")
