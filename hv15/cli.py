@@ -87,8 +87,10 @@ def parse(arguments: Sequence[str] | None = None) -> Command:
     """
     parser = Parser("hv15", description="HunyuanVideo 1.5 LoRAs: encode, train, sample, convert.")
     parser.add_argument("--version", action="version", version=f"hv15 {__version__}")
-    add_commands(parser, COMMANDS)
-    return chosen_command(parser.parse_args(arguments))
+    words = sys.argv[1:] if arguments is None else arguments
+    named = [entry for entry in COMMANDS if entry.name == words[0]] if words else []
+    add_commands(parser, named or COMMANDS)  # argparse makes a parser for each, of which one is used
+    return chosen_command(parser.parse_args(words))
 
 
 def _explained(error: BaseException, command: Command) -> BaseException:

@@ -57,6 +57,7 @@ PARTS = {"test_snapshots.py": 2, "test_config_trouble.py": 2}
 FORKING = (
     *("test_transformer.py", "test_gpu_discipline.py", "test_context_parallel.py", "test_full_size_files.py"),
     *("test_processes.py", "test_resume.py", "test_unread_progress.py", "test_bitsandbytes.py"),
+    "test_interactive_terminal.py",
 )
 """Files that share the server of tests/forked.py, which takes as long to start as many of their tests."""
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 from PIL import Image, PngImagePlugin
 
 from hv15.atomic import atomic_folder, atomic_path
@@ -99,8 +99,10 @@ def _write_mp4(
         context.time_base = 1 / rate
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        convert = VideoReformatter()  # one for each frame would start its threads each time
         for number, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(
+            frame = convert.reformat(
+                av.VideoFrame.from_ndarray(pixels, "rgb24"),
                 format="yuv420p",
                 src_color_range=ColorRange.JPEG,
                 dst_colorspace=Colorspace.ITU709,

@@ -120,12 +120,20 @@ Strips = Iterator[tuple[slice, Tensor]]
 """Parts of a result [B, C, F, rows, W], each with its rows."""
 
 
+class Conv3d(nn.Conv3d):
+    """Draws no start values on the meta device: that takes longer than to make the model otherwise."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class CausalConv3d(Module):
     """3x3x3 convolution; borders are replicated: one pixel on each side, two frames before and none after."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(in_channels, out_channels, 3)
+        self.conv = Conv3d(in_channels, out_channels, 3)
 
     def forward(self, x: Tensor, stream: Stream, norm: Norm | None = None) -> Tensor:
         """[B, C_in, F, H, W] -> [B, C_out, F, H, W]; `norm`, if there is one, is applied to x first, with SiLU."""
@@ -232,7 +240,7 @@ class ResBlock(Module):
         self.conv1 = CausalConv3d(in_channels, out_channels)
         self.norm2 = Norm(out_channels)
         self.conv2 = CausalConv3d(out_channels, out_channels)
-        self.nin_shortcut = nn.Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        self.nin_shortcut = Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """[B, C_in, F, H, W] -> [B, C_out, F, H, W]."""
@@ -254,10 +262,10 @@ class FrameAttention(Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = Norm(channels)
-        self.q = nn.Conv3d(channels, channels, 1)
-        self.k = nn.Conv3d(channels, channels, 1)
-        self.v = nn.Conv3d(channels, channels, 1)
-        self.proj_out = nn.Conv3d(channels, channels, 1)
+        self.q = Conv3d(channels, channels, 1)
+        self.k = Conv3d(channels, channels, 1)
+        self.v = Conv3d(channels, channels, 1)
+        self.proj_out = Conv3d(channels, channels, 1)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """[B, C, F, H, W] -> the same shape."""
@@ -285,7 +293,7 @@ class FrameAttention(Module):
         return stream.add(h, x)
 
 
-def _pointwise(conv: nn.Conv3d, tokens: Tensor) -> Tensor:
+def _pointwise(conv: Conv3d, tokens: Tensor) -> Tensor:
     """Apply a 1x1x1 convolution to tokens [..., C]."""
     return F.linear(tokens, conv.weight.flatten(1), conv.bias)
 

@@ -211,6 +211,8 @@ def _decoding_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
         for output in decoded_outputs(spec.output_type)
         if not output.path(project.paths, spec.name).exists()
     ]
+    if not due:
+        return {}
     vae = make_vae(sizes.vae, dtype, patch_conv=False)
     tilings = ((spec, Tiling(spec.vae_sample_size, spec.vae_tile_overlap, spec.vae_seamless_tiles)) for spec in due)
     waiting = (waiting_bytes(vae, spec.latent_size, tiling) for spec, tiling in tilings)

@@ -52,9 +52,15 @@ class ModelSizes:
 
     @cached_property
     def vae(self) -> VAEConfig:
-        from hv15.models import VAEConfig, load_vae
+        from hv15.models import VAEConfig
+        from hv15.models.vae_layouts import detect_vae_layout, read_config
+        from hv15.models.weights.checkpoint import open_checkpoint
 
-        return self._read("vae", lambda path: load_vae(path, device="meta").config, VAEConfig)
+        def read(path: Path) -> VAEConfig:
+            checkpoint = open_checkpoint(path)
+            return read_config(checkpoint, detect_vae_layout(checkpoint))
+
+        return self._read("vae", read, VAEConfig)
 
     @cached_property
     def text_encoder(self) -> TextConfig:

@@ -73,6 +73,7 @@ def alone(bench: Workbench, name: str) -> tuple[bytes, bytes]:
     return found.read_bytes(), video.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_shard_loads_each_model_once(bench: Workbench, loads: Loads) -> None:  # noqa: F811
     said = bench.hv15("stage", "shard", "--spec", SHARD[0], "--out", SHARD[1])
     assert said.code == 0, said.err
@@ -150,6 +151,7 @@ def test_latents_of_another_size_are_refused(bench: Workbench) -> None:
     assert "5 frames of 64 x 64, but one.sr enlarges 5 frames of 64 x 80" in said.err
 
 
+@pytest.mark.slow
 def test_out_of_memory_names_the_stage(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")

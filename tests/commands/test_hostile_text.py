@@ -147,20 +147,6 @@ def test_how_a_run_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert not any(line.startswith("error: forged") for line in capsys.readouterr().out.splitlines())
 
 
-def test_what_the_workflow_says(fresh: Workbench, tmp_path: Path) -> None:
-    from tests.workflow.project import REPOSITORY, environment
-
-    config = yaml.safe_load((fresh.root / "config.yaml").read_text())
-    config["train"] |= dict.fromkeys(HOSTILE.values(), 1)
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-n", "-d", tmp_path],
-        cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert "unknown key" in done.stdout + done.stderr
-    is_clean(Said(done.returncode, done.stdout, done.stderr))
-
-
 def test_a_traceback_of_ours(tmp_path: Path) -> None:
     code = "from hv15 import cli; from hv15.commands.options.files import Convert\n"
     code += "def fail(self): raise RuntimeError('a\\x1b[2Jb')\n"

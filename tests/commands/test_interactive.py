@@ -25,6 +25,8 @@ from tests.commands.sampling import SMALL, spec_of
 from tests.commands.workbench import LORA, Said, Workbench, is_a_refusal
 
 Talk = Callable[..., Said]
+LATENTS = (*SMALL, "--output-type", "latent")
+"""Where it does not matter what is decoded."""
 
 
 @pytest.fixture
@@ -103,6 +105,7 @@ def test_settings_of_a_session(talk: Talk, done: Workbench, tmp_path: Path) -> N
         "one",
         *("/size", "/frames", "/guidance", "/shift", "/negative", "/lora"),
         " /two",
+        words=LATENTS,
     )
     assert said.code == 0, said.err
     first, second = (spec_of(file) for file in files(said))
@@ -142,7 +145,7 @@ WRONG: tuple[tuple[str | bytes, str], ...] = (
 
 
 def test_errors_are_one_line_each_and_change_nothing(talk: Talk, done: Workbench) -> None:
-    found = talk(*(line for line, _ in WRONG), "a red circle")
+    found = talk(*(line for line, _ in WRONG), "a red circle", words=LATENTS)
     assert found.code == 2
     errors = [each for each in found.err.splitlines() if "error" in each]
     assert len(errors) == len(WRONG), found.err
@@ -163,7 +166,7 @@ def test_a_lora_that_does_not_fit_ends_one_sample(talk: Talk, tmp_path: Path, lo
         {"transformer.none.lora_A.weight": torch.zeros(2, 4), "transformer.none.lora_B.weight": torch.zeros(4, 2)},
         wrong,
     )
-    said = talk("a red circle", f"/lora {wrong}", "/again", "/lora", "/seed 4", "/again")
+    said = talk("a red circle", f"/lora {wrong}", "/again", "/lora", "/seed 4", "/again", words=LATENTS)
     assert said.code == 2
     assert [spec_of(file).seed for file in files(said)][1:] == [4]
     assert said.err.count("error: ") == 1
@@ -188,7 +191,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_models_are_loaded_anew(
     talk: Talk, loads: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _interrupted(monkeypatch, at={1}, times=2)
-    said = talk("a red circle", "a blue square")
+    said = talk("a red circle", "a blue square", words=LATENTS)
     assert [spec_of(file).prompt for file in files(said)] == ["a blue square"]
     assert loads["dit"] == 2
 
@@ -268,7 +271,7 @@ def test_a_session_that_cannot_begin(talk: Talk, done: Workbench) -> None:
 
 
 def test_prompts_of_the_command_line_come_first_and_quit_ends(talk: Talk) -> None:
-    said = talk("two", "/quit", "three", words=("/one", *SMALL, "--guidance", "1", "--steps", "1"))
+    said = talk("two", "/quit", "three", words=("/one", *LATENTS, "--guidance", "1", "--steps", "1"))
     assert [spec_of(file).prompt for file in files(said)] == ["/one", "two"]
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pty
 import select
 import signal
 import stat
-import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import pytest
 
+from hv15 import cli
 from tests.commands.workbench import Workbench
-from tests.workflow.project import environment
+from tests.forked import Stream, forked
 
 CLOSED = b"closed"
 
@@ -52,11 +54,8 @@ def _terminal(done: Workbench, state: Path, keys: list[bytes], *words: str) -> s
     `CLOSED` closes the terminal as soon as a sample is denoised.
     """
     own, theirs = pty.openpty()
-    command = [sys.executable, "-m", "hv15.cli", "sample", "-i", "--project", str(done.root), *words]
-    variables = environment() | {"XDG_STATE_HOME": str(state), "TERM": "dumb"}
-    process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=variables, start_new_session=True, preexec_fn=_controls
-    )
+    command = ["sample", "-i", "--project", str(done.root), *words]
+    process = forked(_run, command, Stream(theirs), stderr=theirs, XDG_STATE_HOME=str(state), TERM="dumb")
     os.close(theirs)
     shown, waiting, asked = b"", list(keys), 0
     end = time.monotonic() + 400
@@ -76,13 +75,17 @@ def _terminal(done: Workbench, state: Path, keys: list[bytes], *words: str) -> s
             os.write(own, waiting.pop(0))
     with contextlib.suppress(OSError):
         os.close(own)
-    assert process.wait(timeout=100) == (-signal.SIGHUP if waiting == [CLOSED] else 0), shown
+    process.join(100)
+    assert process.exitcode == (-signal.SIGHUP if waiting == [CLOSED] else 0), shown
     return shown.decode()
 
 
-def _controls() -> None:
-    """Make the standard input the terminal of the process, so that Ctrl-C reaches it."""
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+def _run(command: list[str], terminal: Stream) -> None:
+    """Run a command at a terminal that is this process's own, so that Ctrl-C reaches it."""
+    os.setsid()
+    fcntl.ioctl(terminal.descriptor, termios.TIOCSCTTY, 0)
+    for number in range(3):
+        os.dup2(terminal.descriptor, number)
+    os.close(terminal.descriptor)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+    sys.exit(cli.main(command))

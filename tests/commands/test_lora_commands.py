@@ -67,14 +67,17 @@ def test_convert_refuses_what_is_no_lora(done: Workbench) -> None:
     ("parts", "naming"),
     [
         ({"weight": torch.ones(32), "on_input": torch.tensor(0)}, "an (IA)^3"),
-        ({"diff": torch.ones(32, 32), "diff_b": torch.ones(32)}, "changes of biases"),
-        (
+        pytest.param(
+            {"diff": torch.ones(32, 32), "diff_b": torch.ones(32)}, "changes of biases", marks=pytest.mark.slow
+        ),
+        pytest.param(
             {
                 "q_layer.weight": torch.ones(2, 32),
                 "p_layer.weight": torch.ones(32, 2),
                 "lambda_layer": torch.ones(1, 2),
             },
             "a T-LoRA",
+            marks=pytest.mark.slow,
         ),
     ],
 )

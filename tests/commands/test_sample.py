@@ -48,8 +48,8 @@ def test_guidance_by_memory_is_planned_and_told(
 ) -> None:
     """What the plan counts is compared with the memory; the video says what was done, and is not made again."""
     monkeypatch.setattr("hv15.sample.sampler.free_memory", lambda device: free)
-    asked = ("--guidance", "3", "--set", "sample.guidance_batch=by_memory", "-o", tmp_path / "out")
-    words = ("sample", "a red circle", *SMALL, *asked)
+    asked = ("--guidance", "3", "--set", "sample.guidance_batch=by_memory", "--output-type", "latent")
+    words = ("sample", "a red circle", *SMALL, *asked, "-o", tmp_path / "out")
     (file,) = made(done.hv15(*words))
     assert spec_of(file).guidance_batch == choice
     assert re.search(rf"guidance_batch: {choice}: .* as one batch needs \d+ KiB", caplog.text), "the plan's number"
@@ -166,11 +166,8 @@ def test_a_named_file_replaces_one_model_of_the_demo(done: Workbench, tmp_path: 
 def test_strengths_and_options_never_come_from_the_prompt(done: Workbench, tmp_path: Path) -> None:
     lora = done.root / LORA
     odd = 'a "red" circle --seed 7 <lora:x:1> {a|b} %s $(id)'
-    files = made(
-        done.hv15(
-            "sample", odd, *SMALL, "--lora", f"{lora}:0.5", lora, "--seed", "3", "--guidance", "1", "-o", tmp_path
-        )
-    )
+    words = ("--seed", "3", "--guidance", "1", "--output-type", "latent", "-o", tmp_path)
+    files = made(done.hv15("sample", odd, *SMALL, "--lora", f"{lora}:0.5", lora, *words))
     spec = spec_of(files[0])
     assert (spec.prompt, spec.seed, spec.guidance_scale) == (odd, 3, 1.0)
     assert [each.multiplier for each in spec.loras] == [0.5, 1.0]
@@ -178,7 +175,8 @@ def test_strengths_and_options_never_come_from_the_prompt(done: Workbench, tmp_p
 
 
 def test_where_loras_act_is_said_for_all_of_them(done: Workbench, tmp_path: Path) -> None:
-    lora, loads = done.root / LORA, ("sample", "a red circle", *SMALL, "-o", tmp_path / "out")
+    lora = done.root / LORA
+    loads = ("sample", "a red circle", *SMALL, "--output-type", "latent", "-o", tmp_path / "out")
     words = ("--include", "img_attn", "txt_", "--exclude_patterns", "_mod", "--lora-blocks", "0-0:0.5", "1:0")
     (file,) = made(done.hv15(*loads, "--lora", lora, *words, "--lora-steps", "0.5-1:0.25"))
     (used,) = spec_of(file).loras

@@ -70,16 +70,17 @@ def test_latents_are_kept_as_asked_and_equal_those_of_the_command(bench: Workben
 
 def test_the_projects_setting_is_the_default(bench: Workbench) -> None:
     bench.set(sample={"sr": "auto"})
-    assert len(files(bench.hv15("sample", PROMPT))) == 2
-    assert len(files(bench.hv15("sample", PROMPT, "--sr", "off"))) == 1
+    words = ("--output-type", "latent")  # to decode them takes longer
+    assert len(files(bench.hv15("sample", PROMPT, *words))) == 2
+    assert len(files(bench.hv15("sample", PROMPT, *words, "--sr", "off"))) == 1
     Path("prompts.yaml").write_text("- {name: a, prompt: a red circle, sr: off}\n- {name: b, prompt: a blue square}\n")
-    assert len(files(bench.hv15("sample", "--prompts-file", "prompts.yaml"))) == 3
+    assert len(files(bench.hv15("sample", "--prompts-file", "prompts.yaml", *words))) == 3
 
 
 def test_loras_are_for_the_small_one_unless_asked(bench: Workbench) -> None:
     weights = {key: torch.randn_like(value) for key, value in load_file(LORA).items()}
     save_file(weights, LORA, product_metadata(Path(LORA)))
-    words = ("sample", PROMPT, "--sr", "auto", "--lora", LORA)
+    words = ("sample", PROMPT, "--sr", "auto", "--lora", LORA, "--output-type", "latent")
     _, large = files(bench.hv15(*words))
     _, with_lora = files(bench.hv15(*words, "--set", "sample.sr_with_loras=true"))
     assert [len(spec_of(file).loras) for file in (large, with_lora)] == [0, 1]

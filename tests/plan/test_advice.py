@@ -79,6 +79,7 @@ def test_changes_together_where_one_is_not_enough(planner: StagePlanner):
     assert len(found.changes) > 1
 
 
+@pytest.mark.slow
 def test_what_no_setting_makes_fit(planner: StagePlanner):
     found = advise(planner, "denoise", GIB // 2)
     assert found is not None

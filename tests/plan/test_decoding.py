@@ -48,7 +48,7 @@ def really(latent: tuple[int, int, int], tiling: Tiling, patch_conv: bool, folde
 @pytest.mark.parametrize(
     ("latent", "tiling", "patch_conv"),
     [
-        ((7, 2, 2), Tiling(), True),
+        ((7, 1, 2), Tiling(), True),
         ((7, 1, 5), SEAMLESS, False),
         *(
             pytest.param(*slow, marks=pytest.mark.slow)
@@ -91,7 +91,9 @@ def test_the_tiles_that_wait_are_as_large_as_planned(
     assert bool(planned) == bool(tiling.size)
 
 
-@pytest.mark.parametrize("tiling", [Tiling(256, 0.25), Tiling(256, seamless=True)])
+@pytest.mark.parametrize(
+    "tiling", [pytest.param(Tiling(256, 0.25), marks=pytest.mark.slow), Tiling(256, seamless=True)]
+)
 def test_121_frames_at_720p(tiling: Tiling) -> None:
     """At the published size: the weights, and less than 2 GiB beside them."""
     vae = make_vae(VAEConfig(), torch.float16, patch_conv=False)

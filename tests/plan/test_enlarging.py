@@ -78,25 +78,32 @@ def project(folder: Path, **sample: Any) -> Project:
     return Project(folder / "config.yaml")
 
 
+PROMPTS = [
+    {"name": "wide", "prompt": "a", "video_size": [720, 1280], "seeds": [1, 2]},
+    {"name": "square", "prompt": "b", "video_size": [960, 960], "infer_steps": 3},
+    {"name": "small", "prompt": "c", "sr": "off"},
+]
+
+
 def test_what_a_project_asks_for(tmp_path: Path) -> None:
     """Each seed, and each prompt that is not small, at its own large size; not what is without the LoRA."""
-    prompts = [
-        {"name": "wide", "prompt": "a", "video_size": [720, 1280], "seeds": [1, 2]},
-        {"name": "square", "prompt": "b", "video_size": [960, 960], "infer_steps": 3},
-        {"name": "small", "prompt": "c", "sr": "off"},
-    ]
-    planner = StagePlanner(project(tmp_path, prompts=prompts), find_device("h100"))
+    planner = StagePlanner(project(tmp_path, prompts=PROMPTS), find_device("h100"))
     assert [(each.name, each.height, each.width, each.steps) for each in planner.work.enlarged] == [
         ("wide.seed1", 1072, 1904, 8),
         ("wide.seed2", 1072, 1904, 8),
         ("square", 1440, 1440, 8),
     ]
     assert planner.names[-2:] == ["upsample", "decode large"]
+    off = StagePlanner(project(tmp_path, sr="off"), find_device("h100"))
+    assert not {"upsample", "decode large"} & {*off.names}
+
+
+@pytest.mark.slow
+def test_what_is_enlarged_is_counted(tmp_path: Path) -> None:
+    planner = StagePlanner(project(tmp_path, prompts=PROMPTS), find_device("h100"))
     steps, decoding = planner.stage("upsample"), planner.stage("decode large")
     assert (steps.unit, steps.count, decoding.unit, decoding.count) == ("step", 24, "video", 3)
     assert decoding.flops > planner.stage("decode").flops, "of more tiles, with the same peak"
-    off = StagePlanner(project(tmp_path, sr="off"), find_device("h100"))
-    assert not {"upsample", "decode large"} & {*off.names}
 
 
 @pytest.mark.slow

@@ -40,8 +40,10 @@ def planner(quick: QuickProject) -> StagePlanner:
 
 @pytest.fixture(scope="module")
 def found(planner: StagePlanner) -> Requests:
-    """What jobs ask for on that GPU."""
-    return job_requests(planner.project, planner.device)
+    """What jobs ask for on that GPU, from the same plans."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "StagePlanner", lambda *_: planner)
+        return job_requests(planner.project, planner.device)
 
 
 def limit(seconds: float) -> int:

@@ -152,7 +152,7 @@ def of_the_public_measurement(text_tokens: int) -> Cost:
 @pytest.mark.parametrize(
     ("text_tokens", "most_above"),
     [
-        (120, 1.8),  # the captions alone
+        pytest.param(120, 1.8, marks=pytest.mark.slow),  # the captions alone
         pytest.param(1985, 1.4, marks=pytest.mark.slow),  # 1000 text, 256 glyph and 729 image tokens: all are computed
     ],
 )

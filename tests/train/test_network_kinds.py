@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,22 +51,33 @@ def no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hv15.train.metadata.git_commit", lambda: None)
 
 
+plain_dit = cache(tiny_dit)
+"""To read from."""
+
+
 def fp8_dit() -> DiT:
     """The tiny transformer as `quantize: fp8` loads it."""
-    plain, dit = tiny_dit(), tiny_dit()
+    plain, dit = plain_dit(), tiny_dit()
     for name in replace_linears(dit, "fp8", is_block_linear):
         layer, given = dit.get_submodule(name), plain.get_submodule(name)
         layer.quantise_(given.weight)
-        layer.bias = given.bias
+        layer.bias = torch.nn.Parameter(given.bias.clone(), requires_grad=False)
     return dit
 
 
-def dequantised_dit() -> DiT:
-    """A plain transformer with the same numbers."""
+@cache
+def dequantised_weights() -> dict[str, Tensor]:
     dit, source = tiny_dit(), fp8_dit()
     for name, layer in dit.named_modules():
         if is_block_linear(name) and hasattr(layer, "weight") and layer.weight.ndim == 2:
             layer.weight.copy_(plain_weight(source.get_submodule(name)))
+    return dit.state_dict()
+
+
+def dequantised_dit() -> DiT:
+    """A plain transformer with the same numbers."""
+    dit = tiny_dit()
+    dit.load_state_dict(dequantised_weights())
     return dit
 
 

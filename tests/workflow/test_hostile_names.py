@@ -1,4 +1,4 @@
-"""Folders and clips whose names mean something to a shell, to Snakemake or to Python's formats."""
+"""Names that mean something to a shell, to Snakemake, to Python's formats or to a terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands.test_hostile_text import is_clean
+from tests.commands.workbench import Said
+from tests.hostile.texts import HOSTILE
 from tests.workflow.quick import QuickProject
 
 NAME = "a{b} {{c}} $(touch ran) `touch ran` 'q' \"d\" ;touch ran; %s *é"
@@ -42,3 +45,11 @@ def test_braces_in_the_folder_of_models_are_refused(tmp_path: Path) -> None:
     assert outcome.code != 0
     assert "mo{del}s: { } in a name is a placeholder of Snakemake" in outcome.output
     assert "Traceback" not in outcome.output
+
+
+def test_what_the_workflow_says(tmp_path: Path) -> None:
+    project = QuickProject.make(tmp_path / "project")
+    project.set(train=dict.fromkeys(HOSTILE.values(), 1))
+    outcome = project.snakemake("-n")
+    assert "unknown key" in outcome.output
+    is_clean(Said(outcome.code, outcome.output, ""))
