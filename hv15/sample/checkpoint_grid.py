@@ -6,6 +6,7 @@ All samples of a row begin from the same noise, so what differs between them is 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,9 +126,8 @@ def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: i
     line = " ".join(text.split())
     if font.getlength(line) <= width:
         return line
-    while line and font.getlength(f"{line}...") > width:
-        line = line[:-1]
-    return f"{line}..."
+    fitting = bisect_right(range(len(line)), width, key=lambda count: font.getlength(f"{line[:count]}..."))
+    return f"{line[: max(0, fitting - 1)]}..."
 
 
 def _resized(clip: Pixels, scale: float) -> Pixels:

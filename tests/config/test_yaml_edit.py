@@ -161,7 +161,12 @@ def test_line_ends_and_byte_order_marks_stay(newline: str, end: str, mark: str) 
     assert longer.endswith(newline) == bool(end)
 
 
-@pytest.mark.parametrize("name", preset_names())
+LONG = ("demo", "i2v-16gb")
+"""Presets of many values."""
+PRESETS = [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in preset_names()]
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_every_value_of_every_preset_can_be_changed_alone(name: str) -> None:
     text = preset_text(name)
     for location in scalars(data(text)):

@@ -40,14 +40,16 @@ def smeared(frames: np.ndarray, seed: int = 0, contrast: float = 0.85, noise: fl
 
 def test_the_sample_of_scenes_holds_everything() -> None:
     for part in ("shape", "colour", "motion", "background"):
-        assert {getattr(scene, part) for scene in SOME} == {getattr(scene, part) for scene in EVERY}
+        assert {getattr(scene, part) for scene in SOME[::2]} == {getattr(scene, part) for scene in EVERY}
 
 
 @pytest.mark.parametrize(
-    "change", [lambda clip: clip, pytest.param(smeared, marks=pytest.mark.slow)], ids=["rendered", "smeared"]
+    ("change", "step"),
+    [(lambda clip: clip, 2), pytest.param(smeared, 1, marks=pytest.mark.slow)],
+    ids=["rendered", "smeared"],
 )
-def test_tells_what_is_shown(change) -> None:
-    for seed, scene in enumerate(SOME):
+def test_tells_what_is_shown(change, step: int) -> None:
+    for seed, scene in list(enumerate(SOME))[::step]:
         found = measure(change(render(scene, seed)))
         assert found.wrong(scene) == [], scene.caption
         assert found.moves_as(scene)

@@ -71,7 +71,9 @@ def words(process: psutil.Process) -> list[str]:
         return []
 
 
+@pytest.mark.slow
 def test_the_end_of_a_detached_run_is_told_before_the_run_is_over(root: Path, box: Inbox) -> None:
+    """What is told is in test_watch.py; that it is told by a run, in the tests of a killed one and of what is wrong."""
     run = start(notifying(make_project(root), box))
     ended(run)
     [found] = box.contents

@@ -193,7 +193,9 @@ def test_a_run_started_by_hand_is_seen_too(root: Path) -> None:
     assert ended(run).state is RunState.STOPPED
 
 
+@pytest.mark.slow
 def test_a_dry_run_leaves_no_trace(root: Path) -> None:
+    """One of a project that has runs is in tests/workflow/test_staleness.py."""
     assert by_hand(make_project(root), "-n").wait(timeout=300) == 0
     assert not (root / ".hv15").exists()
 

@@ -79,7 +79,9 @@ def test_of_a_lost_store_only_that_is_encoded_again_which_is_read(project: Proje
     expect(project.snakemake(), TRAIN, clips=CLIPS)
 
 
+@pytest.mark.slow
 def test_one_damaged_item_is_named_and_encoded_again(project: ProjectFolder) -> None:
+    """What a store says of a damaged item is in tests/cache/test_store.py, and the repair in tests/hostile."""
     store = project.root / "cache" / "store" / "latents"
     for item in store.glob("*/??/*.safetensors"):
         item.write_bytes(item.read_bytes()[:-8])

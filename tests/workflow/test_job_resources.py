@@ -103,12 +103,19 @@ def test_a_job_of_several_samples_has_as_many_times_as_long(
     assert shard["runtime"] == MADE_UP["sample"].minutes(4) > MADE_UP["sample"].minutes(1)
 
 
-def test_a_limit_on_this_machine_is_asked_for(project: QuickProject) -> None:
-    """And planned."""
+def test_a_limit_on_this_machine_is_asked_for(project: QuickProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_planned(monkeypatch)
     found = asked(project, Sent(mem_mb=64_000))
-    assert found["mem"] is not None
+    assert found["mem"] == MADE_UP["train"].memory_mb
     assert found["runtime"] is None
     assert found["threads"] == 1
+
+
+@pytest.mark.slow
+def test_what_is_asked_for_is_really_planned(project: QuickProject) -> None:
+    found = asked(project, Sent(mem_mb=64_000))
+    assert found["mem"] is not None
+    assert (found["runtime"], found["threads"]) == (None, 1)
 
 
 def test_the_config_says_otherwise(project: QuickProject, monkeypatch: pytest.MonkeyPatch) -> None:

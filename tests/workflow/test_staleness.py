@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
+from hv15.runs.record import history
 from tests.workflow.edits import EDITS, ONE, TWO, Edit
 from tests.workflow.finished import PlannedProject
 from tests.workflow.project import REPOSITORY
@@ -97,7 +98,7 @@ def test_without_snakemakes_memory(case: Edit, prepared: QuickProject, tmp_path:
 
 
 QUICK_WAYS = {
-    *(("nothing", way) for way in (as_it_is, copied_without_hidden_files, moved)),
+    *(("nothing", way) for way in (copied_without_hidden_files, moved)),
     ("the learning rate", copied_without_hidden_files),
 }
 SOME_IN_ALL = [
@@ -188,8 +189,11 @@ def test_a_new_version_of_the_rules_reruns_nothing(prepared: QuickProject, tmp_p
 def test_a_dry_run_of_other_settings_leaves_no_trace(prepared: QuickProject, tmp_path: Path) -> None:
     project = prepared.copied(tmp_path / "project", everything=True)
     specs = {path: path.read_bytes() for path in (project.root / "results/specs").iterdir()}
+    runs = history(project.root)
+    assert runs
     outcome = project.snakemake("-n", "--config", 'train={"learning_rate": 0.3}')
     assert "train.learning_rate 0.0001 -> 0.3" in outcome.output
+    assert history(project.root) == runs
     assert {path: path.read_bytes() for path in (project.root / "results/specs").iterdir()} == specs
     assert "Nothing to be done" in project.snakemake().output
 
