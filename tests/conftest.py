@@ -71,6 +71,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    gc.freeze()  # pytest looks for garbage five times before it ends
+
+
 class ByFile(LoadScopeScheduling):
     """Gives a file's tests to one worker: they share what is costly to make. Some are split, one folder is not."""
 
