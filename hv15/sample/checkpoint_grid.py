@@ -126,7 +126,11 @@ def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: i
     line = " ".join(text.split())
     if font.getlength(line) <= width:
         return line
-    fitting = bisect_right(range(len(line)), float(width), key=lambda count: float(font.getlength(f"{line[:count]}...")))
+
+    def length(count: int) -> float:
+        return font.getlength(f"{line[:count]}...")
+
+    fitting = bisect_right(range(len(line)), float(width), key=length)
     return f"{line[: max(0, fitting - 1)]}..."
 
 
