@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from lycoris import create_lycoris, create_lycoris_from_weights
 from torch import Tensor, nn
@@ -40,11 +42,18 @@ EXACT: dict[str, dict[str, Any]] = {
     "lokr, unbalanced": {"algo": "lokr", "factor": 4, "unbalanced_factorization": True},
 }
 USABLE = EXACT | DEPENDENT
+FEW = ("locon", "loha", "lokr", "dora by columns", "loha, dora", "lokr, dora", "glora", "oft", "boft")
+"""Each algorithm, and DoRA with each that may have it."""
 UNUSABLE: dict[str, dict[str, Any]] = {
     "ia3": {"algo": "ia3"},
     "tlora": {"algo": "tlora"},
     "full": {"algo": "full"},  # changes the biases too
 }
+
+
+def mostly_slow(kinds: Iterable[str]) -> list[Any]:
+    """Values of a parameter: all but FEW run by `pytest -m slow` only."""
+    return [kind if kind in FEW else pytest.param(kind, marks=pytest.mark.slow) for kind in kinds]
 
 
 @cache

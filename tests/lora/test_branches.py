@@ -191,7 +191,12 @@ def test_sides_are_divided_as_lycoris_does():
 
 @pytest.mark.parametrize(
     ("kind", "dropout"),
-    [("dora", "dropout"), ("dora", "rank_dropout"), ("loha", "rank_dropout"), ("lokr, factor 4", "module_dropout")],
+    [
+        ("dora", "dropout"),
+        pytest.param("dora", "rank_dropout", marks=pytest.mark.slow),
+        ("loha", "rank_dropout"),
+        pytest.param("lokr, factor 4", "module_dropout", marks=pytest.mark.slow),
+    ],
 )
 def test_dropout_recomputes_the_same_masks(kind: str, dropout: str):
     """With gradient checkpointing in windows, and without: the same gradients; another step draws others."""

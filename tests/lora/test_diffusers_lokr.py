@@ -55,8 +55,21 @@ def made_of(loaded_dit: DiT) -> Callable[[str], dict[str, Tensor]]:
     return cache(lambda kind: made(copied(loaded_dit), False, **KINDS[kind]))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("with_metadata", [True, False], ids=["file", "tensors alone"])
+@pytest.mark.parametrize(
+    ("with_metadata", "kind"),
+    [
+        *(pytest.param(True, kind, id=f"file-{kind}") for kind in KINDS),
+        *(
+            pytest.param(
+                False,
+                kind,
+                id=f"tensors alone-{kind}",
+                marks=[] if kind in ("w2 factored", "full") else [pytest.mark.slow],
+            )
+            for kind in KINDS
+        ),
+    ],
+)
 def test_diffusers_computes_what_we_compute(
     small_dit, peer, made_of: Callable[[str], dict[str, Tensor]], tmp_path: Path, kind: str, with_metadata: bool
 ):
@@ -82,7 +95,7 @@ def test_layers_outside_the_blocks(small_dit, peer, tmp_path: Path):
     assert_close(theirs(peer), ours(small_dit), atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("to", ["kohya", "comfyui"])
+@pytest.mark.parametrize("to", ["kohya", pytest.param("comfyui", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_there_and_back(
     small_dit: DiT,

@@ -23,7 +23,7 @@ from hv15.lora.formats import PEFT_LAYOUTS
 from hv15.lora.names import LORA_LAYOUTS
 from hv15.lora.sizes import NetworkSizes, network_sizes, trainable_layers
 from hv15.models import DiT, DiTConfig
-from tests.lora.lycoris_files import DEPENDENT, UNUSABLE, USABLE, made
+from tests.lora.lycoris_files import DEPENDENT, UNUSABLE, USABLE, made, mostly_slow
 from tests.lora.samples import linears, random_lora
 from tests.models.golden_dit import TINY, golden_dit
 
@@ -55,7 +55,11 @@ def training_takes(lora: dict[str, Tensor], network: NetworkSizes) -> bool:
     return True
 
 
-@pytest.mark.parametrize("config", [DiTConfig(), replace(TINY, mlp_ratio=2.5)], ids=["real", "tiny"])
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(DiTConfig(), marks=pytest.mark.slow), replace(TINY, mlp_ratio=2.5)],
+    ids=["real", "tiny"],
+)
 def test_layers_are_those_of_the_model(config: DiTConfig):
     with torch.device("meta"):
         dit = DiT(config)
@@ -81,9 +85,20 @@ def test_patterns_that_match_nothing(include: list[str], exclude: list[str], wor
         network_sizes(TINY, options(4, 4.0, include, exclude))
 
 
-@pytest.mark.parametrize("layout", LORA_LAYOUTS)
-@pytest.mark.parametrize("include", [None, ["attn"], ["attn_[qv]"], ONLY_Q, [r"blocks\.1"]])
-@pytest.mark.parametrize("alpha", [2.0, 4.0, 1.7])
+@pytest.mark.parametrize(
+    ("alpha", "include", "layout"),
+    [
+        pytest.param(
+            alpha,
+            include,
+            layout,
+            marks=[] if layout == "kohya" or (alpha, include) in ((2.0, None), (1.7, ONLY_Q)) else [pytest.mark.slow],
+        )
+        for alpha in (2.0, 4.0, 1.7)
+        for include in (None, ["attn"], ["attn_[qv]"], ONLY_Q, [r"blocks\.1"])
+        for layout in LORA_LAYOUTS
+    ],
+)
 def test_what_a_training_of_equal_settings_made_fits(
     tmp_path: Path, layout: str, include: list[str] | None, alpha: float
 ):
@@ -137,7 +152,7 @@ UNFIT = {
 }
 
 
-@pytest.mark.parametrize("layout", ["kohya", "comfyui"])
+@pytest.mark.parametrize("layout", ["kohya", pytest.param("comfyui", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", UNFIT)
 def test_what_does_not_fit_is_told_before_anything_is_encoded(tmp_path: Path, kind: str, layout: str):
     lora, network = unfit(kind)
@@ -159,7 +174,7 @@ def test_an_alpha_that_is_no_number_is_damage(tmp_path: Path):
         check_network_weights(tmp_path / "lora.safetensors", sizes())
 
 
-@pytest.mark.parametrize("kind", DEPENDENT)
+@pytest.mark.parametrize("kind", mostly_slow(DEPENDENT))
 def test_a_training_does_not_go_on_from_what_depends_on_the_base(tmp_path: Path, kind: str):
     save_lora(tmp_path / "lora.safetensors", made(kind)[0], {})
     with pytest.raises(UserError, match=r"is an? (DoRA|GLoRA|OFT), but train\.network_type is lora \("):
@@ -175,7 +190,7 @@ def test_unusable_kinds(tmp_path: Path, kind: str):
             check()
 
 
-@pytest.mark.parametrize("kind", USABLE)
+@pytest.mark.parametrize("kind", mostly_slow(USABLE))
 def test_files_that_can_act_on_a_model(tmp_path: Path, kind: str):
     path = tmp_path / "lora.safetensors"
     save_lora(path, made(kind)[0], {})
@@ -227,6 +242,7 @@ def test_alphas_are_read_in_every_number_format(tmp_path: Path, dtype: torch.dty
         check_network_weights(tmp_path / "lora.safetensors", sizes(include=[r"0\.img_attn_q$"]))
 
 
+@pytest.mark.slow
 def test_no_torch_is_needed(tmp_path: Path):
     path = written(tmp_path, random_lora(linears(golden_dit())), "comfyui")
     code = (

@@ -15,7 +15,7 @@ from hv15.lora import apply_lora, convert, merge_lora, merge_patch, read_lora, s
 from hv15.models import DiT
 from hv15.models.weights.quantised import replace_linears
 from tests.lora import comfyui
-from tests.lora.lycoris_files import DEPENDENT, DORA, EXACT, UNUSABLE, USABLE, made
+from tests.lora.lycoris_files import DEPENDENT, DORA, EXACT, FEW, UNUSABLE, USABLE, made, mostly_slow
 from tests.lora.samples import linears, run
 from tests.models.golden_dit import golden_dit, key_table
 
@@ -33,9 +33,20 @@ def plain() -> Tensor:
     return run(golden_dit())
 
 
-@pytest.mark.parametrize("kind", USABLE)
-@pytest.mark.parametrize("strength", [1.0, 0.8])
-@pytest.mark.parametrize("put", [apply_lora, merge_lora])
+@pytest.mark.parametrize(
+    ("put", "strength", "kind"),
+    [
+        pytest.param(
+            put,
+            strength,
+            kind,
+            marks=[pytest.mark.slow] if strength < 1 and (put is merge_lora or kind not in FEW) else [],
+        )
+        for put in (apply_lora, merge_lora)
+        for strength in (1.0, 0.8)
+        for kind in USABLE
+    ],
+)
 def test_effect_is_that_of_lycoris(dit: DiT, plain: Tensor, kind: str, strength: float, put):
     file, expected = made(kind, strength)
     assert (expected - plain).abs().max() > 1e-3
@@ -43,7 +54,7 @@ def test_effect_is_that_of_lycoris(dit: DiT, plain: Tensor, kind: str, strength:
     assert_close(run(dit), expected, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", DEPENDENT)
+@pytest.mark.parametrize("kind", mostly_slow(DEPENDENT))
 @pytest.mark.parametrize("put", [apply_lora, merge_lora])
 def test_strength_zero_is_no_lora(dit: DiT, plain: Tensor, kind: str, put):
     put(dit, made(kind)[0], 0.0)
@@ -124,7 +135,7 @@ def test_what_cannot_be_used_is_refused_everywhere(dit: DiT, kind: str, word: st
         read_lora(path)
 
 
-@pytest.mark.parametrize("kind", USABLE)
+@pytest.mark.parametrize("kind", mostly_slow(USABLE))
 def test_a_file_returns_from_disk(kind: str, tmp_path: Path):
     file, expected = made(kind)
     save_lora(tmp_path / "lora.safetensors", file, {})

@@ -16,7 +16,7 @@ from hv15.models import load_dit
 from hv15.models.dit_files import save_dit
 from hv15.models.weights.checkpoint import open_checkpoint
 from hv15.models.weights.fp8_writer import Fp8Writer
-from tests.lora.lycoris_files import USABLE, made
+from tests.lora.lycoris_files import USABLE, made, mostly_slow
 from tests.lora.samples import run
 from tests.models.golden_dit import golden_dit
 from tests.sample.conftest import make_lora
@@ -43,7 +43,7 @@ def test_merged_equals_applied(base, tmp_path, layout):
     assert (found - plain).abs().max() > 0.05
 
 
-@pytest.mark.parametrize("kind", USABLE)
+@pytest.mark.parametrize("kind", mostly_slow(USABLE))
 def test_every_kind_of_lycoris_is_merged_as_it_acts(base, tmp_path, kind):
     """alpha/rank once: lycoris-lora 4.1.3's own merge takes it twice in LoHa and LoKr with DoRA."""
     file, expected = made(kind, 0.8)

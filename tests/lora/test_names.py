@@ -112,6 +112,7 @@ NAME_PARTS = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(parts=st.lists(NAME_PARTS | st.text(max_size=3), max_size=8), endings=st.lists(st.text(max_size=8), max_size=3))
 @settings(max_examples=400, derandomize=True, deadline=None)
 def test_any_name_is_known_or_not(parts: list[str], endings: list[str]) -> None:

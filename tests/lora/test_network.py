@@ -40,6 +40,7 @@ def gradients(network: LoRANetwork) -> dict[str, Tensor]:
     return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 def test_the_real_model_has_756_modules_and_as_many_parameters_as_its_sizes_say():
     with torch.device("meta"):
         dit = DiT(DiTConfig())

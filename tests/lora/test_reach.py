@@ -56,8 +56,8 @@ def test_patterns_are_searched_in_the_official_names_of_any_file(layout: str) ->
     assert not torch.allclose(found, with_loras((tensors, 0.7, EVERYWHERE)), atol=1e-2)
 
 
-@pytest.mark.parametrize("kind", ["locon", "loha", "lokr", "lokr, both factored"])
-@pytest.mark.parametrize("factor", [0.0, 0.5, -1.0])
+@pytest.mark.parametrize("kind", ["locon", "loha", "lokr", pytest.param("lokr, both factored", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("factor", [0.0, 0.5, pytest.param(-1.0, marks=pytest.mark.slow)])
 def test_a_factor_by_block_is_another_alpha_there(kind: str, factor: float) -> None:
     file, _ = made(kind)
     reach = Reach(strength_by=(StrengthPart(factor, blocks=(1, 1)),))
@@ -95,7 +95,7 @@ def test_layers_outside_the_blocks_have_no_factor_by_block() -> None:
     assert_close(with_loras((tensors, 1.0, inside)), with_loras((only_outside, 1.0, EVERYWHERE)), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("quantize", ["fp8", "int8"])
+@pytest.mark.parametrize("quantize", ["fp8", pytest.param("int8", marks=pytest.mark.slow)])
 def test_on_a_quantised_base_too(tmp_path: Path, quantize: str) -> None:
     save_dit(golden_dit(), tmp_path / "dit.safetensors")
     tensors = random_lora(linears(golden_dit()))

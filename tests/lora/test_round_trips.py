@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -90,7 +91,13 @@ def modules(kinds: tuple[str, ...]) -> st.SearchStrategy[dict[str, Drawn]]:
     return st.dictionaries(st.sampled_from(sorted(SHAPES)), drawn, min_size=1)
 
 
-PAIRS = pytest.mark.parametrize(("first", "second"), [*itertools.product(LORA_LAYOUTS, repeat=2)])
+PAIRS = pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(*pair, marks=[] if "kohya" in pair or pair in pairwise(LORA_LAYOUTS) else [pytest.mark.slow])
+        for pair in itertools.product(LORA_LAYOUTS, repeat=2)
+    ],
+)
 """Every layout, after every other."""
 
 

@@ -84,7 +84,7 @@ def quantised(dit: DiT) -> LoRANetwork:
     [
         lambda dit: dit.requires_grad_(True),
         lora,
-        lambda dit: lora(dit, include=["img_mlp"]),
+        pytest.param(lambda dit: lora(dit, include=["img_mlp"]), marks=pytest.mark.slow),
         lambda dit: lora(dit, dropout=0.3, rank_dropout=0.3, module_dropout=0.3),
         quantised,
     ],
@@ -129,6 +129,7 @@ def test_gradients_add_up_over_backward_passes():
             assert_close(parameter.grad, 2 * once[name])
 
 
+@pytest.mark.slow
 def test_one_block_of_the_real_width_at_720p_and_121_frames():
     """musubi needs 10.64 and 4.97 GiB, diffusers 30.1 and 26.1; a copy of the tokens is 0.43."""
     assert 4.0 < training_peak() <= 7.0

@@ -99,7 +99,7 @@ def trained(ranks: int, options: dict[str, Any], most_tokens: int) -> dict[str, 
 
 
 COVERED = (
-    *(f"{name}-windows" for name in ("checkpointing", "offload", "split attention")),
+    *(f"{name}-windows" for name in ("checkpointing", "offload", "split attention", "dropout")),
     *(f"{name}-whole" for name in OPTIONS if name != "dropout"),
 )
 """With dropout, checkpointing is tried as well; few tokens differ in nothing but the windows. Swap stays for all hooks

@@ -78,8 +78,15 @@ def ours(dit: DiT, arguments: dict[str, Tensor], image: bool, timestep_r: Tensor
     return dit(arguments["hidden_states"], arguments["timestep"], cond, timestep_r)
 
 
-@pytest.mark.parametrize("image", [False, True], ids=["t2v", "i2v"])
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    ("batch", "image"),
+    [
+        pytest.param(1, False, id="1-t2v"),
+        pytest.param(2, True, id="2-i2v"),
+        pytest.param(1, True, id="1-i2v", marks=pytest.mark.slow),
+        pytest.param(2, False, id="2-t2v", marks=pytest.mark.slow),
+    ],
+)
 def test_velocity_of_a_folder_saved_by_diffusers(tmp_path_factory: pytest.TempPathFactory, batch: int, image: bool):
     folder = tmp_path_factory.mktemp("diffusers")
     model = peer()

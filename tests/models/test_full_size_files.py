@@ -49,12 +49,12 @@ def size(dit: torch.nn.Module) -> int:
     ("name", "kinds"),
     [
         ("official", (None,)),
-        ("comfyui", ("int8",)),
         ("comfyui fp8", ("fp8",)),
         ("diffusers", ("nf4",)),
         # Quantising does not depend on the layout, so two files are tried with all number formats.
         pytest.param("official", ("fp8", "int8", "nf4"), marks=pytest.mark.slow),
         pytest.param("step-distilled", ("nf4",), marks=pytest.mark.slow),
+        pytest.param("comfyui", ("int8",), marks=pytest.mark.slow),
         pytest.param("comfyui", ("nf4",), marks=pytest.mark.slow),
         pytest.param("comfyui fp8", (None, "int8", "nf4"), marks=pytest.mark.slow),
         pytest.param("comfyui fp8, newer", ("nf4",), marks=pytest.mark.slow),
@@ -77,6 +77,7 @@ def test_every_kind_of_file_in_every_number_format(tmp_path: Path, name: str, ki
             assert size(dit) == rest + QUANTISED * BYTES[kind]
 
 
+@pytest.mark.slow
 def test_the_files_own_number_formats(tmp_path: Path):
     shards = sparse_files.diffusers_folder(tmp_path / "transformer")
     assert size(load_dit(shards, device="meta")) == 2 * PARAMETERS
@@ -95,7 +96,7 @@ def test_other_number_formats_of_files(tmp_path: Path):
     assert {tensor.device.type for tensor in waiting.parameters()} == {"meta"}
 
 
-@pytest.mark.parametrize(("kind", "words"), [("nf4", "absmax"), ("int8", "SCB")])
+@pytest.mark.parametrize(("kind", "words"), [("nf4", "absmax"), pytest.param("int8", "SCB", marks=pytest.mark.slow)])
 def test_files_that_bitsandbytes_quantised_are_refused(tmp_path: Path, kind: str, words: str):
     path = sparse_checkpoint(tmp_path / "bnb.safetensors", sparse_files.bitsandbytes_dit(kind))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=words) as error:

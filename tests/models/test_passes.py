@@ -156,6 +156,7 @@ def test_a_branch_follows_its_parameters_in_another_dtype():
     assert stacked([each.cast[0] for each in list(network.children())[1:4]])._base is not None  # q, k, v: a view
 
 
+@pytest.mark.slow
 def test_kernels_of_a_block():
     """Counted as `bench/bench_kernels.py` does, and traffic also with what is allocated."""
     forward, with_lora, step = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ from tests.models.golden_dit import TINY, case, case_info, condition, golden_dit
 pytestmark = pytest.mark.numeric
 
 TIMES = (1000.0, 731.25, 4.0)
+WHOLE, PART = (0.0, 1.0), (0.3, 0.9)
 ONCE = (
     "vision_in",
     "byt5_in",
@@ -50,8 +51,17 @@ class Anew:
         return self.dit(x, timestep, cond, timestep_r)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", case_info())
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *((name, torch.float32) for name in case_info()),
+        *(
+            pytest.param(name, torch.bfloat16, marks=[] if name == "i2v_batch" else [pytest.mark.slow])
+            for name in case_info()
+        ),
+    ],
+    ids=str,
+)
 def test_a_pass_has_the_same_bits(name: str, dtype: torch.dtype) -> None:
     dit, recorded = golden_dit().to(dtype), case(name)
     cond = condition(recorded, image=case_info()[name]["task"] == "i2v").to("cpu", dtype)
@@ -89,9 +99,16 @@ def branches(task: str) -> tuple[Condition, Condition, Tensor | None]:
     return cond, uncond, first
 
 
-@pytest.mark.parametrize("interval", [(0.0, 1.0), (0.3, 0.9)])
-@pytest.mark.parametrize("batch_cfg", [False, True])
-@pytest.mark.parametrize("task", ["t2v", "i2v"])
+COVERING = (("t2v", False, WHOLE), ("t2v", True, PART), ("i2v", False, PART), ("i2v", True, WHOLE))
+
+
+@pytest.mark.parametrize(
+    ("task", "batch_cfg", "interval"),
+    [
+        pytest.param(*each, marks=[] if each in COVERING else [pytest.mark.slow])
+        for each in product(("t2v", "i2v"), (False, True), (WHOLE, PART))
+    ],
+)
 def test_a_sample_has_the_same_bits(task: str, batch_cfg: bool, interval: tuple[float, float]) -> None:
     dit, noise = golden_dit(), torch.randn(1, TINY.latent_channels, 3, 4, 5)
     cond, uncond, first = branches(task)

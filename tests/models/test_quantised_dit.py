@@ -91,8 +91,15 @@ def test_errors_of_the_velocity(file: Path):
     assert errors["fp8"] < errors["fp8_fast"]
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("kind", ["fp8", "int8", "nf4"])
+@pytest.mark.parametrize(
+    ("kind", "checkpointing"),
+    [
+        ("fp8", True),
+        ("int8", False),
+        ("nf4", False),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("fp8", False), ("int8", True), ("nf4", True))),
+    ],
+)
 def test_training_is_that_on_the_dequantised_weights(file: Path, kind: WeightFormat, checkpointing: bool):
     """Forward and back through the hooks of a LoRA; a model of plain layers is the reference."""
     dit = load_dit(file, quantize=kind)
@@ -106,7 +113,7 @@ def test_training_is_that_on_the_dequantised_weights(file: Path, kind: WeightFor
         assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_gradients_are_near_those_of_fp32(file: Path, checkpointing: bool):
     reference = golden_dit()
     loss, wanted = step(reference, lora_on(reference))
@@ -149,8 +156,14 @@ def test_a_lora_learns_as_on_fp32(file: Path):
 # -- LoRAs in the weights -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [*KINDS, None])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [
+        *((torch.float32, kind) for kind in (*KINDS, None)),
+        *((torch.bfloat16, kind) for kind in ("fp8", None)),
+        *(pytest.param(torch.bfloat16, kind, marks=pytest.mark.slow) for kind in KINDS if kind != "fp8"),
+    ],
+)
 def test_a_lora_merged_on_the_way_is_rounded_with_the_weight(file: Path, kind: WeightFormat | None, dtype: torch.dtype):
     """The sum is made in fp32 and rounded or quantised once, as if the file had held it."""
     tensors, other = (random_lora(linears(golden_dit()), rank=rank, alpha=0.5) for rank in (3, 5))

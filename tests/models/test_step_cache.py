@@ -105,8 +105,19 @@ def small_run(model: DiT | Cached, dit: DiT, steps: int = 12, scale: float = 3.0
     return denoise(model, noise, cond, uncond, sigmas(steps, 5.0), scale, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("batch_cfg", [False, True])
-@pytest.mark.parametrize("rule", ["deepcache", "teacache", "taylorcache", "adaptive"])
+@pytest.mark.parametrize(
+    ("rule", "batch_cfg"),
+    [
+        ("deepcache", True),
+        ("teacache", False),
+        ("taylorcache", True),
+        ("adaptive", False),
+        pytest.param("deepcache", False, marks=pytest.mark.slow),
+        pytest.param("teacache", True, marks=pytest.mark.slow),
+        pytest.param("taylorcache", False, marks=pytest.mark.slow),
+        pytest.param("adaptive", True, marks=pytest.mark.slow),
+    ],
+)
 def test_where_nothing_is_reused_it_is_the_same_to_the_bit(rule: str, batch_cfg: bool) -> None:
     dit = golden_dit()
     caching = StepCaching(rule, 0.2, 0.9, 1, threshold=1e-9)  # type: ignore[arg-type]
@@ -116,7 +127,14 @@ def test_where_nothing_is_reused_it_is_the_same_to_the_bit(rule: str, batch_cfg:
     assert dit.step_cache is None
 
 
-@pytest.mark.parametrize("rule", ["deepcache", "teacache", "taylorcache", "adaptive"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("deepcache", "teacache")),
+        "taylorcache",
+        "adaptive",
+    ],
+)
 def test_both_ways_of_guidance_reuse_the_same_steps(rule: str) -> None:
     dit = golden_dit()
     caching = StepCaching(rule, 0.2, 0.9, 3, threshold=0.5)  # type: ignore[arg-type]

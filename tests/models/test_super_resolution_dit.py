@@ -66,8 +66,14 @@ def test_golden(name: str) -> None:
     assert_close(first_velocity(dit, name), tensors(name)["step0/velocity"], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+@pytest.mark.parametrize(
+    ("prefix", "layout"),
+    [
+        pytest.param(prefix, layout, marks=[] if (prefix != "") == (layout == "comfyui") else [pytest.mark.slow])
+        for prefix in ("", "model.diffusion_model.")
+        for layout in LAYOUTS
+    ],
+)
 def test_each_layout_gives_the_same_model(tmp_path: Path, layout: PublishedLayout, prefix: str) -> None:
     state = sr_weights()
     made = {prefix + key: recipe.make(state.__getitem__) for key, recipe in writing_recipes(layout, state).items()}
@@ -85,12 +91,17 @@ def test_each_layout_gives_the_same_model(tmp_path: Path, layout: PublishedLayou
 @pytest.mark.parametrize(
     ("layout", "meanflow"),
     [
-        ("official", False),
         ("diffusers", True),
         # ComfyUI's layout at this size is that of the test in fp8, too.
         *(
             pytest.param(layout, meanflow, marks=pytest.mark.slow)
-            for layout, meanflow in (("official", True), ("diffusers", False), ("comfyui", False), ("comfyui", True))
+            for layout, meanflow in (
+                ("official", False),
+                ("official", True),
+                ("diffusers", False),
+                ("comfyui", False),
+                ("comfyui", True),
+            )
         ),
     ],
 )
@@ -166,7 +177,9 @@ def ready(path: Path, **settings: object) -> DiT:
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in ("fp8", "nf4") else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_number_formats(wide: Path, kind: WeightFormat) -> None:
     dit = ready(wide, quantize=kind)
     assert sum(isinstance(layer, QuantisedLinear) for layer in dit.modules()) == 4 * 14

@@ -189,7 +189,7 @@ def test_quantised_states_are_near(layouts, expected, kind, bound):
         assert 1e-3 < (state - wanted).norm() / wanted.norm() < bound
 
 
-@pytest.mark.parametrize("kind", ["fp8", "nf4"])
+@pytest.mark.parametrize("kind", [pytest.param("fp8", marks=pytest.mark.slow), "nf4"])
 def test_full_size_quantised(kind, monkeypatch):
     """fp8: a byte and a sixteenth for each number of the layers; the embedding stays in bfloat16."""
     monkeypatch.setattr(text, "open_checkpoint", lambda path: full_size("keys_comfy_qwen25vl"))

@@ -75,7 +75,12 @@ def test_golden(vae: VAE, exact: VAE, name: str):
     check_case(exact, name)
 
 
-@pytest.mark.parametrize("name", LARGE)
+WITH_GRADIENTS = ("encode_b1_t5_h32_w48", "decode_b1_t2_h2_w3", "tiled_encode_size64_overlap0.25_t1_h96_w112")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in WITH_GRADIENTS else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def test_golden_with_gradients_on(trainable: VAE, name: str):
     """With gradients, the blocks do not reuse buffers: the same formulas on another path."""
     check_case(trainable, name)

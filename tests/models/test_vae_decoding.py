@@ -18,7 +18,7 @@ from hv15.models.vae import VAE, VAEConfig
 from hv15.models.vae_decoding import Tiling, decoded_parts
 from hv15.models.vae_windows import windows
 from tests.models.golden_vae import GOLDEN, golden_vae
-from tests.models.test_vae import NAMES, tiles
+from tests.models.test_vae import LARGE, tiles
 
 CASES = load_file(GOLDEN / "vae_cases.safetensors")
 
@@ -53,7 +53,7 @@ def parts_of(vae: VAE, latents: Tensor, tiling: Tiling, folder: Path) -> list[Te
 
 @pytest.mark.numeric
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("name", [name for name in NAMES if "decode" in name])
+@pytest.mark.parametrize("name", [name for name in LARGE if "decode" in str(name)])
 def test_golden_part_by_part(golden: VAE, name: str, tmp_path: Path) -> None:
     """The official program's numbers, whole and in tiles."""
     asked = tiles(name)
@@ -67,8 +67,10 @@ def test_golden_part_by_part(golden: VAE, name: str, tmp_path: Path) -> None:
     ("tile", "patch_conv"),
     [
         (0, False),
-        (64, True),
-        *(pytest.param(*slow, marks=pytest.mark.slow) for slow in ((0, True), (32, False), (32, True), (64, False))),
+        *(
+            pytest.param(*slow, marks=pytest.mark.slow)
+            for slow in ((0, True), (32, False), (32, True), (64, False), (64, True))
+        ),
     ],
 )
 def test_parts_are_those_of_the_whole_to_the_bit(
@@ -89,8 +91,8 @@ def test_parts_are_those_of_the_whole_to_the_bit(
 @pytest.mark.parametrize(
     ("height", "width", "tile", "patch_conv"),
     [
-        (26, 1, 8, False),
         (1, 27, 8, True),
+        pytest.param(26, 1, 8, False, marks=pytest.mark.slow),
         pytest.param(26, 1, 8, True, marks=pytest.mark.slow),
         pytest.param(1, 27, 8, False, marks=pytest.mark.slow),
     ],
@@ -151,12 +153,13 @@ def peak(vae: VAE, frames: int, tiling: Tiling, folder: Path) -> int:
     return memory.peak
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize(
     ("tiling", "positions"),
     [
-        pytest.param(Tiling(), 4 * 6, marks=pytest.mark.slow),
-        pytest.param(Tiling(64, 0.5), 4 * 4, marks=pytest.mark.slow),
+        (Tiling(), 4 * 6),
+        (Tiling(64, 0.5), 4 * 4),
         (Tiling(64, seamless=True), 0),
     ],
     ids=["whole", "official tiles", "seamless tiles"],

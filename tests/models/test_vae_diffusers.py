@@ -45,7 +45,7 @@ def tiled(pair: tuple[VAE, nn.Module]) -> Iterator[tuple[VAE, nn.Module]]:
     theirs.disable_tiling()
 
 
-@pytest.mark.parametrize("frames", [1, 5, 13])
+@pytest.mark.parametrize("frames", [1, 5, pytest.param(13, marks=pytest.mark.slow)])
 def test_encode(pair: tuple[VAE, nn.Module], frames: int):
     ours, theirs = pair
     clip = pixels(frames, 48, 32).double()
@@ -54,7 +54,7 @@ def test_encode(pair: tuple[VAE, nn.Module], frames: int):
     assert_close(ours.moments(clip), posterior.parameters, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("frames", [1, 2, 4])
+@pytest.mark.parametrize("frames", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_decode(pair: tuple[VAE, nn.Module], frames: int):
     ours, theirs = pair
     latents = torch.randn(1, 32, frames, 2, 3, dtype=torch.float64)
@@ -69,9 +69,8 @@ def test_a_batch_is_its_samples(pair: tuple[VAE, nn.Module]):
     assert_close(ours.encode(clips), expected, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("height", "width"), [*(pytest.param(*size, marks=pytest.mark.slow) for size in ((48, 80), (32, 64))), (112, 16)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("height", "width"), [(48, 80), (32, 64), (112, 16)])
 def test_tiled(tiled: tuple[VAE, nn.Module], height: int, width: int):
     ours, theirs = tiled
     clip = pixels(5, height, width).double()

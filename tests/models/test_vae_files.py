@@ -78,8 +78,15 @@ def test_load(files: dict[VAELayout, Path], layout: VAELayout):
     assert torch.equal(vae.encode(pixels(5, 32, 32)), expected.encode(pixels(5, 32, 32)))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", ["vae.safetensors", "vae"])
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("vae.safetensors", "official"),
+        ("vae", "diffusers"),
+        pytest.param("vae.safetensors", "diffusers", marks=pytest.mark.slow),
+        pytest.param("vae", "official", marks=pytest.mark.slow),
+    ],
+)
 def test_saved_is_loaded(tmp_path: Path, layout: VAELayout, name: str):
     config = VAEConfig(block_out_channels=(8, 16, 32, 64, 64), layers_per_block=1)
     vae = VAE(config)

@@ -15,7 +15,7 @@ from hv15.models import vae as vae_module
 from hv15.models.vae import VAE, VAEConfig
 from hv15.models.vae_blocks import Stream
 from tests.models.golden_vae import GOLDEN, golden_vae, pixels
-from tests.models.test_vae import LARGE, tiles
+from tests.models.test_vae import NAMES, tiles
 
 CASES = load_file(GOLDEN / "vae_cases.safetensors")
 
@@ -37,7 +37,17 @@ def in_strips(vae: VAE, on: bool) -> VAE:
     return vae
 
 
-@pytest.mark.parametrize("name", LARGE)
+IN_STRIPS = (
+    "encode_b1_t5_h32_w48",
+    "encode_b1_t9_h32_w32",
+    "decode_b1_t3_h2_w2",
+    "tiled_encode_size64_overlap0.25_t1_h96_w112",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in IN_STRIPS else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 @pytest.mark.usefixtures("narrow_strips")
 def test_golden_in_strips(name: str):
     """The official VAE's numbers, whole and in tiles."""
@@ -47,7 +57,8 @@ def test_golden_in_strips(name: str):
     assert_close(found(x, **tiles(name)), CASES[f"{name}/{expected}"], atol=3e-5, rtol=0)
 
 
-@pytest.mark.parametrize("rows", [pytest.param(2, marks=pytest.mark.slow), 10])
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [2, 10])
 def test_strips_of_any_height_give_the_same_numbers(vae: VAE, monkeypatch: pytest.MonkeyPatch, rows: int):
     """Also where the last strip is lower than the others. In double precision, because a convolution may sum strips in
     another order."""
@@ -88,7 +99,7 @@ def peak(vae: VAE, what: str, x: Tensor, tile_size: int = 0) -> int:
 
 
 @pytest.mark.usefixtures("narrow_strips")
-@pytest.mark.parametrize("what", ["encode", "decode"])
+@pytest.mark.parametrize("what", ["encode", pytest.param("decode", marks=pytest.mark.slow)])
 def test_strips_need_less_memory(vae: VAE, what: str):
     """What remains: the frames that a chunk passes to the next one, and two copies of the widest features."""
     x = pixels(5, 64, 64) if what == "encode" else torch.randn(1, 32, 2, 4, 4)

@@ -153,6 +153,7 @@ def test_decoding_the_file_alone_gives_the_same_bytes(latents, models, tmp_path,
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
+@pytest.mark.slow
 def test_tiles_are_used_when_asked_for(models, tmp_path):
     vae, values = load_vae(models["vae"]), torch.randn(4, 2, 9, 10)
     blended = frames_of(vae, values, 128, 0.25, folder=tmp_path)
@@ -214,10 +215,10 @@ def test_a_vae_that_returns_nan_is_named(models, latents, tmp_path):
         frames_of(vae, latents[1], folder=tmp_path)
 
 
-OUTPUTS = ["cat.mp4", "cat.frames", "cat.animation.png"]
+ANIMATION = pytest.param("cat.animation.png", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("output", ["cat.mp4", "cat.frames", ANIMATION])
 def test_a_decoding_that_fails_midway_leaves_the_former_file(latents, models, tmp_path, spec, output):
     """Of a damaged VAE the first frame may be finite. The spooled tiles, too, are gone."""
     decode_latents(latents[0], models["vae"], tmp_path / output, spec)
@@ -244,7 +245,7 @@ def test_a_full_disk_while_tiles_wait_is_told(latents, models, tmp_path, spec, m
     assert [file.name for file in tmp_path.iterdir()] == ["cat.latents.safetensors"]
 
 
-@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("output", ["cat.mp4", pytest.param("cat.frames", marks=pytest.mark.slow), ANIMATION])
 def test_the_whole_video_is_never_there(models, tmp_path, spec, output, monkeypatch):
     """Each frame is written before the next chunk is decoded."""
     long = replace(spec, frames=41)

@@ -78,7 +78,7 @@ def sample(model: DiT | Replayed, task: str = "t2v", shape=SHAPE, *, seed: int =
 @pytest.mark.parametrize(
     ("task", "batch_cfg", "recorder"),
     [
-        ("t2v", True, Traced()),
+        pytest.param("t2v", True, Traced(), marks=pytest.mark.slow),
         ("t2v", False, Counting()),
         ("i2v", True, Counting()),
         pytest.param("i2v", False, Traced(), marks=pytest.mark.slow),

@@ -67,6 +67,7 @@ def test_memory_options_of_the_section_change_no_bit(spec, sample, options):
     assert torch.equal(sample(spec, settings=SampleSettings(**options)), sample(spec))
 
 
+@pytest.mark.slow
 def test_blocks_wait_in_the_machines_memory_while_sampling(spec, sample, models, tmp_path, monkeypatch):
     """With a LoRA on top, and the loader leaves them on the host."""
     deep = golden_dit()
@@ -126,7 +127,7 @@ def test_the_negative_prompt_acts_only_when_guidance_is_on(spec, sample):
     assert torch.equal(sample(unguided), sample(unguided, negative=other))
 
 
-@pytest.mark.parametrize("tokens", [3, 6, 9])
+@pytest.mark.parametrize("tokens", [3, pytest.param(6, marks=pytest.mark.slow), 9])
 def test_guidance_in_one_batch_equals_two_passes(spec, sample, tokens):
     item = text_item(1, tokens=tokens, glyphs=3)
     batched, apart = (sample(replace(spec, guidance_batch=way), item) for way in ("batched", "two_pass"))
@@ -193,6 +194,7 @@ def test_a_lora_of_another_model_is_named_with_its_file(spec, sample, tmp_path):
         sample(spec, lora=lora)
 
 
+@pytest.mark.slow
 def test_a_lycoris_file_acts(spec, sample, tmp_path):
     """LoKr: the difference of the weight is kron(w1, w2) * alpha/dim; sampled like the equal full difference."""
     name = "lora_unet_double_blocks_0_img_mlp_fc1"

@@ -75,8 +75,15 @@ def sampled(spec: SampleSpec, lora: Path, reach: Reach, *, multiplier: float = 0
     return sampler.latents(spec, [WeightedLoRA(lora, multiplier, reach=reach)], TEXT, NEGATIVE, None, None)
 
 
-@pytest.mark.parametrize("batch_cfg", [False, True])
-@pytest.mark.parametrize(("reach", "later"), [(LATE, 0.2), (OFF, 0.0)])
+@pytest.mark.parametrize(
+    ("reach", "later", "batch_cfg"),
+    [
+        (LATE, 0.2, False),
+        (OFF, 0.0, True),
+        pytest.param(LATE, 0.2, True, marks=pytest.mark.slow),
+        pytest.param(OFF, 0.0, False, marks=pytest.mark.slow),
+    ],
+)
 def test_two_phases(spec: SampleSpec, lora: Path, reach: Reach, later: float, batch_cfg: bool) -> None:
     spec = replace(spec, steps=4)
     first, second = transformer(lora, 0.8), transformer(lora, later)
@@ -115,9 +122,12 @@ CACHES = [
     StepCaching("taylorcache", 0.1, 0.9, 4, 0.1),
     StepCaching("adaptive", 0.1, 0.9, 4, 0.3),
 ]
+MARKS = {"deepcache": [pytest.mark.slow], "teacache": [pytest.mark.slow]}
 
 
-@pytest.mark.parametrize("caching", CACHES, ids=lambda caching: caching.rule)
+@pytest.mark.parametrize(
+    "caching", [pytest.param(each, id=each.rule, marks=MARKS.get(each.rule, [])) for each in CACHES]
+)
 def test_nothing_is_reused_of_steps_with_another_strength(spec: SampleSpec, lora: Path, caching: StepCaching) -> None:
     """As two transformers, each with a cache of its own."""
     spec = replace(spec, steps=12)

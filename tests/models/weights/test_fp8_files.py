@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -69,9 +70,22 @@ def write(folder: Path, file: dict[str, Tensor], prefix: str = "", metadata: dic
     return folder / "fp8.safetensors"
 
 
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
-@pytest.mark.parametrize("by_row", [False, True])
-@pytest.mark.parametrize("spelling", ["scale_weight", "weight_scale", "none"])
+COVERING = (
+    ("scale_weight", False, torch.float8_e4m3fn),
+    ("weight_scale", True, torch.float8_e5m2),
+    ("none", False, torch.float8_e4m3fn),
+)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "by_row", "dtype"),
+    [
+        pytest.param(*each, marks=[] if each in COVERING else [pytest.mark.slow])
+        for each in itertools.product(
+            ("scale_weight", "weight_scale", "none"), (False, True), (torch.float8_e4m3fn, torch.float8_e5m2)
+        )
+    ],
+)
 def test_the_model_is_the_one_that_the_file_means(tmp_path: Path, spelling: str, by_row: bool, dtype: torch.dtype):
     if by_row and spelling == "none":
         return
@@ -135,7 +149,7 @@ def test_a_lora_is_trained_on_it(tmp_path: Path):
         assert_close(gradients[0][name], wanted, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("spelling", ["scale_weight", "none"])
+@pytest.mark.parametrize("spelling", ["scale_weight", pytest.param("none", marks=pytest.mark.slow)])
 def test_a_lora_is_merged_into_it(tmp_path: Path, spelling: str):
     """Float8 weights become plain numbers in the format of the rest of the file, so the file grows."""
     file, meant = published(spelling, rest=torch.bfloat16)

@@ -32,7 +32,7 @@ def we_take(path: Path) -> bool:
     return True
 
 
-LARGE = ("a million tensors", "too many short tensors", "many lists")
+LARGE = ("a million tensors", "too many short tensors", "many lists", "many axes")
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ def test_sampling_keeps_nothing():
     assert transfers.copies == 0
 
 
+@pytest.mark.slow
 def test_the_device_holds_no_inputs_of_blocks():
     """At full size, on the meta device: the peak no longer grows with the number of blocks."""
     peaks: dict[bool, list[int]] = {False: [], True: []}

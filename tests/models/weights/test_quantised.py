@@ -264,7 +264,9 @@ def test_the_gradient_is_that_of_the_dequantised_weight_and_nothing_is_kept_for_
     assert not any(parameter.requires_grad for parameter in layer.parameters())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "fp8" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_compiled_it_gives_the_same(kind: WeightFormat):
     weight, bias = weights()
     layer = quantise(weight, bias, kind)

@@ -82,7 +82,7 @@ def test_more_blocks_than_there_are_is_an_error_with_the_most():
     assert "at most 4" in caught.value.hint
 
 
-@pytest.mark.parametrize("count", [1, 3, 4])
+@pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("kind", [None, "fp8"])
 def test_sampling_gives_the_same_bits(count: int, kind: Any):
     dit = model(kind)
@@ -120,8 +120,14 @@ def test_a_dora_reads_the_norms_of_swapped_blocks():
         assert torch.equal(dits[0](*inputs(dits[0])), dits[1](*inputs(dits[1])))
 
 
-@pytest.mark.parametrize("most", [16, 10**6], ids=["in windows", "at once"])
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize(
+    ("count", "most"),
+    [
+        pytest.param(count, most, id=f"{count}-{name}", marks=[] if (count, most) == (4, 16) else [pytest.mark.slow])
+        for count in (1, 4)
+        for most, name in ((16, "in windows"), (10**6, "at once"))
+    ],
+)
 def test_training_gives_the_same_bits(count: int, most: int):
     plain, found = gradients(0, most=most), gradients(count, most=most)
     assert plain.keys() == found.keys()
@@ -130,6 +136,7 @@ def test_training_gives_the_same_bits(count: int, most: int):
         assert torch.equal(gradient, found[name]), name
 
 
+@pytest.mark.slow
 def test_quantised_blocks_are_trained_on_alike():
     plain, found = gradients(0, most=16, kind="fp8"), gradients(3, most=16, kind="fp8")
     assert all(torch.equal(gradient, found[name]) for name, gradient in plain.items())
