@@ -226,7 +226,8 @@ LONG = (
 )
 
 
-@pytest.mark.parametrize("size", [(80, 24), pytest.param((120, 40), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 async def test_long_reasons_stand_whole_below_the_jobs(tmp_path: Path, size: tuple[int, int]) -> None:
     app = dashboard(tmp_path)
     others = [planned(number, "sample_video", "Training the LoRA") for number in range(30)]
