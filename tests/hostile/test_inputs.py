@@ -29,6 +29,12 @@ INPUTS: dict[str, Hostile] = {
     for kind in (configs, dataset_files, headers, links, loras, media, models, names, projects, runs)
     for name, each in kind.INPUTS.items()
 }
+LARGE = {
+    *("config: many values", "config: many keys", "config: an open list", "config: a key many times"),
+    *("header: many axes", "header: too many short tensors", "header: a million tensors", "header: many lists"),
+    *("index: 20,000 shards", "picture: 300 shapes"),
+}
+"""Inputs that take long to make or to read; smaller ones of each kind are quick."""
 NOTES = "somebody's words\n"
 
 
@@ -141,7 +147,9 @@ def ends_in_a_sentence(each: Hostile, folder: Path, code: int, text: str, log: s
 
 
 @pytest.mark.usefixtures("imported")
-@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in INPUTS]
+)
 def test_it_ends_in_a_sentence(
     name: str,
     folder: Path,

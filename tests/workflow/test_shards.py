@@ -106,6 +106,7 @@ def test_only_the_decoding_may_be_due(project: PlannedProject) -> None:
     assert project.due() == []
 
 
+@pytest.mark.slow
 def test_one_that_fails_stops_no_other(project: PlannedProject) -> None:
     (project.root / "fail-three").touch()
     outcome = project.snakemake()
@@ -141,6 +142,7 @@ def test_what_was_left_of_another_config_is_never_taken(project: PlannedProject)
     assert files(project) == of("one", "two", "three")
 
 
+@pytest.mark.slow
 def test_snakemake_can_be_told_to_make_one_anyway(project: PlannedProject) -> None:
     project.make_due()
     outcome = project.snakemake("-f", target="results/samples/two.mp4")
@@ -171,6 +173,7 @@ def test_samples_of_checkpoints_share_one(project: PlannedProject) -> None:
     assert project.due("checkpoint_grid") == []
 
 
+@pytest.mark.slow
 def test_first_images_are_encoded_together_before_the_training(project: PlannedProject) -> None:
     """Its previews need them, and the samples need its LoRA."""
     for number, name in enumerate(NEW):
