@@ -106,7 +106,6 @@ def test_only_the_decoding_may_be_due(project: PlannedProject) -> None:
     assert project.due() == []
 
 
-@pytest.mark.slow
 def test_one_that_fails_stops_no_other(project: PlannedProject) -> None:
     (project.root / "fail-three").touch()
     outcome = project.snakemake()
