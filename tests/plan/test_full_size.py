@@ -50,8 +50,7 @@ def test_parameters_of_the_published_model():
     assert count["cond_type_embedding"] == 6_144
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("section", ["train", "sample"])
+@pytest.mark.parametrize("section", ["train", pytest.param("sample", marks=pytest.mark.slow)])
 def test_every_combination_builds(section: str):
     """Three blocks, and all 54 where as many as possible are swapped."""
     combinations = product(("none", "fp8", "int8", "nf4"), (0, 3))

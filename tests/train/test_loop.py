@@ -145,7 +145,6 @@ def test_dropout_differs_from_batch_to_batch_but_not_from_run_to_run(
     assert seeds[:6] == seeds[6:12]
 
 
-@pytest.mark.slow
 def test_the_loss_falls_and_not_by_chance(tmp_path: Path) -> None:
     """Against the same training with a rate of nearly zero: the same noise, the same sigmas, a frozen LoRA."""
     for name, rate in (("learning", 2e-2), ("frozen", 1e-12)):
