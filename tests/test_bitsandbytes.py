@@ -50,7 +50,7 @@ def make_package(folder: Path, name: str, code: str) -> None:
 @pytest.mark.parametrize(
     ("package", "kernels"),
     [
-        ("as installed", True),
+        pytest.param("as installed", True, marks=pytest.mark.slow),
         pytest.param("as installed", False, marks=pytest.mark.slow),
         ("a stand-in", True),
         ("a stand-in", False),

@@ -121,7 +121,13 @@ def fresh() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-@pytest.mark.parametrize("name", SOME_AT_ONCE)
+LONG_STEPS = ("swap, dora", "int8, split attention, loha")
+"""Sampling swaps blocks, reads int8 and splits the attention by default."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG_STEPS else ()) for name in SOME_AT_ONCE]
+)
 def test_a_training_step(name: str, fresh: ProcessPoolExecutor):
     options, task = SOME_AT_ONCE[name]
     allowed = SWAP if {"swap", "offload"} & {*name.split(", ")} else set()

@@ -26,19 +26,27 @@ def on(platform: str, code: str, *words: str, cwd: Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+ELSEWHERE = "run it on a Linux machine or in a container"
+SENTENCES = {
+    "win32": "error: hv15 needs Linux, and this is Windows\n  hint: run it inside WSL2\n",
+    "darwin": f"error: hv15 needs Linux, and this is macOS\n  hint: {ELSEWHERE}\n",
+    "freebsd14": f"error: hv15 needs Linux, and this is freebsd14\n  hint: {ELSEWHERE}\n",
+}
+COMMANDS = (("run",), ("train", "--out", "x"), ("tui", "--demo"), ("new", "x"))
+QUICK = {("win32", "run"), ("darwin", "train"), ("freebsd14", "new"), ("win32", "tui")}
+
+
 @pytest.mark.parametrize(
-    ("platform", "sentence"),
+    ("platform", "sentence", "words"),
     [
-        ("win32", "error: hv15 needs Linux, and this is Windows\n  hint: run it inside WSL2\n"),
-        ("darwin", "error: hv15 needs Linux, and this is macOS\n  hint: run it on a Linux machine or in a container\n"),
-        (
-            "freebsd14",
-            "error: hv15 needs Linux, and this is freebsd14\n  hint: run it on a Linux machine or in a container\n",
-        ),
+        pytest.param(
+            *(platform, sentence, words),
+            id=f"{words[0]}-{platform}",
+            marks=() if (platform, words[0]) in QUICK else pytest.mark.slow,
+        )
+        for words in COMMANDS
+        for platform, sentence in SENTENCES.items()
     ],
-)
-@pytest.mark.parametrize(
-    "words", [("run",), ("train", "--out", "x"), ("tui", "--demo"), ("new", "x")], ids=lambda words: words[0]
 )
 def test_a_command(platform: str, sentence: str, words: tuple[str, ...], tmp_path: Path) -> None:
     assert on(platform, COMMAND, *words, cwd=tmp_path) == (2, sentence)
@@ -50,6 +58,7 @@ def test_help_is_there_on_any_system(tmp_path: Path) -> None:
     assert (code, "usage: hv15" in said) == (0, True)
 
 
+@pytest.mark.slow
 def test_snakemake_itself(tmp_path: Path) -> None:
     code, said = on("darwin", SNAKEMAKE, "-s", str(REPOSITORY / "Snakefile"), "-n", cwd=tmp_path)
     assert code == 1

@@ -77,9 +77,9 @@ def test_gpus_stay_locked_until_the_last_rank_has_ended(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        ("sys.exit(0)", 0),
+        pytest.param("sys.exit(0)", 0, marks=pytest.mark.slow),
         ("sys.exit(2 if rank else time.sleep(600))", 2),
-        ("sys.exit(3)", 3),
+        pytest.param("sys.exit(3)", 3, marks=pytest.mark.slow),
         ("os.kill(os.getpid(), signal.SIGKILL) if rank == 0 else time.sleep(600)", 128 + signal.SIGKILL),
     ],
 )
@@ -122,7 +122,7 @@ sys.exit(3)
     [
         pytest.param(signal.SIGTERM, False, id="SIGTERM to the launcher"),
         pytest.param(signal.SIGINT, True, id="SIGINT to all processes"),
-        pytest.param(signal.SIGHUP, False, id="SIGHUP to the launcher"),
+        pytest.param(signal.SIGHUP, False, id="SIGHUP to the launcher", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, True, id="SIGTERM to all processes", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, False, id="SIGINT to the launcher", marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, True, id="SIGHUP to all processes", marks=pytest.mark.slow),

@@ -86,6 +86,7 @@ def test_the_demo_and_questions_of_the_dashboard(tmp_path: Path, monkeypatch: py
     assert not sprung.exists()
 
 
+@pytest.mark.slow
 def test_ranks_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SAFE_PATH, raising=False)
     sprung = set_traps(tmp_path)

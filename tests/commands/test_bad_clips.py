@@ -60,6 +60,7 @@ def test_stop_encodes_all_others_and_lists_the_bad_ones_once(project: Workbench)
     assert {path: time for path, time in project.items("latents").items() if path in kept} == kept
 
 
+@pytest.mark.slow
 def test_skip_lists_them_in_the_report_and_training_goes_on(project: Workbench) -> None:
     add_bad_clips(project.clips)
     project.set(cache={"bad_clips": "skip"})
@@ -75,6 +76,7 @@ def test_skip_lists_them_in_the_report_and_training_goes_on(project: Workbench) 
     assert f"{len(BAD)} files were left out: `hv15 report` says why" in said.err
 
 
+@pytest.mark.slow
 def test_the_report_names_clips_that_are_too_short_for_a_length(project: Workbench) -> None:
     project.set(datasets=[{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9, 401]}])
     project.encode()
@@ -115,6 +117,7 @@ def test_bad_images_and_folders_of_images(project: Workbench) -> None:
     assert len(project.items("latents")) == CLIPS
 
 
+@pytest.mark.slow
 def test_a_name_that_is_not_utf8_does_no_harm(project: Workbench) -> None:
     name = os.fsdecode(b"caf\xe9")
     for path in sorted(project.clips.glob("*"))[:2]:

@@ -95,6 +95,7 @@ def test_pickles_are_refused_before_anything_is_encoded(done: Workbench, role: s
     assert not (done.root / "run").exists()
 
 
+@pytest.mark.slow
 def test_wrong_models_say_what_they_are(done: Workbench) -> None:
     lora = done.root / LORA
     diffusers = done.root / "diffusers.safetensors"
@@ -119,7 +120,8 @@ def test_wrong_models_say_what_they_are(done: Workbench) -> None:
         assert kind in said.out, said.out
 
 
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, pytest.param(torch.float16, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float16])
 def test_weights_that_were_rounded(done: Workbench, dtype: torch.dtype, caplog: pytest.LogCaptureFixture) -> None:
     target = done.root / "rounded.safetensors"
     save_dit(load_dit(model_of(done, "dit")), target, dtype=dtype)
@@ -177,7 +179,7 @@ def test_the_right_model_after_a_wrong_one_encodes_nothing_again(done: Workbench
 # -- LoRA files -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("use", ["train.network_weights", "sample.loras"])
+@pytest.mark.parametrize("use", [pytest.param("train.network_weights", marks=pytest.mark.slow), "sample.loras"])
 def test_loras_that_cannot_be_used(done: Workbench, use: str) -> None:
     """As the start of a training, and beside the trained one in sampling."""
     section, key = use.split(".")

@@ -89,6 +89,7 @@ def test_check_names_every_problem(project: Workbench) -> None:
     assert ("dataset", ("datasets", 1)) in {(each.subject, each.place.setting) for each in checks_of(project, 2)}
 
 
+@pytest.mark.slow
 def test_check_finds_settings_that_the_transformer_or_this_machine_cannot_meet(project: Workbench) -> None:
     project.set(train={"blocks_to_swap": 51}, sample={"blocks_to_swap": 2})
     said = project.hv15("check")
@@ -174,6 +175,7 @@ def test_check_names_clips_that_are_too_short_for_a_length(project: Workbench) -
     assert said.out.count(": no clip of 401 frames") == 3
 
 
+@pytest.mark.slow
 def test_check_names_videos_of_which_single_frames_are_trained(project: Workbench) -> None:
     assert "learns no motion" not in project.does("check").out
     project.set(datasets=[{"video_directory": "clips", "resolution": [64, 64]}])

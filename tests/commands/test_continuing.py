@@ -51,6 +51,7 @@ def test_another_setting_offers_to_go_on(done: Workbench) -> None:
     assert "continue_from" not in done.does(*why).out, "its weights would not fit"
 
 
+@pytest.mark.slow
 def test_from_the_latest_state(done: Workbench) -> None:
     done.set(train={"learning_rate": 0.001, "continue_from": "latest"})
     is_a_refusal(done.hv15("why"), ("after step 2, and steps count on, but the training has 2 steps in all",))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from hv15.commands.dataset_notes import MOST_NAMED, media_notes
@@ -57,6 +58,7 @@ def test_check_and_report_say_what_a_person_should_know(project: Workbench) -> N
     assert "note: 7 files: begins between" in project.does("report").out, "the manifest keeps it"
 
 
+@pytest.mark.slow
 def test_nothing_is_said_of_a_sound_dataset(project: Workbench) -> None:
     assert "dataset        note" not in project.does("check").out
     project.encode()

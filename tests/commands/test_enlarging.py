@@ -112,6 +112,7 @@ def test_the_command_and_the_workflow_make_the_same_file(bench: Workbench) -> No
     assert "upsample_latents.one" in make_planner(bench.project, targets=(str(made),), devices=1).running
 
 
+@pytest.mark.slow
 def test_the_trained_lora_is_used_if_asked_for(bench: Workbench) -> None:
     weights = {key: torch.randn_like(value) for key, value in load_file(LORA).items()}
     from safetensors.torch import save_file
@@ -164,6 +165,7 @@ def test_out_of_memory_names_the_stage(bench: Workbench, monkeypatch: pytest.Mon
     assert "upsample: " in said.err, "the plan's advice"
 
 
+@pytest.mark.slow
 def test_the_sheet_shows_before_and_after(bench: Workbench) -> None:
     bench.does("stage", "shard", "--spec", SHARD[0], "--out", SHARD[1])
     for name in ("one", "two"):

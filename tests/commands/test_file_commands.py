@@ -60,6 +60,7 @@ def test_training_before_encoding(project: Workbench) -> None:
     project.refuses(*words, naming=("3 of 3 latents are not encoded yet", "snakemake"))
 
 
+@pytest.mark.slow
 def test_a_training_with_validation_and_average(done: Workbench) -> None:
     """A clip of the project is held out; its latents are there already."""
     asked = {"fraction": 0.3, "every_n_steps": 1, "at_first": True, "samples": 2, "keep_best": True}
@@ -126,6 +127,7 @@ def test_a_wrong_latents_file_is_told_in_a_few_words(done: Workbench) -> None:
     assert said.err.count("lora_unet_") == 3
 
 
+@pytest.mark.slow
 def test_images_replace_images_and_nothing_else(done: Workbench) -> None:
     latents = done.samples / "one.latents.safetensors"
     for _ in range(2):

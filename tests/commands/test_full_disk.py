@@ -23,6 +23,7 @@ def refuses_when_full(project: Workbench, limit: int, *words: str | Path, naming
     return said
 
 
+@pytest.mark.slow
 def test_store_items(project: Workbench) -> None:
     project.does("encode", "texts")
     texts = project.items("text")
@@ -101,6 +102,7 @@ def test_the_training_state(done: Workbench) -> None:
     assert (done.root / LORA).read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_later_state_leaves_the_earlier_one(done: Workbench) -> None:
     """The disk fills up after a state was saved: the next call resumes from it and gives the same file."""
     whole, state = (done.root / LORA).read_bytes(), done.root / "results/train/state"

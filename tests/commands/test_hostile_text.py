@@ -118,6 +118,7 @@ def test_names_and_captions_of_clips(text: str, project: Workbench) -> None:
         is_clean(project.hv15(*words))
 
 
+@pytest.mark.slow
 def test_output_of_a_run(tmp_path: Path) -> None:
     """What it printed comes from programs of others; a letter or an escape may be half written."""
     from hv15.commands import runs

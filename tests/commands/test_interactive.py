@@ -215,6 +215,7 @@ def _interrupted(monkeypatch: pytest.MonkeyPatch, at: set[int], times: int = 1) 
     return done
 
 
+@pytest.mark.slow
 def test_when_memory_runs_out_other_models_make_room(
     talk: Talk, loads: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +245,7 @@ def test_memory_that_is_not_enough_for_one_model_is_an_error(talk: Talk, monkeyp
     assert "error: out of memory: CUDA out of memory. Tried to allocate 9 GiB (" in said.err
 
 
+@pytest.mark.slow
 def test_an_image_is_encoded_once(talk: Talk, done: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(done.config["models"]["vae"]).parent
     done.set(task="i2v", models={"image_encoder": str(folder / "siglip.safetensors")})

@@ -50,6 +50,7 @@ def test_kept_latents_without_a_project(done: Workbench, tmp_path: Path, monkeyp
     is_a_refusal(hv15("sample", "--latents", kept, "--vae", "gone.safetensors"), ("gone.safetensors",))
 
 
+@pytest.mark.slow
 def test_kept_latents_are_decoded_in_the_number_format_that_is_asked_for(done: Workbench, tmp_path: Path) -> None:
     """And in no other: what is not asked for is as the latents say, whatever the project's settings are."""
     done.set(sample={"vae_sample_size": 128})

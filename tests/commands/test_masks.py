@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -62,6 +63,7 @@ def test_masks_and_regularisation(project: Workbench) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_mask_that_does_not_fit(project: Workbench) -> None:
     first = min(project.clips.glob("*.mp4"))
     Image.new("L", (64, 16)).save(first.with_name(f"{first.stem}.mask.png"))

@@ -59,6 +59,7 @@ def test_samples_and_loras_that_do_not_fit_are_noted(done: Workbench, caplog: py
         assert words in caplog.text
 
 
+@pytest.mark.slow
 def test_a_file_in_float8_is_sampled_and_told_how_it_is_held(done: Workbench, caplog: pytest.LogCaptureFixture) -> None:
     """Scaled by the largest number of each weight, in the spelling that marks the file."""
     scaled: dict[str, torch.Tensor] = {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}

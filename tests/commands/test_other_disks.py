@@ -47,6 +47,7 @@ def spread(project: Workbench, other_disk: Path, monkeypatch: pytest.MonkeyPatch
     return project
 
 
+@pytest.mark.slow
 def test_everything_works_there_as_here(spread: Workbench, finished: Workbench, other_disk: Path) -> None:
     spread.encode()
     spread.train()

@@ -27,6 +27,7 @@ from tests.commands.workbench import Workbench, hv15
 from tests.workflow.project import REPOSITORY
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_too_small_for_a_small_model(project: Workbench) -> None:
     """The advice tries no more blocks than the transformer has, and says so where nothing helps."""
     planner = StagePlanner(Project(project.root / "config.yaml"), device_of_size("0.1GiB"))
@@ -39,6 +40,7 @@ def test_a_gpu_that_is_too_small_for_a_small_model(project: Workbench) -> None:
     assert found.changes.get("sample.blocks_to_swap", 1) <= planner.sizes.dit.num_blocks - 2 == 2
 
 
+@pytest.mark.slow
 def test_models_that_are_not_there(project: Workbench) -> None:
     files = {role: f"gone/{role}" for role in ("dit", "vae", "text_encoder", "tokenizer", "glyph_encoder")}
     project.set(models={"source": "files", **files}, sample={"prompts": []})
@@ -107,10 +109,8 @@ def test_a_measured_device(project: Workbench, tmp_path: Path, monkeypatch: pyte
     assert (refused.code, f"{report}: no rates of a device: is of version 99" in refused.err) == (2, True)
 
 
-@pytest.mark.parametrize(
-    "preset",
-    ["i2v-16gb", *(pytest.param(name, marks=pytest.mark.slow) for name in ("t2v-24gb", "t2v-80gb"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["i2v-16gb", "t2v-24gb", "t2v-80gb"])
 def test_each_preset_fits_the_card_it_is_named_after(tmp_path: Path, preset: str) -> None:
     planner = StagePlanner(Project(new_project(tmp_path, preset_text(preset))), device_of_size(preset[4:]))
     assert [stage.name for stage in map(planner.stage, planner.names) if not stage.fits] == []

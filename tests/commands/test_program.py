@@ -39,6 +39,7 @@ def test_a_users_mistake_is_code_2_on_stderr(tmp_path: Path) -> None:
     assert "hint: " in done.stderr
 
 
+@pytest.mark.slow
 def test_python_runs_it_as_a_module(tmp_path: Path) -> None:
     """With -P without the Python files of the folder in which it is started."""
     (tmp_path / "argparse.py").write_text("raise SystemExit('a trap')")
@@ -47,6 +48,7 @@ def test_python_runs_it_as_a_module(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.partition(":")[0]) == (2, "error")
 
 
+@pytest.mark.slow
 def test_names_that_are_not_utf8_can_be_told(done: Workbench) -> None:
     name = os.fsdecode(b"caf\xe9")
     (done.clips / f"{name}.mp4").touch()
@@ -68,6 +70,7 @@ def test_a_check_tells_them_too(project: Workbench) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(done: Workbench) -> None:
     """As in `hv15 show FILE | head -1`; the output is longer than a pipe holds."""
     long = "import hv15.commands.provenance as p; p.describe = lambda path: 'x' * 10**6"
@@ -103,7 +106,8 @@ def test_output_that_cannot_be_written_is_said_in_a_sentence(project: Workbench,
     assert done.stderr == "error: the output cannot be written: No space left on device\n"
 
 
-@pytest.mark.parametrize("words", ["status", pytest.param("check", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["status", "check"])
 def test_a_closed_output_gives_no_traceback(project: Workbench, words: str) -> None:
     models_made_later(project)
     command = ["sh", "-c", 'exec "$@" >&-', "sh", *program(words, project.root)]

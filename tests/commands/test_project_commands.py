@@ -108,6 +108,7 @@ def test_show_also_reads_results_and_images(done: Workbench) -> None:
     assert "loss_first: " in hv15("show", done.root / "results/train/summary.json").out
 
 
+@pytest.mark.slow
 def test_a_shown_config_loads_again_as_the_same_settings(done: Workbench) -> None:
     """Written into the project, it also gives the very same LoRA."""
     original = load_config(done.root / "config.yaml")
@@ -149,7 +150,7 @@ def test_show_refuses_what_says_nothing(done: Workbench) -> None:
 # -- encode ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["latents", "texts"])
+@pytest.mark.parametrize("kind", [pytest.param("latents", marks=pytest.mark.slow), "texts"])
 def test_an_encoding_says_as_much_as_is_set(project: Workbench, kind: str) -> None:
     project.set(runtime={"log_level": "error"})
     project.does("encode", kind)
@@ -214,6 +215,7 @@ def test_gc_takes_what_the_config_no_longer_needs_only_when_asked(done: Workbenc
     assert "texts: 0 encoded" in done.does("encode", "texts").err
 
 
+@pytest.mark.slow
 def test_gc_takes_other_settings_items_only_when_asked(done: Workbench) -> None:
     done.set(cache={"vae_sample_size": 128})
     done.does("encode", "latents")
@@ -301,6 +303,7 @@ def test_repair_says_what_it_may_not_remove(done: Workbench, monkeypatch: pytest
     is_a_refusal(said, ("it cannot be removed: Read-only file system (and 1 more)", "make its folder writable"))
 
 
+@pytest.mark.slow
 def test_training_names_a_damaged_item(done: Workbench) -> None:
     item = min(done.items("latents"))
     item.write_bytes(item.read_bytes()[:-4])
@@ -315,6 +318,7 @@ def test_training_names_a_damaged_item(done: Workbench) -> None:
     assert "8 sound" in done.does("repair").out
 
 
+@pytest.mark.slow
 def test_loras_of_equal_runs_are_equal(done: Workbench) -> None:
     """The guard of the comparisons above: another seed gives another file."""
     done.set(train={"seed": 7})

@@ -84,6 +84,7 @@ def test_every_byte_is_the_same_and_nothing_else_changes(done: Workbench, stages
     assert not stages, "it was made again already"
 
 
+@pytest.mark.slow
 def test_the_config_the_names_and_the_number_of_the_clips_may_be_others_by_now(done: Workbench) -> None:
     lora = shutil.copy(done.root / LORA, done.root / "kept.safetensors")
     first, *_ = sorted(done.clips.glob("*.mp4"))
@@ -133,6 +134,7 @@ def test_one_that_started_from_a_copy(done: Workbench) -> None:
     is_identical(hv15("reproduce", done.root / LORA), 2)
 
 
+@pytest.mark.slow
 def test_the_lora_of_an_experiment(done: Workbench) -> None:
     done.set(experiments={"small": {"train.seed": 9}})
     lora = done.root / "results/small/train.safetensors"
@@ -185,6 +187,7 @@ def test_another_caption_or_model_is_said_before_anything_is_trained(done: Workb
     assert any(words.startswith("tensor lora_unet_") for words in record(done)["differences"])
 
 
+@pytest.mark.slow
 def test_another_transformer_comes_first(done: Workbench, tmp_path: Path) -> None:
     dit = Path(done.config["models"]["dit"])
     other = shutil.copy(dit, tmp_path / dit.name)
@@ -201,6 +204,7 @@ def test_another_transformer_comes_first(done: Workbench, tmp_path: Path) -> Non
     assert said.out.splitlines()[1].strip() == "another transformer (models.dit)"
 
 
+@pytest.mark.slow
 def test_other_programs_are_said_and_do_not_make_another_lora(done: Workbench) -> None:
     lora = done.root / LORA
     rewritten(lora, versions='{"hv15": "0.0.1", "torch": "1.0"}', device="NVIDIA H200", git_commit="f" * 40)

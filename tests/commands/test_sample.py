@@ -56,6 +56,7 @@ def test_guidance_by_memory_is_planned_and_told(
     assert "already there" in done.hv15(*words).err
 
 
+@pytest.mark.slow
 def test_each_model_is_loaded_once_and_what_is_there_is_kept(
     done: Workbench, tmp_path: Path, loads: dict[str, int]
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_stopped_run_keeps_what_is_denoised(
     assert {file.suffix for file in tmp_path.joinpath("out").iterdir()} == {".mp4"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_pictures")
 def test_previews_of_running_samples_change_nothing(
     done: Workbench, tmp_path: Path, loads: dict[str, int], monkeypatch: pytest.MonkeyPatch
@@ -204,6 +206,7 @@ def test_image_to_video_shares_the_encoded_image(done: Workbench, tmp_path: Path
     assert "i2v starts from an image" in done.hv15(*words).err
 
 
+@pytest.mark.slow
 def test_what_another_command_uses_is_not_taken_from_it(
     done: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +285,7 @@ def test_all_processes_of_a_command_use_the_seeds_that_the_first_has_drawn(monke
     assert agreed_seeds([5]) == (5,)
 
 
+@pytest.mark.slow
 def test_files_may_say_nothing_about_themselves(done: Workbench, tmp_path: Path, loads: dict[str, int]) -> None:
     words = ("sample", "a red circle", *SMALL, "--output-type", "both", "-o", tmp_path / "out")
     video, latents = made(done.hv15(*words, "--no-metadata"))

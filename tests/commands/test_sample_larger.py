@@ -61,6 +61,7 @@ def test_another_setting_of_it_makes_another_large_file_alone(bench: Workbench) 
     assert spec_of(other).steps == 1
 
 
+@pytest.mark.slow
 def test_latents_are_kept_as_asked_and_equal_those_of_the_command(bench: Workbench) -> None:
     _, small, _, large = files(bench.hv15("sample", PROMPT, "--sr", "auto", "--output-type", "both"))
     by_hand = Path("by-hand.latents.safetensors")
@@ -68,6 +69,7 @@ def test_latents_are_kept_as_asked_and_equal_those_of_the_command(bench: Workben
     assert_close(load_file(large)["latents"], load_file(by_hand)["latents"], atol=0, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_projects_setting_is_the_default(bench: Workbench) -> None:
     bench.set(sample={"sr": "auto"})
     words = ("--output-type", "latent")  # to decode them takes longer
@@ -77,6 +79,7 @@ def test_the_projects_setting_is_the_default(bench: Workbench) -> None:
     assert len(files(bench.hv15("sample", "--prompts-file", "prompts.yaml", *words))) == 3
 
 
+@pytest.mark.slow
 def test_loras_are_for_the_small_one_unless_asked(bench: Workbench) -> None:
     weights = {key: torch.randn_like(value) for key, value in load_file(LORA).items()}
     save_file(weights, LORA, product_metadata(Path(LORA)))

@@ -17,6 +17,7 @@ from tests.commands.sampling import SMALL, made, spec_of
 from tests.commands.workbench import LORA, Workbench
 
 
+@pytest.mark.slow
 def test_strengths_are_compared_on_a_sheet(done: Workbench, tmp_path: Path, loads: dict[str, int]) -> None:
     out = tmp_path / "out"
     words = ("sample", "a red circle", "a blue square", *SMALL, "--lora", done.root / LORA, "--strength", "0", "1", "4")
@@ -71,6 +72,7 @@ def test_seeds_side_by_side(done: Workbench, tmp_path: Path) -> None:
     assert np.array_equal(read_image(video.with_suffix(".png")), draw_grid(lines, ["seed 1", "seed 2"]))
 
 
+@pytest.mark.slow
 def test_a_sheet_without_metadata_tells_nothing(done: Workbench, tmp_path: Path) -> None:
     words = ("sample", "a red circle", *SMALL, "--seed", "1", "2", "--sheet", "--no-metadata", "-o", tmp_path / "out")
     *_, video = made(done.hv15(*words))

@@ -116,6 +116,7 @@ def test_the_same_bytes_with_one_load_of_each_model(project: Workbench, loads: L
     assert loads.counted == before, "everything was there"
 
 
+@pytest.mark.slow
 def test_a_stopped_job_keeps_what_it_has_finished(
     project: Workbench, loads: Loads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +143,7 @@ def test_a_stopped_job_keeps_what_it_has_finished(
     assert all(file.exists() for name in ("one", "two", "three") for file in untaken(name))
 
 
+@pytest.mark.slow
 def test_one_that_fails_stops_no_other_and_its_own_job_says_why(
     project: Workbench, loads: Loads, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -163,6 +165,7 @@ def test_one_that_fails_stops_no_other_and_its_own_job_says_why(
     assert project.hv15(*words).code == 0, "the next attempt is a new one"
 
 
+@pytest.mark.slow
 def test_a_sample_for_which_memory_was_not_enough_is_tried_again_alone(
     project: Workbench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -106,6 +106,7 @@ def test_latents_are_enlarged(bench: Workbench, tmp_path: Path) -> None:
     assert SampleSpec.from_json(parse_object(product_metadata(out)[ENLARGED])) == before
 
 
+@pytest.mark.slow
 def test_a_video_stands_beside_the_small_one_and_is_made_once(
     bench: Workbench, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_video_stands_beside_the_small_one_and_is_made_once(
     assert file.read_bytes() != content
 
 
+@pytest.mark.slow
 def test_a_stopped_run_keeps_what_is_denoised(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -180,6 +182,7 @@ def test_any_other_video_needs_a_prompt(
     assert "resized and cropped from 70x40 to 112x64 pixels and cut from 7 to 5 frames" in caplog.text
 
 
+@pytest.mark.slow
 def test_image_to_video_encodes_its_image_at_the_large_size(bench: Workbench, tmp_path: Path) -> None:
     folder = Path(bench.config["models"]["vae"]).parent
     bench.set(models={"image_encoder": str(folder / "siglip.safetensors")})

@@ -146,6 +146,7 @@ def test_samples_from_other_noise_are_not_compared(tmp_path: Path) -> None:
     assert side_by_side(shown_trainings(compared(places)), found) is None
 
 
+@pytest.mark.slow
 def test_pictures_of_a_former_comparison_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hv15.comparison.charts.save_figure", lambda figure, path: path.write_text("new"))
     places = {paths.run: paths for paths in ablation(tmp_path / "project", seeds=(1,))}

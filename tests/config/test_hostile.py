@@ -16,6 +16,7 @@ from hv15.patterns import PatternError, Searches
 from tests.hostile.configs import BASE
 
 
+@pytest.mark.slow
 def test_what_is_usual_is_far_from_the_limits(tmp_path: Path) -> None:
     """A thousand long prompts, merges and anchors."""
     prompts = "".join(f"    - {{<<: *base, prompt: {'a long prompt ' * 40}{n}, seed: {n}}}\n" for n in range(1000))
@@ -84,6 +85,7 @@ VALUES = st.recursive(
 KEYS = st.sampled_from(["task", "models", "datasets", "cache", "train", "sample", "convert", "runtime", "other"])
 
 
+@pytest.mark.slow
 @few
 @given(
     content=st.dictionaries(KEYS, VALUES, max_size=4), inner=st.dictionaries(st.text(max_size=5), VALUES, max_size=2)

@@ -161,7 +161,7 @@ def test_line_ends_and_byte_order_marks_stay(newline: str, end: str, mark: str) 
     assert longer.endswith(newline) == bool(end)
 
 
-LONG = ("demo", "i2v-16gb")
+LONG = ("demo", "i2v-16gb", "t2v-80gb")
 """Presets of many values."""
 PRESETS = [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in preset_names()]
 

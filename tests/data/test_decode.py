@@ -227,6 +227,7 @@ def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
         list(read_clips(path, "video", plan_clips(probe(path, "video"), chosen), chosen))
 
 
+@pytest.mark.slow
 def test_real_clips_match_a_plain_decode() -> None:
     """Each frame of the clips is the one that a plain decode in full gives at floor(i * 25 / 24)."""
     path = REAL / "bikes.mp4"

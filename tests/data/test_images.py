@@ -94,6 +94,7 @@ def test_bad_images_are_named(tmp_path: Path) -> None:
             read_image(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_metadata_of_any_sensible_size_is_read_over(tmp_path: Path) -> None:
     assert read_image(Path(__file__).parent / "cases" / "text_chunk_2MB.png").shape[2] == 3
     text = b"workflow\0\0" + zlib.compress(bytes(images.MOST_TEXT - 1000))
@@ -101,6 +102,7 @@ def test_metadata_of_any_sensible_size_is_read_over(tmp_path: Path) -> None:
     assert read_image(png(tmp_path / "b.png", 32, 16, after=(b"zTXt", text))).shape == (16, 32, 3)
 
 
+@pytest.mark.slow
 def test_metadata_of_no_sensible_size_is_a_limit_and_no_damage(tmp_path: Path) -> None:
     text = b"workflow\0\0" + zlib.compress(bytes(images.MOST_TEXT + 1000))
     with pytest.raises(MediaError, match=r"its metadata is too large: expected at most 64 MiB of text") as caught:

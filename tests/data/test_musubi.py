@@ -171,6 +171,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.text() | values.map(json.dumps))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_datasets_or_a_sentence(tmp_path: Path, content: str) -> None:

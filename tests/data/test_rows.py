@@ -120,6 +120,7 @@ values = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | 
 objects = st.dictionaries(st.sampled_from(["video_path", "caption", "control_path"]) | st.text(max_size=5), values)
 
 
+@pytest.mark.slow
 @given(
     st.lists(objects.map(json.dumps) | st.text() | st.sampled_from(["[", "{", '{"video_path": "a.mp4"']), max_size=5)
 )

@@ -73,6 +73,7 @@ def numbers_in_order(path: Path) -> list[int]:
 # -- edit lists --
 
 
+@pytest.mark.slow
 def test_a_lossless_cut_is_what_every_player_shows() -> None:
     info = probe(CASES / "lossless_cut.mp4", "video")
     assert (len(info.timeline.times), info.timeline.rate, info.notes) == (77, 25, ())

@@ -98,6 +98,7 @@ def test_its_latents_have_about_unit_variance() -> None:
     assert scaled.mean((0, 2, 3, 4)).abs().max().item() < 0.4
 
 
+@pytest.mark.slow
 def test_its_vae_draws_what_it_was_shown() -> None:
     """The ring and the held-out combinations included."""
     assert decibels(drawn(), clips()) > 22.5
@@ -110,7 +111,8 @@ def test_a_still_picture_is_the_first_frame_of_its_clip() -> None:
     torch.testing.assert_close(alone, latents()[:4, :, :1], atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("factor", [0.9, pytest.param(1.1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [0.9, 1.1])
 def test_another_scale_of_the_latents_draws_worse(factor: float) -> None:
     few = slice(None, None, 3)
     with torch.inference_mode():

@@ -66,6 +66,7 @@ def test_names_what_is_wrong(part: str, value: str) -> None:
     assert found.moves_as(other) == (part not in ("colour", "motion"))
 
 
+@pytest.mark.slow
 def test_noise_shows_nothing() -> None:
     for seed in range(5):
         random = np.random.default_rng(seed)
@@ -131,6 +132,7 @@ def test_colours_outside_the_palette_have_no_name() -> None:
         assert (found.colour, found.background, found.shape) == (None, None, "circle")
 
 
+@pytest.mark.slow
 def test_dark_and_glaring_colours_keep_their_names() -> None:
     for name, colour in COLOURS.items():
         level = np.array(colour, float)

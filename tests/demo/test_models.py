@@ -141,6 +141,7 @@ def test_velocity_depends_on_everything(paths, condition):
         assert (other - velocity).std() > 0.01, name
 
 
+@pytest.mark.slow
 def test_lora_lowers_the_loss(paths, condition):
     """On one latent with one noise: the base is neither dead nor saturated."""
     dit = load_dit(paths["dit"], dtype=torch.float32)

@@ -51,6 +51,7 @@ def holds(clips: Sequence[EnlargedClip]) -> dict[str, bool]:
     }
 
 
+@pytest.mark.slow
 def test_a_clip_becomes_sharper_and_shows_the_same(enlarger: ToyEnlarger) -> None:
     drawn = enlarger.enlarge_drawn(FEW, look=7)
     assert all(holds(drawn).values()), holds(drawn)
@@ -118,7 +119,8 @@ def another_shift(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("demo_base.enlarging.sigmas", lambda steps, shift: sigmas(steps, 7.0))
 
 
-FAULTS = [show_nothing, never_switch_off, before_the_image, without_noise, without_upsampler, another_shift]
+MORE = (never_switch_off, without_noise, without_upsampler, another_shift)
+FAULTS = [show_nothing, before_the_image, *(pytest.param(each, marks=pytest.mark.slow) for each in MORE)]
 
 
 def test_it_comes_nearer_in_the_latents(distance: Distance) -> None:

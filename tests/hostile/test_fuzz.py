@@ -197,7 +197,9 @@ def _says_nothing() -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of each odd tag
-@pytest.mark.parametrize("name", PARSERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "config.json of a model" else ()) for name in PARSERS]
+)  # the sizes in a header have the same reader
 @fuzzed
 @given(data=st.data())
 def test_it_is_read_or_refused(name: str, data: st.DataObject, tmp_path: Path) -> None:

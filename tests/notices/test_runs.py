@@ -169,6 +169,7 @@ def test_a_stall_is_told_once_until_the_run_goes_on(root: Path, box: Inbox) -> N
     assert [each["event"] for each in box.contents] == ["stall", "stall"], "the end was not asked for"
 
 
+@pytest.mark.slow
 def test_nothing_that_is_wrong_with_a_notice_changes_the_run(root: Path, tmp_path: Path) -> None:
     with inbox([403]) as box:
         project = notifying(make_project(root), box, command=["./nothing.sh"], ntfy="${HV15_NO_SUCH_TOPIC}")

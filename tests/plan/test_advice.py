@@ -52,6 +52,7 @@ def test_the_fewest_blocks_that_make_it_fit(planner: StagePlanner):
     assert changed(planner, "sample", split_attn=True) > 12 * GIB
 
 
+@pytest.mark.slow
 def test_guidance_as_one_batch_is_planned_and_undone_first(planner: StagePlanner):
     """Of 10,920 cells, `auto` makes two passes; by memory, one batch is made only where it fits."""
     plain = planner.stage("denoise").needed
@@ -126,6 +127,7 @@ def test_a_cpu_is_never_told_to_move_blocks_to_its_own_memory(planner: StagePlan
     assert stage.host == 0, "it is told once"
 
 
+@pytest.mark.slow
 def test_times_include_the_loading_of_the_models(planner: StagePlanner, tmp_path: Path):
     """16.7 GB of transformer at 0.7 to 2 GB/s, once for all videos; files that are there are read as they are."""
     gpu = copy(planner)  # it knows what stages take

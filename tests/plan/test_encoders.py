@@ -34,7 +34,7 @@ def run(vae: VAE, clips: ClipBatch, tile: int, device: str) -> int:
     return meter.peak
 
 
-@pytest.mark.parametrize("patch_conv", [False, True])
+@pytest.mark.parametrize("patch_conv", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_short_clip_takes_what_it_takes_on_the_cpu(patch_conv: bool):
     torch.manual_seed(0)
     real = VAE(SIZES).requires_grad_(False)
@@ -44,7 +44,10 @@ def test_a_short_clip_takes_what_it_takes_on_the_cpu(patch_conv: bool):
     assert run(planned, clips, 0, "meta") == pytest.approx(run(real, clips, 0, "cpu"), rel=0.01)
 
 
-@pytest.mark.parametrize(("tile", "clips"), [(0, ClipBatch(1, 41, 160, 192)), (64, ClipBatch(1, 9, 96, 128))])
+@pytest.mark.parametrize(
+    ("tile", "clips"),
+    [(0, ClipBatch(1, 41, 160, 192)), pytest.param(64, ClipBatch(1, 9, 96, 128), marks=pytest.mark.slow)],
+)
 def test_long_clips_and_many_tiles_are_continued(tile: int, clips: ClipBatch):
     vae = make_vae(SIZES, torch.float32, patch_conv=False)
     planned = encoding(vae, None, clips, tile_size=tile, overlap=0.5)

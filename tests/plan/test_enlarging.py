@@ -37,7 +37,15 @@ def settings(**sample: Any) -> Settings:
     return Settings.model_validate({"models": {"source": "demo"}, "sample": sample})
 
 
-@pytest.mark.parametrize("sample", [{}, {"split_attn": True}, {"step_cache": {"rule": "adaptive"}}], ids=str)
+@pytest.mark.parametrize(
+    "sample",
+    [
+        {},
+        pytest.param({"split_attn": True}, marks=pytest.mark.slow),
+        pytest.param({"step_cache": {"rule": "adaptive"}}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_a_step_takes_what_is_planned(sample: dict[str, Any]) -> None:
     """One pass, whatever caches and guidance the small sample has; with the small video's channels."""
     asked = settings(**sample)
@@ -137,6 +145,7 @@ def test_a_cluster_is_asked_for_its_time_and_the_disk_for_its_latents(tmp_path: 
     assert use.needs["enlarged latents"] == 4 * 32 * 247_163 + ITEM
 
 
+@pytest.mark.slow
 def test_a_cpu_has_no_times(tmp_path: Path) -> None:
     cpu = StagePlanner(project(tmp_path), Device("a CPU", 64 * GIB, None, gpu=False, bfloat16=False))
     assert cpu.stage("upsample").each is None

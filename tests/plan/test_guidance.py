@@ -71,6 +71,7 @@ def test_it_is_what_a_sample_takes() -> None:
     assert planned > 1.5 * measured(batch_cfg=False)
 
 
+@pytest.mark.slow
 def test_larger_samples_and_loras_need_more() -> None:
     need = batch_need(settings())
     few = replace(SMALL, num_blocks=4)  # which are all run

@@ -22,6 +22,7 @@ from tests.plan.steps import SIZE, SMALL, of_steps, settings
 pytestmark = pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
 LARGE_AND_SMALL = [(16, 2048), (128, 16), (2048, 16), (16, 2048), (16, 2048)]
 """Above and below what is kept in 8 bits."""
+QUICK = ("AdamW8bit", "AdamWScheduleFree", "Prodigy")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,14 @@ def test_arguments_that_are_wrong_are_not_planned() -> None:
         plannable(TrainSettings(optimizer_type="AdamW", optimizer_args={"momentum": 1}))
 
 
-@pytest.mark.parametrize("name", [name for name in CLASSES if name not in ("AdamW", "Muon")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in CLASSES
+        if name not in ("AdamW", "Muon")
+    ],
+)
 def test_a_training_step_takes_what_it_takes_on_the_cpu(name: str) -> None:
     """AdamW and Muon: test_transformer.py. Prodigy keeps no copy of matrices that are 0, which a plan cannot know."""
     asked, config = settings({"optimizer_type": name, "learning_rate": 1.0}), replace(SMALL, num_blocks=1)

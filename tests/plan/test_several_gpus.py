@@ -41,7 +41,9 @@ def metered_on_rank(options: dict[str, Any], windows: bool) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("windows", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("name", ["plain", "kept activations", pytest.param("split attention", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["plain", *(pytest.param(name, marks=pytest.mark.slow) for name in ("kept activations", "split attention"))]
+)
 def test_a_share_of_a_step_takes_what_it_takes_on_two_ranks(
     name: str, windows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,7 +59,6 @@ TRAINING: dict[str, dict[str, Any]] = {
 BY_WINDOWS = [
     (("plain",), False),
     (("kept activations", "accumulation", "moving average"), True),
-    (("swap and offload",), True),
     (("dora", "fp8"), True),
 ]
 """Few tokens go through torch's own checkpointing, many in windows."""
@@ -110,13 +109,14 @@ def test_a_pass_without_the_lora_is_counted_for_its_share() -> None:
     assert copied == pytest.approx([copied[0], copied[0] * 1.125], rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("latent", "name"),
     [
         ((1, 6, 8), "plain"),
-        pytest.param((40, 6, 8), "swap", marks=pytest.mark.slow),
-        pytest.param((1, 6, 8), "swap", marks=pytest.mark.slow),
-        pytest.param((40, 6, 8), "plain", marks=pytest.mark.slow),
+        ((40, 6, 8), "swap"),
+        ((1, 6, 8), "swap"),
+        ((40, 6, 8), "plain"),
     ],
 )
 def test_measuring_a_clip_takes_what_it_takes_on_the_cpu(name: str, latent: tuple[int, int, int]):
@@ -137,8 +137,8 @@ def test_measuring_a_clip_takes_what_it_takes_on_the_cpu(name: str, latent: tupl
         ({}, "t2v"),
         ({}, "i2v"),
         ({"blocks_to_swap": 1}, "t2v"),
-        ({"quantize": "fp8"}, "t2v"),
-        ({"split_attn": True}, "t2v"),
+        pytest.param({"quantize": "fp8"}, "t2v", marks=pytest.mark.slow),
+        pytest.param({"split_attn": True}, "t2v", marks=pytest.mark.slow),
     ],
 )
 def test_a_denoising_step_takes_what_it_takes_on_the_cpu(options: dict[str, Any], task: str):
@@ -149,7 +149,9 @@ def test_a_denoising_step_takes_what_it_takes_on_the_cpu(options: dict[str, Any]
     assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
 
 
-@pytest.mark.parametrize("kind", ["dora", "loha", "lokr"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("dora", marks=pytest.mark.slow), "loha", pytest.param("lokr", marks=pytest.mark.slow)]
+)
 def test_a_denoising_step_with_each_kind_of_lora(kind: str):
     asked = settings(TRAINING[kind])
     real, planned = (
@@ -161,10 +163,10 @@ def test_a_denoising_step_with_each_kind_of_lora(kind: str):
 @pytest.mark.parametrize(
     "name",
     [
-        "swap and offload",
+        "plain",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("plain", "kept activations", "fp8", "dora", "moving average")
+            for name in ("swap and offload", "kept activations", "fp8", "dora", "moving average")
         ),
     ],
 )
@@ -185,6 +187,7 @@ def test_many_blocks_are_continued_from_few_to_the_byte(name: str, monkeypatch: 
     check_work(twice, whole.work, swapped="swap" in name)
 
 
+@pytest.mark.slow
 def test_a_lora_that_differs_from_block_to_block() -> None:
     """What it keeps is exact; what a block takes while it computes is that of the largest."""
     patterns = {r"blocks\.4\.": 8, "img_attn": 2}
@@ -208,7 +211,8 @@ def test_base_loras_take_their_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"blocks_to_swap": 5}, pytest.param({"quantize": "nf4"}, marks=pytest.mark.slow)]
+    "options",
+    [{}, *(pytest.param(each, marks=pytest.mark.slow) for each in ({"blocks_to_swap": 5}, {"quantize": "nf4"}))],
 )
 def test_sampling_with_many_blocks_is_continued_to_the_byte(options: dict[str, Any]):
     asked, config = settings(sample=options), replace(SMALL, num_blocks=8)
@@ -252,7 +256,7 @@ def test_the_machine_holds_what_waits():
 @pytest.mark.parametrize(
     ("section", "options", "guidance"),
     [
-        ("train", {"blocks_to_swap": 2}, 0.0),
+        pytest.param("train", {"blocks_to_swap": 2}, 0.0, marks=pytest.mark.slow),
         ("train", {"gradient_checkpointing_cpu_offload": True}, 0.0),
         ("sample", {"blocks_to_swap": 2}, 1.0),
         ("sample", {"blocks_to_swap": 2}, 6.0),

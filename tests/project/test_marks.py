@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from hv15.config import FieldInfo, Settings, fields
 from hv15.config.after_edit import AFTER_EDIT
@@ -38,6 +40,18 @@ CONTINUES = {
 TRAINS_NOTHING = CONTINUES - {Affects.FUTURE, Affects.LENGTH}
 WITHOUT_OTHER_CONTENT = {"models.directory", "cache.directory"}
 """Places that hold what the workflow itself makes: the same everywhere."""
+
+
+def two_of_each_kind(paths: Iterable[str], *, among: str = "", too: str = "") -> list[ParameterSet]:
+    """Cases, those of a section (whose path begins with `among`) beyond two with the same mark only by `-m slow`."""
+    seen: Counter[object] = Counter()
+    cases = []
+    for path in paths:
+        kind = path.rpartition(".")[0], FIELDS[path].affects
+        seen[kind] += 1
+        is_slow = seen[kind] > 2 and path.startswith(among) and path != too
+        cases.append(pytest.param(path, marks=pytest.mark.slow if is_slow else ()))
+    return cases
 
 
 @pytest.fixture
@@ -103,7 +117,7 @@ def test_there_is_an_edit_of_every_setting_and_every_setting_has_a_mark() -> Non
     assert AFTER_EDIT.keys() == {*Affects} - {Affects.APART}
 
 
-@pytest.mark.parametrize("path", EDITS)
+@pytest.mark.parametrize("path", two_of_each_kind(EDITS, among="train.validation.datasets[]"))
 def test_the_mark_says_what_an_edit_does(path: str, root: Path, open_project: MakeProject) -> None:
     mark = FIELDS[path].affects
     assert mark is not None
@@ -127,7 +141,7 @@ GOES_ON = [
 ]
 
 
-@pytest.mark.parametrize("path", GOES_ON)
+@pytest.mark.parametrize("path", two_of_each_kind(GOES_ON, too="train.optimizer_type"))
 def test_with_continue_from_it_goes_on(path: str, root: Path, open_project: MakeProject) -> None:
     old, new = both(EDITS[path].before, EDITS[path].after)
     with_training(open_project(**old))

@@ -162,6 +162,7 @@ def test_large_videos_are_linked(page_of: Project, monkeypatch: pytest.MonkeyPat
     assert "4 files are not on this page" in found.text
 
 
+@pytest.mark.slow
 def test_equal_results_give_an_equal_page(page: str, shown: QuickProject) -> None:
     assert page_text(Project(shown.root / "config.yaml")) == page
 

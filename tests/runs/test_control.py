@@ -77,6 +77,7 @@ def test_a_second_start_is_refused_and_a_stop_lets_the_job_save(root: Path) -> N
     assert history(root) == [run]
 
 
+@pytest.mark.slow
 def test_a_run_that_a_script_started_in_the_background_can_be_stopped(root: Path) -> None:
     """There, a shell lets Ctrl-C be ignored, and all that is started inherits it."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -68,6 +68,7 @@ def test_a_job_writes_its_failure_beside_its_log(tmp_path: Path) -> None:
     assert record["failure"]["place"] == "nowhere.safetensors"
 
 
+@pytest.mark.slow
 def test_what_an_earlier_attempt_left_goes_when_the_job_starts_anew(tmp_path: Path) -> None:
     job(tmp_path, MISSING)
     assert job(tmp_path, "echo all is well").returncode == 0
@@ -133,6 +134,7 @@ def test_the_run_takes_it_up_and_tells_it(tmp_path: Path, capsys: pytest.Capture
     assert told["place"] == "nowhere.safetensors"
 
 
+@pytest.mark.slow
 def test_a_job_that_was_killed_is_known_by_its_exit(tmp_path: Path) -> None:
     root = make_project(tmp_path, second="job {log:q} bash -c 'kill -9 $$'")
     assert by_hand(root).wait(60) == 1

@@ -75,7 +75,12 @@ RECORDS: dict[str, tuple[Callable[[JsonObject], object], list[bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("name", RECORDS)
+QUICK = ("run", "event", "metrics", "failure")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in RECORDS]
+)
 @more
 @given(data=st.data())
 def test_a_record_is_read_or_refused(name: str, data: st.DataObject) -> None:
@@ -87,6 +92,7 @@ def test_a_record_is_read_or_refused(name: str, data: st.DataObject) -> None:
         assert str(error)  # noqa: PT017
 
 
+@pytest.mark.slow
 @more
 @given(kind=st.sampled_from(sorted(EVENTS)), fields=st.dictionaries(st.text(max_size=6), VALUES, max_size=4))
 def test_an_event_of_any_fields(kind: str, fields: JsonObject) -> None:
@@ -143,7 +149,9 @@ READERS: dict[str, tuple[Callable[[Path], JobsReader | MetricsReader | LogFile],
 }
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "events" else pytest.mark.slow) for name in READERS]
+)
 @few
 @given(data=st.data())
 def test_a_follower_ends_where_a_new_reader_does(name: str, data: st.DataObject, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_failure_has_its_cause_and_cure(root: Path) -> None:
     assert job.failure.kind is FailureKind.USER
 
 
-@pytest.mark.parametrize("how", ["stop", "SIGTERM"])
+@pytest.mark.parametrize("how", ["stop", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_it_is_stopped_with_its_command(root: Path, how: str) -> None:
     run = control.start_command(root, "red", LONG)
     wait_until(lambda: at_work(run))

@@ -86,7 +86,8 @@ def test_a_run_by_hand_that_is_asked_to_stop_is_stopped_and_names_the_saved_step
     assert JobState.FAILED not in {job.state for job in jobs.jobs}
 
 
-@pytest.mark.parametrize("shell", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", [False, True])
 def test_a_terminal_that_is_closed_is_named(root: Path, shell: bool) -> None:
     """A real one. Its first process alone gets the kernel's signal: the shell, which passes it on, or Snakemake."""
     words = [sys.executable, "-m", "snakemake", "--cores", "1"]

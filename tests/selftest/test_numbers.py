@@ -40,14 +40,8 @@ ALL = ("tr", "grad", "two", "check", "swap", "att", "win", "tex", "gui", "CUDA",
 """But for the VAE, whose convolutions a processor computes a hundred times slower in 16 bits."""
 
 
-@pytest.mark.parametrize(
-    "beginnings",
-    [
-        QUICK,
-        pytest.param(ALL, marks=pytest.mark.slow),
-    ],
-    ids=["quick", "all"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("beginnings", [QUICK, ALL], ids=["quick", "all"])
 def test_what_is_rounded_to_16_bits_is_within_the_bounds(beginnings: tuple[str, ...], tmp_path: Path) -> None:
     """And not equal: it was rounded."""
     found = rows(tmp_path, *beginnings)

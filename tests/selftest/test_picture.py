@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from hv15.records.selftest import Measured, Row
@@ -18,6 +19,7 @@ def test_nothing_is_drawn_without_a_measured_step(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_steps_of_which_little_is_known_are_drawn_too(tmp_path: Path) -> None:
     bare = Row(part="full size", name="bare", state="ok", measured=Measured(seconds=0.01))
     skipped = Row(part="full size", name="skipped", state="skipped", message="nf4: not installed")

@@ -101,6 +101,7 @@ def test_a_wrong_kernel_is_found(stand: Stand, monkeypatch: pytest.MonkeyPatch) 
     assert "is allowed" in report.rows[0].message
 
 
+@pytest.mark.slow
 def test_changed_numbers_are_found_where_bits_must_be_equal(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     """A block that comes back from the host with one weight changed."""
     from hv15.models.weights.transfers import HostTransfers
@@ -224,6 +225,7 @@ def test_encoders_on_the_processor_equal_themselves(stand: Stand) -> None:
         assert row.state == "ok", row
 
 
+@pytest.mark.slow
 def test_inputs_that_stay_behind_are_found(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recorded passes whose inputs are not those of the step."""
     checks = named(number_checks(stand), "CUDA graphs")

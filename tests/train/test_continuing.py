@@ -73,7 +73,8 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 
 COVERED = (
     *("constant", "warm-up that was not over", "epochs to steps", "8 bits", "an average instead of a schedule"),
-    "noise levels in parts, a huber loss",
+    *("noise levels in parts, a huber loss", "warm-up in steps", "epochs", "muon, accumulated"),
+    "a moving average and a validation",
 )
 """What the others, and the optimizers of tests/train/test_resume.py, go through as well."""
 
@@ -97,6 +98,7 @@ def test_a_greater_length_continues_and_is_one_long_training(tmp_path: Path, dat
     assert folders(tmp_path / "continued") == ["train"]
 
 
+@pytest.mark.slow
 def test_an_unfinished_training_continues_too(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     straight = train(tmp_path / "straight", data, max_train_steps=5)
     with monkeypatch.context() as patch:
@@ -109,7 +111,13 @@ def test_an_unfinished_training_continues_too(tmp_path: Path, data: Data, monkey
 
 
 @pytest.mark.parametrize(
-    "options", [{"lr_scheduler": "cosine"}, {"lr_scheduler": "linear"}, {"lr_warmup_steps": 0.5}], ids=str
+    "options",
+    [
+        {"lr_scheduler": "cosine"},
+        pytest.param({"lr_scheduler": "linear"}, marks=pytest.mark.slow),
+        pytest.param({"lr_warmup_steps": 0.5}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_a_rate_that_depends_on_the_length_makes_it_another_training(
     tmp_path: Path, data: Data, options: dict[str, Any]
@@ -203,6 +211,7 @@ def test_it_is_the_same_whenever_it_is_planned(tmp_path: Path, data: Data, monke
     assert stopped.read_bytes() == straight.read_bytes()
 
 
+@pytest.mark.slow
 def test_without_a_first_state_it_starts_from_the_origin_again(
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +240,13 @@ def test_any_state_can_be_named(tmp_path: Path, data: Data) -> None:
         assert tensors(again) == made
 
 
-@pytest.mark.parametrize("file", ["results/lora.safetensors", "results/train/checkpoints/lora-step000002.safetensors"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "results/lora.safetensors",
+        pytest.param("results/train/checkpoints/lora-step000002.safetensors", marks=pytest.mark.slow),
+    ],
+)
 def test_a_lora_brings_weights_alone(tmp_path: Path, data: Data, file: str) -> None:
     train(tmp_path, data, max_train_steps=2, save_every_n_steps=2)
     (tmp_path / "start.safetensors").write_bytes((tmp_path / file).read_bytes())

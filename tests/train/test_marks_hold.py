@@ -50,6 +50,24 @@ STRONGER: dict[str, Any] = {
 """Values that show within a few steps of a tiny model."""
 
 
+ALIKE = {
+    "validation.every_n_steps", "validation.every_n_epochs", "validation.at_first", "validation.samples",
+    "validation.noise_levels",
+    "lr_scheduler_min_lr", "lr_scheduler_min_lr_ratio", "lr_scheduler_power", "lr_scheduler_num_cycles",
+    "lr_scheduler_timescale", "lr_decay_steps", "learning_rate_patterns", "loraplus_lr_ratio", "optimizer_args",
+    "preview_average", "preview.infer_steps", "preview.video_size", "preview.video_length", "preview_at_first",
+    "preview_every_n_epochs", "previews",
+    "logit_mean", "logit_std", "beta_alpha", "beta_beta", "mode_scale", "sigmoid_scale", "min_timestep",
+    "max_timestep", "num_timestep_buckets", "preserve_distribution_shape",
+    "min_snr_gamma", "huber_c", "huber_schedule",
+    "lokr_factor", "lokr_full_matrix", "network_dim_patterns", "network_alpha", "network_alpha_patterns",
+    "rank_dropout", "module_dropout", "layer_blocks", "exclude_patterns",
+    "save_last_n_steps", "save_every_n_epochs", "save_last_n_epochs", "state_every_n_steps", "publish_step",
+    "ema_device", "max_bad_steps", "attn_mode", "split_attn", "tracker_project",
+}  # fmt: skip
+"""Settings of a kind of which others are tested by default; a new setting is, too."""
+
+
 def edits() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """Setting -> the sections of `train` before and after."""
     found = {}
@@ -80,7 +98,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: tuple[list[TrainingI
     return lambda options: train(json.dumps(options))
 
 
-@pytest.mark.parametrize("name", edits())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in edits()]
+)
 def test_the_steps_that_are_done_depend_on_what_is_of_the_past(name: str, trained: Any) -> None:
     before, after = edits()[name]
     one, other = trained(before), trained(after)

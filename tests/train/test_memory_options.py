@@ -43,10 +43,10 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     "options",
     [
         {},
-        {"blocks_to_swap": 2},
-        {"gradient_checkpointing_cpu_offload": True},
-        {"split_attn": True},
-        {"attn_mode": "sdpa"},
+        pytest.param({"blocks_to_swap": 2}, marks=pytest.mark.slow),
+        pytest.param({"gradient_checkpointing_cpu_offload": True}, marks=pytest.mark.slow),
+        pytest.param({"split_attn": True}, marks=pytest.mark.slow),
+        pytest.param({"attn_mode": "sdpa"}, marks=pytest.mark.slow),
         {"blocks_to_swap": 1, "gradient_checkpointing_cpu_offload": True, "split_attn": True},
     ],
     ids=lambda options: "+".join(options) or "checkpointing",
@@ -73,6 +73,7 @@ def test_in_windows_of_tokens_only_sums_differ(tmp_path: Path, plain: dict[str, 
         assert torch.equal(windows[name], together[name]), name
 
 
+@pytest.mark.slow
 def test_the_options_work_from_the_model_file_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loader leaves waiting blocks on the host, quantised ones too."""
     items, stores = tiny_stores(tmp_path / "cache")

@@ -126,6 +126,7 @@ def test_old_copies_go_with_their_averages(tmp_path: Path) -> None:
     assert len(metrics(tmp_path, "checkpoint")) == 8
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_with_its_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = settings(max_train_steps=6, ema_decay=0.9, state_every_n_steps=2)
     straight = run(tmp_path / "straight", config)

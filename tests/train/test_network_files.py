@@ -37,7 +37,11 @@ def random_network(kind: AdapterKind, **options: Any) -> LoRANetwork:
     return network
 
 
-@pytest.mark.parametrize("kind", [AdapterKind(), AdapterKind("dora"), AdapterKind("lokr")], ids=lambda kind: kind.type)
+@pytest.mark.parametrize(
+    "kind",
+    [AdapterKind(), *(pytest.param(AdapterKind(kind), marks=pytest.mark.slow) for kind in ("dora", "lokr"))],
+    ids=lambda kind: kind.type,
+)
 def test_loras_beneath_act_as_if_they_were_merged_exactly(data: Any, tmp_path: Path, kind: AdapterKind) -> None:
     """Beside fp8 weights, against a training on the same numbers with the LoRAs merged in fp32."""
     base = random_network(kind)

@@ -42,8 +42,14 @@ KINDS: dict[str, dict[str, Any]] = {
     "by pattern": {"network_dim_patterns": {"img_attn": 6, "attn": 2}, "network_alpha_patterns": {"mlp": 8}},
     "some layers": {"network_type": "dora", "layers": "attention", "layer_blocks": [1, 1]},
 }
+VARIANTS = ("lokr, full", "by pattern", "some layers")
+"""Of kinds that are tested anyway; by default these are only trained."""
 IMPOSSIBLE = {"dora": ("diffusers", "official"), "loha": ("diffusers", "official"), "lokr": ("official",)}
 FP8 = {"quantize": "fp8", "gradient_checkpointing": True, "max_train_steps": 2, "state_every_n_steps": 1}
+
+
+def of_kinds(*slow: str) -> list[Any]:
+    return [pytest.param(kind, marks=pytest.mark.slow) if kind in slow else kind for kind in KINDS]
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +130,7 @@ def test_it_trains(trained: Any, kind: str) -> None:
     assert all(record["grad_norm"] > 0 for record in metrics(folder))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", of_kinds("lora", "loha", *VARIANTS))
 def test_it_resumes(trained: Any, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     straight, config = trained(kind), settings("i2v", **FP8, **KINDS[kind])
     with monkeypatch.context() as patch:
@@ -136,7 +142,7 @@ def test_it_resumes(trained: Any, kind: str, tmp_path: Path, monkeypatch: pytest
     assert untimed(metrics(tmp_path)) == untimed(metrics(straight))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", of_kinds(*VARIANTS))
 def test_it_samples(trained: Any, kind: str) -> None:
     """As the training computes with it, which starts from the file, on the fp8 base and on its plain numbers."""
     file = trained(kind) / "lora.safetensors"
@@ -151,7 +157,7 @@ def test_it_samples(trained: Any, kind: str) -> None:
     assert (velocity(fp8_dit(), trained.data) - expected).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", of_kinds(*VARIANTS))
 @pytest.mark.parametrize("strength", [1.0, -0.5])
 def test_it_merges(trained: Any, kind: str, strength: float) -> None:
     file = trained(kind) / "lora.safetensors"
@@ -161,7 +167,7 @@ def test_it_merges(trained: Any, kind: str, strength: float) -> None:
     assert_close(velocity(merged, trained.data), velocity(beside, trained.data), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", of_kinds(*VARIANTS))
 def test_it_converts(trained: Any, kind: str, tmp_path: Path) -> None:
     """To each layout with the same effect, or it is refused beforehand with the same outcome."""
     file, sizes = trained(kind) / "lora.safetensors", network_sizes(SIZES, settings(**KINDS[kind]).train)
@@ -181,7 +187,7 @@ def test_it_converts(trained: Any, kind: str, tmp_path: Path) -> None:
     assert_close(sampled(tmp_path / "back.safetensors", trained.data), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", of_kinds(*VARIANTS))
 def test_comfyui_makes_of_the_file_what_was_trained(trained: Any, kind: str, tmp_path: Path) -> None:
     """By its own rule, on its own fused weights; nothing in the file is skipped."""
     file = trained(kind) / "lora.safetensors"

@@ -229,6 +229,7 @@ def test_a_mask_of_ones_is_none(tmp_path: Path) -> None:
         assert_close(together[name], tensor, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_options_of_memory_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hv15.models.weights.offload.LEAST", 1)
     items, stores = masked_data(tmp_path, OUTSIDE)

@@ -108,7 +108,14 @@ def test_a_training_with_previews_gives_the_same_lora(tmp_path: Path, data: Data
     ]
 
 
-@pytest.mark.parametrize(("multiplier", "average"), [(1.0, False), (0.5, True), (None, False)])
+@pytest.mark.parametrize(
+    ("multiplier", "average"),
+    [
+        pytest.param(1.0, False, marks=pytest.mark.slow),
+        (0.5, True),
+        pytest.param(None, False, marks=pytest.mark.slow),
+    ],
+)
 def test_it_is_the_final_sample_of_that_checkpoint(
     tmp_path: Path, data: Data, multiplier: float | None, average: bool
 ) -> None:
@@ -235,6 +242,7 @@ def test_a_problem_is_a_warning_and_the_training_continues(tmp_path: Path, data:
     assert metrics(tmp_path / "one", "preview") == []
 
 
+@pytest.mark.slow
 def test_a_training_that_dies_while_it_samples_loses_no_step(
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:

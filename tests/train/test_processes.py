@@ -94,6 +94,7 @@ def test_three_processes_train_what_one_accumulates(tmp_path: Path) -> None:
         assert found["epoch"] == expected["epoch"]
 
 
+@pytest.mark.slow
 def test_a_training_resumes_on_another_number_of_processes(tmp_path: Path) -> None:
     """Six batches a step, on three processes, then on two: the same as on one, up to the order of sums."""
     folder = tmp_path / "some"

@@ -81,6 +81,7 @@ def test_a_stop_is_noticed_a_step_later_and_loses_nothing(
     assert (tmp_path / "stopped/lora.safetensors").read_bytes() == (straight / "lora.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("behind")
 def test_a_bad_step_is_skipped_before_it_is_known(
     tmp_path: Path, straight: Path, monkeypatch: pytest.MonkeyPatch

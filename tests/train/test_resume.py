@@ -123,7 +123,7 @@ def drawing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize("stop", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_drawn_texts_and_datasets_that_begin_and_end_resume_too(
     drawing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
@@ -141,6 +141,7 @@ def test_drawn_texts_and_datasets_that_begin_and_end_resume_too(
     assert (drawing / "plain/lora.safetensors").read_bytes() != straight
 
 
+@pytest.mark.slow
 def test_what_was_due_where_it_was_stopped_is_done_when_it_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +182,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
     assert metrics(folder, "start")[-1]["step"] == 8
 
 
+@pytest.mark.slow
 def test_a_torn_newest_state_costs_steps_but_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = settings(**OPTIONS)
     straight = run(tmp_path / "straight", config)

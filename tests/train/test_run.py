@@ -93,7 +93,9 @@ def test_patterns_and_precision_decide_what_is_in_the_file(tmp_path: Path) -> No
     assert {tensor.dtype for name, tensor in tensors.items() if name.endswith(".weight")} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("layout", ["kohya", "comfyui", "diffusers", "official"])
+@pytest.mark.parametrize(
+    "layout", ["kohya", *(pytest.param(name, marks=pytest.mark.slow) for name in ("comfyui", "diffusers", "official"))]
+)
 def test_a_training_starts_from_a_lora_of_any_layout(tmp_path: Path, layout: Any) -> None:
     first = load_file(run(tmp_path / "first", settings(max_train_steps=3)))
     converted, entries = convert(first, to=layout)

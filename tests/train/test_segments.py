@@ -64,7 +64,13 @@ GO_ON: dict[str, Any] = {"max_train_steps": 5, "learning_rate": 0.003, "continue
 
 
 @pytest.mark.parametrize(
-    "first", [{}, {"max_train_epochs": 3}, {"save_every_n_steps": 1, "state_every_n_steps": 7}], ids=str
+    "first",
+    [
+        {},
+        pytest.param({"max_train_epochs": 3}, marks=pytest.mark.slow),
+        pytest.param({"save_every_n_steps": 1, "state_every_n_steps": 7}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_printed_configs_make_the_lora_again(
     tmp_path: Path, data: Data, first: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -83,6 +89,7 @@ def test_printed_configs_make_the_lora_again(
     assert made[1].read_bytes() == lora.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_rate_that_depends_on_the_length_keeps_the_state_that_the_next_one_starts_from(
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +110,7 @@ def test_a_rate_that_depends_on_the_length_keeps_the_state_that_the_next_one_sta
     assert (whole["max_train_steps"], whole["state_every_n_steps"]) == (4, 2)
 
 
+@pytest.mark.slow
 def test_one_that_is_more_than_twice_as_long_has_to_be_stopped(
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +130,7 @@ def test_one_that_is_more_than_twice_as_long_has_to_be_stopped(
     assert again.read_bytes() == lora.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_copy_that_the_next_one_starts_from_is_kept(tmp_path: Path, data: Data) -> None:
     train(tmp_path, data, max_train_steps=4, save_every_n_steps=3)
     copy = "results/train/checkpoints/lora-step000003.safetensors"

@@ -35,15 +35,15 @@ def told(lora: Path) -> JsonObject:
     ("plain", "watched"),
     [
         ({}, {"save_every_n_steps": 2, "save_last_n_steps": 1}),
-        ({}, {"save_every_n_epochs": 1, "save_last_n_epochs": 1}),
-        ({}, {"state_every_n_steps": 3}),
-        ({}, {"publish_step": 2, "tracker_project": "mine"}),
-        ({"ema_decay": 0.5}, {"ema_decay": 0.5, "preview_average": True}),
+        pytest.param({}, {"save_every_n_epochs": 1, "save_last_n_epochs": 1}, marks=pytest.mark.slow),
+        pytest.param({}, {"state_every_n_steps": 3}, marks=pytest.mark.slow),
+        pytest.param({}, {"publish_step": 2, "tracker_project": "mine"}, marks=pytest.mark.slow),
+        pytest.param({"ema_decay": 0.5}, {"ema_decay": 0.5, "preview_average": True}, marks=pytest.mark.slow),
         (
             {"validation": HALF},
             {"validation": {**HALF, "every_n_steps": 2, "at_first": True, "samples": 2, "keep_best": True}},
         ),
-        ({"validation": FEW}, {"validation": {**FEW, "keep_best": True}}),
+        pytest.param({"validation": FEW}, {"validation": {**FEW, "keep_best": True}}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -78,8 +78,11 @@ def test_where_copies_of_the_cache_are_is_not_in_the_file() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"save_every_n_steps": 2, "preview_every_n_steps": 2, "publish_step": 3, "trackers": []},
-        {"validation": {**FEW, "at_first": True}},
+        pytest.param(
+            {"save_every_n_steps": 2, "preview_every_n_steps": 2, "publish_step": 3, "trackers": []},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"validation": {**FEW, "at_first": True}}, marks=pytest.mark.slow),
         {"lr_scheduler": "cosine", "ema_decay": 0.5, "save_precision": "bfloat16", "gradient_accumulation_steps": 2},
     ],
     ids=str,

@@ -140,7 +140,7 @@ def by_hand(ours: Validation, each: Measurement, data: Any, shift: float = 3.0) 
     return float((velocity - (noise - x0)).square().mean())
 
 
-@pytest.mark.parametrize("task", ["t2v", "i2v"])
+@pytest.mark.parametrize("task", ["t2v", pytest.param("i2v", marks=pytest.mark.slow)])
 def test_the_losses_are_those_of_the_clips_at_these_levels(task: str, data: Any) -> None:
     ours = validation(data, task, i2v_prob=0.5)
     ours.network.eval()
@@ -150,6 +150,7 @@ def test_the_losses_are_those_of_the_clips_at_these_levels(task: str, data: Any)
     assert ours.sigmas == pytest.approx(sorted(ours.sigmas))
 
 
+@pytest.mark.slow
 def test_even_levels_are_the_same_whatever_is_trained(data: Any) -> None:
     """Only then can the losses of trainings with different noise levels be compared."""
     own, even = (
@@ -162,6 +163,7 @@ def test_even_levels_are_the_same_whatever_is_trained(data: Any) -> None:
     assert even[0].measure() == even[1].measure()
 
 
+@pytest.mark.slow
 def test_without_dropout_and_without_a_trace(data: Any) -> None:
     """Measured twice in a training with much dropout: the same as without, and no random state moves."""
     plain = validation(data).measure()
@@ -192,6 +194,7 @@ def test_it_changes_nothing_in_the_lora(tmp_path: Path) -> None:
     assert [record["step"] for record in metrics(tmp_path / "with", "validation")] == [0, 2, 4]
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_no_number(tmp_path: Path) -> None:
     for name, on in (("on", True), ("off", False)):
         run(tmp_path / name, settings(max_train_steps=2, gradient_checkpointing=on, **FEW))
@@ -225,6 +228,7 @@ def test_a_record_has_the_means(tmp_path: Path, data: Any) -> None:
     assert first["loss_by_quantile"][4] == pytest.approx(fmean(loss for loss, each in held_out if each.pair.level == 4))
 
 
+@pytest.mark.slow
 def test_trainings_with_other_seeds_are_measured_alike(tmp_path: Path) -> None:
     for seed in (1, 2):
         run(tmp_path / str(seed), settings(max_train_steps=1, seed=seed, **FEW))
@@ -293,7 +297,7 @@ def _trained(folder: Path) -> tuple[list[TrainingItem], Stores]:
     return items[HELD_OUT:], stores
 
 
-@pytest.mark.parametrize("stop", [2, 4])
+@pytest.mark.parametrize("stop", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_the_early_end_comes_at_the_same_step_after_a_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
@@ -312,6 +316,7 @@ def test_the_early_end_comes_at_the_same_step_after_a_stop(
     assert both[0] == both[1]
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_where_it_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after its third validation; the last state was saved before the second, so two are made again."""
     config = settings(max_train_steps=9, state_every_n_steps=1000, **PATIENT)

@@ -158,6 +158,7 @@ def test_the_end_comes_a_step_later_where_numbers_are_read_later(
     assert [path.name for path in (tmp_path / "train" / "state").iterdir()] == [f"step-{3 + behind:06d}"]
 
 
+@pytest.mark.slow
 def test_what_is_usual_is_known_after_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same warnings at the same steps, though half of what is usual was measured before the end of the process."""
     monkeypatch.setattr("hv15.train.spikes.WARM_UP", 4)

@@ -41,6 +41,7 @@ from tui.widgets.states import LOOKS
 from tui.widgets.yaml_editor import YamlEditor
 
 
+@pytest.mark.slow
 async def test_each_digit_shows_its_screen(tmp_path: Path) -> None:
     app = dashboard(tmp_path, run=run_view())
     async with app.run_test(size=(80, 24)) as pilot:
@@ -130,6 +131,7 @@ async def test_the_palette_knows_screens_and_the_keys_of_this_one(tmp_path: Path
         assert {"Go to Runs", "Start", "Stop", "Dry run", "Help", "Quit"} <= set(titles)
 
 
+@pytest.mark.slow
 async def test_a_key_before_the_palettes_list_is_there_does_no_harm(tmp_path: Path) -> None:
     app = dashboard(tmp_path)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -252,6 +254,7 @@ async def test_nothing_is_told_by_colour_alone_under_no_color(tmp_path: Path, mo
             assert words in shown
 
 
+@pytest.mark.slow
 async def test_the_status_line_leaves_out_what_does_not_fit_but_never_the_state(tmp_path: Path) -> None:
     views = {"run": run_view(), "jobs": jobs_view(job(1)), "metrics": metrics_view(), "machine": machine(gpu())}
     folder = tmp_path / "my-project"
@@ -334,6 +337,7 @@ async def test_a_screen_shown_later_is_told_what_was_seen_before(tmp_path: Path)
         assert "✗ failed" in text_of(app).splitlines()[0]
 
 
+@pytest.mark.slow
 async def test_the_ui_thread_opens_no_file(tmp_path: Path) -> None:
     """Everything that is read is read in threads, so that a hanging disk does not freeze the keys."""
     opened: list[str] = []

@@ -80,12 +80,10 @@ async def test_curves_are_cut_to_what_can_be_drawn_and_keep_their_peaks(tmp_path
         assert chart(app, "memory").curves[-1].y == pytest.approx(16.0), "GiB"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "count"),
-    [
-        ((80, 24), 1),
-        *(pytest.param(size, count, marks=pytest.mark.slow) for size, count in (((120, 40), 6), ((200, 55), 9))),
-    ],
+    [((80, 24), 1), ((120, 40), 6), ((200, 55), 9)],
 )
 async def test_as_many_charts_as_there_is_room_for_and_keys_for_the_others(
     tmp_path: Path, size: tuple[int, int], count: int
@@ -127,6 +125,7 @@ async def test_the_axis_goes_along_steps_time_and_epochs_and_logarithmic(tmp_pat
         assert "(log)" in text_of(app)
 
 
+@pytest.mark.slow
 async def test_zooming_loads_the_part_that_is_seen_in_full(tmp_path: Path) -> None:
     write_metrics(tmp_path, steps=3000)
     app = charts(tmp_path)
@@ -169,6 +168,7 @@ async def test_several_trainings_over_one_another(tmp_path: Path) -> None:
         assert "1 train  2 slow[er]" in text_of(app)
 
 
+@pytest.mark.slow
 async def test_the_trainings_facts_are_shown_and_closed(tmp_path: Path) -> None:
     write_metrics(tmp_path, steps=20)
     app = charts(tmp_path)
@@ -185,6 +185,7 @@ async def test_the_trainings_facts_are_shown_and_closed(tmp_path: Path) -> None:
         assert isinstance(app.screen, ChartsScreen)
 
 
+@pytest.mark.slow
 async def test_overlaid_trainings_are_named_by_what_differs(tmp_path: Path) -> None:
     for name, rate in (("", 1e-4), ("fast", 4e-4)):
         folder = write_metrics(tmp_path, name, steps=20).parent
@@ -242,6 +243,7 @@ def test_ticks_are_never_more_than_there_is_room_for() -> None:
     assert TimeFormatter(5).get_labels_for_ticks([60.0, 7200.0]) == ["1:00", "2:00:00"]
 
 
+@pytest.mark.slow
 async def test_flat_and_odd_values_can_be_drawn(tmp_path: Path) -> None:
     app = charts(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
@@ -255,7 +257,9 @@ async def test_flat_and_odd_values_can_be_drawn(tmp_path: Path) -> None:
                 await pilot.pause()
 
 
-@pytest.mark.parametrize("size", [pytest.param((20, 24), marks=pytest.mark.slow), (12, 24), (80, 8)])
+@pytest.mark.parametrize(
+    "size", [(80, 8), *(pytest.param((columns, 24), marks=pytest.mark.slow) for columns in (12, 20))]
+)
 async def test_a_chart_without_a_cell_for_its_curve_bears_every_key(tmp_path: Path, size: tuple[int, int]) -> None:
     write_metrics(tmp_path, steps=20)
     app = charts(tmp_path)
@@ -274,6 +278,7 @@ async def test_a_single_training_that_was_chosen_is_named(tmp_path: Path) -> Non
         assert "only 11-25 18:46:05 train" in text_of(app)
 
 
+@pytest.mark.slow
 async def test_a_chart_can_be_resized_before_it_has_all_its_parts(tmp_path: Path) -> None:
     app = charts(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:

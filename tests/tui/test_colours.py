@@ -23,7 +23,7 @@ TERMINALS = {
 }
 
 
-@pytest.fixture(params=TERMINALS)
+@pytest.fixture(params=["xterm-256color", pytest.param("xterm", marks=pytest.mark.slow)])
 def terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("TERM", request.param)
     monkeypatch.delenv("COLORTERM")

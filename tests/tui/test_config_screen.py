@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from textual.widgets import Static
 
 from tests.tui.config_screen import RATE, checked, opened, saved, typed
@@ -61,6 +62,7 @@ async def test_delete_takes_a_setting_out_and_undo_and_redo_go_back_and_forth(tm
         assert screen.view.problems, "i2v needs an image for its prompt"
 
 
+@pytest.mark.slow
 async def test_what_is_typed_into_the_text_is_checked_and_shows_in_the_form(tmp_path: Path) -> None:
     app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
@@ -129,6 +131,7 @@ async def test_search_and_only_changed(tmp_path: Path) -> None:
         assert "optimizer_type" not in names
 
 
+@pytest.mark.slow
 async def test_backspace_deletes_a_character_while_typing_and_never_a_setting(tmp_path: Path) -> None:
     app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
@@ -141,6 +144,7 @@ async def test_backspace_deletes_a_character_while_typing_and_never_a_setting(tm
         assert screen.query_one(FieldEditor).typed == "1e-"
 
 
+@pytest.mark.slow
 async def test_the_error_of_a_value_that_is_gone_is_gone_from_the_form(tmp_path: Path) -> None:
     app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
@@ -250,6 +254,7 @@ async def test_a_file_that_somebody_else_changed_is_not_overwritten_unasked(tmp_
         assert screen.query_one(YamlEditor).text == theirs
 
 
+@pytest.mark.slow
 async def test_the_difference_to_the_runs_config_is_shown(tmp_path: Path) -> None:
     view = run_view(root=tmp_path)
     assert view.current is not None

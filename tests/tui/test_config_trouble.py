@@ -18,10 +18,11 @@ from tui.widgets.settings_form import SettingsForm
 from tui.widgets.yaml_editor import YamlEditor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        pytest.param(CONFIG + "a: " + "[" * 3000, "nested too deep", id="depth", marks=pytest.mark.slow),
+        pytest.param(CONFIG + "a: " + "[" * 3000, "nested too deep", id="depth"),
         pytest.param(
             CONFIG.replace("train:", "extra: &a\n  again: *a\ntrain:"), "extra.again: contains itself", id="circle"
         ),
@@ -29,7 +30,6 @@ from tui.widgets.yaml_editor import YamlEditor
             CONFIG.replace("steps: 20", "steps: " + "9" * 6000),
             "a number of 6,000 digits",
             id="digits",
-            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -53,6 +53,7 @@ async def test_text_that_python_gives_up_on_is_a_problem_and_can_be_saved(
         assert saved(tmp_path) == text
 
 
+@pytest.mark.slow
 async def test_an_error_that_is_ours_is_said_and_the_next_step_works(tmp_path: Path) -> None:
     app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
@@ -66,6 +67,7 @@ async def test_an_error_that_is_ours_is_said_and_the_next_step_works(tmp_path: P
         assert screen.query_one(YamlEditor).text == CONFIG.replace("  network_dim: 8\n", "")
 
 
+@pytest.mark.slow
 async def test_saving_takes_what_stands_in_a_field_that_is_open(tmp_path: Path) -> None:
     app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
@@ -80,6 +82,7 @@ async def test_saving_takes_what_stands_in_a_field_that_is_open(tmp_path: Path) 
         assert not screen.query_one(FieldEditor).is_editing
 
 
+@pytest.mark.slow
 async def test_the_focus_goes_to_the_form_when_the_edited_entry_vanishes(tmp_path: Path) -> None:
     app = dashboard(tmp_path, at="config")
     async with app.run_test(size=(120, 40)) as pilot:
@@ -94,6 +97,7 @@ async def test_the_focus_goes_to_the_form_when_the_edited_entry_vanishes(tmp_pat
         assert not screen.query_one(FieldEditor).is_editing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -101,10 +105,9 @@ async def test_the_focus_goes_to_the_form_when_the_edited_entry_vanishes(tmp_pat
         pytest.param(
             "\ufeff" + CONFIG.replace("a red circle", '"a red\u2028circle"').rstrip(),
             id="bom and u2028",
-            marks=pytest.mark.slow,
         ),
-        pytest.param(CONFIG.replace("\n", "\r\n"), id="crlf", marks=pytest.mark.slow),
-        pytest.param(CONFIG.replace("\n", "\r"), id="cr", marks=pytest.mark.slow),
+        pytest.param(CONFIG.replace("\n", "\r\n"), id="crlf"),
+        pytest.param(CONFIG.replace("\n", "\r"), id="cr"),
     ],
 )
 async def test_bytes_stay_as_they_are_but_for_what_is_edited(tmp_path: Path, text: str) -> None:
@@ -160,7 +163,8 @@ async def test_no_value_is_shown_of_a_text_that_never_was_yaml(tmp_path: Path) -
         assert not screen.query_one(SettingsForm).rows
 
 
-@pytest.mark.parametrize("size", [(80, 24), pytest.param((120, 40), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 async def test_the_whole_help_of_each_setting_can_be_read(tmp_path: Path, size: tuple[int, int]) -> None:
     app = dashboard(tmp_path, at="config")
     async with app.run_test(size=size) as pilot:
@@ -199,6 +203,7 @@ async def test_a_file_that_was_removed_is_written_again(tmp_path: Path) -> None:
         assert not screen.query_one("#config-notice").display
 
 
+@pytest.mark.slow
 async def test_control_characters_are_signs_on_the_screen_and_themselves_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG.replace("a red circle", r'"a \x1b[31mred\x1b[0m circle ␛"'))
     app = dashboard(tmp_path, at="config")

@@ -125,6 +125,7 @@ def test_as_a_process_it_is_stopped_like_any_run(tmp_path: Path) -> None:
     assert not control.orphans(tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_it_is_dead_at_once(tmp_path: Path) -> None:
     process = start_process(tmp_path)
     os.kill(process.pid, signal.SIGKILL)

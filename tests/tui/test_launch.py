@@ -95,7 +95,9 @@ def test_a_signal_or_a_closed_terminal_ends_it_at_once_and_leaves_nothing(tmp_pa
         assert termios.tcgetattr(terminal.slave) == terminal.settings
 
 
-@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+@pytest.mark.parametrize(
+    "stream", ["stdin", *(pytest.param(f"std{each}", marks=pytest.mark.slow) for each in ("out", "err"))]
+)
 def test_it_refuses_pipes_in_a_sentence(tmp_path: Path, stream: str) -> None:
     master, slave = pty.openpty()
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), slave) | {stream: subprocess.PIPE}

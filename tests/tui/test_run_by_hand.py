@@ -19,7 +19,8 @@ SAYS = (
 )
 
 
-@pytest.mark.parametrize("plain", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("plain", [True, False])
 async def test_its_output_is_seen_while_it_runs_and_is_among_the_logs(tmp_path: Path, plain: bool) -> None:
     root = make_project(tmp_path / "project", first=SAYS)
     if plain:

@@ -174,6 +174,7 @@ async def test_a_dry_run_starts_nothing(tmp_path: Path) -> None:
     assert not started(app)
 
 
+@pytest.mark.slow
 async def test_what_cannot_start_offers_no_start(tmp_path: Path) -> None:
     app = dashboard(tmp_path)
     words = [f"config.yaml:{line}:3 train.x{line}: unknown key" for line in range(1, 13)]
@@ -199,7 +200,7 @@ async def test_what_cannot_start_offers_no_start(tmp_path: Path) -> None:
     assert len(started(app)) == 1
 
 
-@pytest.mark.parametrize("size", [(80, 24), (200, 55)])
+@pytest.mark.parametrize("size", [(80, 24), pytest.param((200, 55), marks=pytest.mark.slow)])
 async def test_the_start_dialog_uses_the_room_it_has(tmp_path: Path, size: tuple[int, int]) -> None:
     app = dashboard(tmp_path)
     app.files.plan = Rerun(tuple(planned(number, "encode", "because " * 9 + "of it") for number in range(1, 60)))  # type: ignore[attr-defined]
@@ -225,7 +226,8 @@ LONG = (
 )
 
 
-@pytest.mark.parametrize("size", [(80, 24), pytest.param((120, 40), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 async def test_long_reasons_stand_whole_below_the_jobs(tmp_path: Path, size: tuple[int, int]) -> None:
     app = dashboard(tmp_path)
     others = [planned(number, "sample_video", "Training the LoRA") for number in range(30)]
@@ -285,6 +287,7 @@ async def test_what_cannot_be_done_is_said_with_its_cure(tmp_path: Path, monkeyp
     assert ("That did not work", "a run is already in progress\nstop [it] first") in told
 
 
+@pytest.mark.slow
 async def test_of_ten_thousand_jobs_only_the_seen_ones_are_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

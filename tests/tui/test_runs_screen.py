@@ -87,6 +87,7 @@ async def test_the_first_run_is_not_compared_with_one_before(tmp_path: Path) -> 
         assert "the first run of this project" in text_of(app)
 
 
+@pytest.mark.slow
 async def test_space_takes_a_runs_curves_to_the_charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     view = history(tmp_path)
     kept = view.rows[1].folder.path / "metrics" / "train.jsonl"

@@ -93,6 +93,7 @@ async def test_arrows_move_and_enter_plays(tmp_path: Path, size: tuple[int, int]
         assert "B " in text_of(app)
 
 
+@pytest.mark.slow
 async def test_titles_tell_strengths_apart(tmp_path: Path) -> None:
     """Where there is room they are whole, and else they are cut in the middle."""
     project(tmp_path)
@@ -109,6 +110,7 @@ async def test_titles_tell_strengths_apart(tmp_path: Path) -> None:
         await until(pilot, lambda: "style …at 0.4 style …at 0.8" in text_of(app))
 
 
+@pytest.mark.slow
 async def test_the_same_sample_stays_from_view_to_view(tmp_path: Path) -> None:
     app = dashboard(project(tmp_path), at="samples")
     async with app.run_test(size=(120, 40)) as pilot:
@@ -154,7 +156,7 @@ def many(count: int) -> SampleMatrix:
     return by_step(samples, {f"prompt-{row:03}": False for row in range(count)})
 
 
-@pytest.mark.parametrize("count", [1, 200])
+@pytest.mark.parametrize("count", [1, pytest.param(200, marks=pytest.mark.slow)])
 async def test_of_many_cells_only_those_in_sight_are_read(count: int) -> None:
     read: list[Path] = []
 
@@ -254,6 +256,7 @@ async def test_a_sample_is_made_again_and_appears(
         assert "▶ sampling" not in text_of(app)
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = dashboard(project(tmp_path), at="samples")
     async with app.run_test(size=(120, 40)) as pilot:
@@ -286,6 +289,7 @@ async def test_a_job_at_work_is_seen_in_its_cells(tmp_path: Path) -> None:
         assert "at work" not in text_of(app)
 
 
+@pytest.mark.slow
 async def test_of_a_shard_one_sample_is_at_work_and_the_others_wait(tmp_path: Path) -> None:
     app = dashboard(project(tmp_path), at="samples")
     paths, parts = ProjectPaths(tmp_path), list[ShardPart]()

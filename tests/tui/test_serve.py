@@ -170,11 +170,8 @@ def test_the_page_drives_a_program(tmp_path: Path) -> None:
     visit_program(tmp_path, work)
 
 
-@pytest.mark.parametrize(
-    "end",
-    [signal.SIGKILL, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGTERM, signal.SIGINT))],
-    ids=lambda end: end.name,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda end: end.name)
 def test_dashboards_end_with_their_server(end: signal.Signals, tmp_path: Path) -> None:
     """Whatever ends it: a dashboard that nobody can see any more keeps no memory and reads no files."""
     (tmp_path / "config.yaml").write_text("task: t2v\n")

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 import shutil
 
+import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.commands.test_bad_clips import BAD, add_bad_clips
 from tests.workflow.project import Outcome, ProjectFolder
 
 
+@pytest.mark.slow
 def test_bad_clips_stop_the_workflow_after_all_others_are_encoded(project: ProjectFolder) -> None:
     """And with `bad_clips: skip` it continues without encoding again."""
     project.set(cache={"shards": 1}, sample={"prompts": []})

@@ -74,6 +74,7 @@ def test_every_job_runs_in_the_image(project: QuickProject, log: Path, device: s
         assert f"source {SCRIPT}" in command
 
 
+@pytest.mark.slow
 def test_without_that_option_the_image_does_not_matter(project: QuickProject, log: Path) -> None:
     project.set(runtime={"container": "nothing.sif"})
     outcome = project.snakemake("--until", "encode_latents")

@@ -38,10 +38,22 @@ def jobs_of(outcome: Outcome) -> dict[str, int]:
     return {rule: count for rule, count in outcome.jobs.items() if not rule.startswith(("encode", "stage sheet"))}
 
 
-IN_FILES = [case for case in EDITS if not case.options]
+LIKE_OTHERS = {
+    *("two captions swapped", "a clip copied", "a quantised base", "a prompts file", "several seeds"),
+    *("the last step published by its number", "an earlier step of another training"),
+    *("more shards", "more shards and a prompt's seed", "a lost store", "a lost store and a prompt added"),
+    *("lost manifests", "lost texts' manifests and a prompt's seed", "manifests of another version and a training"),
+    *("a lost training", "a lost video", "torn latents"),
+}
+"""Edits of which a similar one is always tried."""
+IN_FILES = [
+    pytest.param(case, id=case.name, marks=pytest.mark.slow if case.name in LIKE_OTHERS else ())
+    for case in EDITS
+    if not case.options
+]
 
 
-@pytest.mark.parametrize("case", IN_FILES, ids=[case.name for case in IN_FILES])
+@pytest.mark.parametrize("case", IN_FILES)
 def test_only_what_changed_is_due(case: Edit, project: PlannedProject) -> None:
     case.edit(project)
     outcome = project.make_due()

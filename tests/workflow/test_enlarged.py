@@ -110,13 +110,8 @@ def test_a_rerun_does_what_changed_and_no_more(case: Edit, prepared: PlannedProj
     assert project.due() == []
 
 
-SOME = ("lost small latents and another number of steps",)
-WITH_SNAKEMAKE = [
-    pytest.param(case, id=case.name, marks=() if case.name in SOME else pytest.mark.slow) for case in EDITS
-]
-
-
-@pytest.mark.parametrize("case", WITH_SNAKEMAKE)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", EDITS, ids=[case.name for case in EDITS])
 def test_so_it_does_with_snakemake(case: Edit, prepared: PlannedProject, tmp_path: Path) -> None:
     project = prepared.copied(tmp_path / "project", everything=True)
     case.edit(project)
@@ -226,7 +221,7 @@ def test_models_are_downloaded_and_checked_only_if_something_is_enlarged(tmp_pat
     assert not {"sr_dit", "upsampler"} & as_object(found["check_models"].wanted["models"]).keys()
 
 
-@pytest.mark.parametrize("experiment", ["", "large"])
+@pytest.mark.parametrize("experiment", ["", pytest.param("large", marks=pytest.mark.slow)])
 def test_the_demos_models_are_copied_before_they_are_used(experiment: str, tmp_path: Path) -> None:
     """By the rule that copies all of the demo's, also where an experiment alone makes samples larger."""
     project = QuickProject.make(tmp_path / "project")

@@ -30,6 +30,7 @@ def test_the_first_run_does_everything(made: Made) -> None:
     assert (made.project.root / "results/lora.safetensors").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_copy_without_hidden_files_is_up_to_date(project: ProjectFolder, tmp_path: Path) -> None:
     """And what is edited there is made again, and no more."""
     target = tmp_path / "copied"
@@ -43,6 +44,7 @@ def test_a_copy_without_hidden_files_is_up_to_date(project: ProjectFolder, tmp_p
     expect(copied.snakemake(), {"sample_video": 1})
 
 
+@pytest.mark.slow
 def test_the_page_and_the_card_tell_of_the_real_training(project: ProjectFolder) -> None:
     """And nothing else is made for them."""
     outcome = project.snakemake(target="all")

@@ -141,6 +141,7 @@ def test_what_was_left_of_another_config_is_never_taken(project: PlannedProject)
     assert files(project) == of("one", "two", "three")
 
 
+@pytest.mark.slow
 def test_snakemake_can_be_told_to_make_one_anyway(project: PlannedProject) -> None:
     project.make_due()
     outcome = project.snakemake("-f", target="results/samples/two.mp4")
@@ -171,6 +172,7 @@ def test_samples_of_checkpoints_share_one(project: PlannedProject) -> None:
     assert project.due("checkpoint_grid") == []
 
 
+@pytest.mark.slow
 def test_first_images_are_encoded_together_before_the_training(project: PlannedProject) -> None:
     """Its previews need them, and the samples need its LoRA."""
     for number, name in enumerate(NEW):

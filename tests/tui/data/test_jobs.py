@@ -168,6 +168,7 @@ def test_another_run_in_the_file_begins_anew(events: Path) -> None:
     assert (reader.jobs, reader.error) == ((), "")
 
 
+@pytest.mark.slow
 def test_ten_thousand_jobs(events: Path) -> None:
     long = "Missing output files: " + "x" * 300
     append(events, plan(*(job(n, f"rule{n % 5}", reason=long) for n in range(10_000))))

@@ -38,6 +38,7 @@ def test_a_text_that_is_not_saved_is_asked_about_and_not_kept(config: Path) -> N
     assert [path for path in config.parent.iterdir() if path.name.startswith(".hv15-trial")] == []
 
 
+@pytest.mark.slow
 def test_a_target_is_asked_for_alone(config: Path) -> None:
     plan = DryRun(config, targets=["results/train.safetensors"]).run()
     assert {stage.rule for stage in plan.stages} == {"demo_models", "encode_latents", "encode_texts", "train"}

@@ -20,7 +20,7 @@ from tui.data.starting import start_run
     [
         pytest.param({"train": {"network_dim": "four", "learning_rate": 0}}, id="config"),
         pytest.param({"datasets": [{"video_directory": "nowhere"}]}, id="dataset", marks=pytest.mark.slow),
-        pytest.param({"train": {"optimizer_args": ["warmth=3"]}}, id="optimizer"),
+        pytest.param({"train": {"optimizer_args": ["warmth=3"]}}, id="optimizer", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_broken_is_refused_at_once(broken: dict[str, object], tmp_path: Path) -> None:
