@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,8 @@ class Cluster:
 
 def install() -> str:
     """Install SLURM if it is missing, on a Debian where this user may; return why it cannot be used, or ""."""
+    if find_spec("snakemake_executor_plugin_slurm") is None:
+        return "Snakemake's plugin for SLURM is not installed: pip install -e '.[slurm]'"
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if not missing:
         return "" if os.getuid() == 0 else "SLURM's daemons run as root here"
