@@ -62,7 +62,7 @@ def main(words: list[str]) -> None:
 def on_a_gpu(command: str) -> Iterator[None]:
     """Take a GPU as the real commands do; where `gpus.log` is there, write into it which, from when to when.
 
-    Each job but the training, which is alone, waits a while for another one to be at work as well.
+    Each job waits a while for another one to be at work as well.
     """
     log = Path("gpus.log")
     if (
@@ -80,8 +80,7 @@ def on_a_gpu(command: str) -> Iterator[None]:
     take_gpu("auto")
     begin, here = time.monotonic(), Path(f"at-work-{os.getpid()}")
     here.touch()
-    meets = 0.0 if command == "train" else float(os.environ[MEET_S])
-    while len(list(Path().glob("at-work-*"))) < 2 and time.monotonic() < begin + meets:
+    while len(list(Path().glob("at-work-*"))) < 2 and time.monotonic() < begin + float(os.environ[MEET_S]):
         time.sleep(0.01)
     yield
     here.unlink()

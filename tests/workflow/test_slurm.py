@@ -234,7 +234,7 @@ def gpus_of_the_node(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names = [f"GPU-{uuid.uuid4()}" for _ in range(GPUS)]
     monkeypatch.setenv(INSTALLED, ",".join(names))
     monkeypatch.delenv(VISIBLE, raising=False)
-    monkeypatch.setenv(MEET_S, "2")
+    monkeypatch.setenv(MEET_S, "30")  # on a busy machine jobs that were handed in together begin far apart
     return names
 
 
