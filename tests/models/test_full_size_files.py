@@ -112,9 +112,13 @@ def test_super_resolution_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize(("stored", "quantize"), [("F32", None), ("BF16", "fp8")])
 def test_peak_of_loading(tmp_path: Path, stored: str, quantize: str | None):
-    """In its own process: the peak is at most a tenth above the model, and every byte of the file is read once."""
-    path = sparse_checkpoint(tmp_path / "dit.safetensors", sized_dit(768, 6, stored))
+    """In its own process: the peak is at most a tenth above the model, and every byte of the file is read once.
+
+    Above the model there are one tensor and what encodes it, 10 to 25 MiB here: it depends on where blocks lie in the
+    heap, which differs from process to process.
+    """
+    path = sparse_checkpoint(tmp_path / "dit.safetensors", sized_dit(1152, 6, stored))
     found = probe("dit", path, dtype="bfloat16", quantize=quantize)
-    assert found["final"] > 100e6
+    assert found["final"] > 400e6
     assert found["peak"] < 1.1 * found["final"]
     assert found["read"] == pytest.approx(path.stat().st_size, rel=0.01)
