@@ -13,6 +13,7 @@ from tests.workflow.project import REPOSITORY
 from tests.workflow.quick import QuickProject
 
 pytestmark = pytest.mark.slow
+pytest.importorskip("snakemake_executor_plugin_cluster_generic", reason="needs pip install 'hv15[kubernetes]'")
 
 KUBECTL = """\
 #!{python}
