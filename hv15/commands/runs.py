@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
@@ -85,13 +86,15 @@ def refuse_broken(options: Run) -> None:
 
     Raises:
         UserError: the config is wrong, or a file, a dataset or a setting cannot be used; or Snakemake's words ask for a
-            dry run.
+            dry run, or Snakemake does not know them.
     """
     if DRY_RUN & set(options.snakemake):
         raise UserError(
             "--snakemake -n: a dry run is not recorded as a run",
             hint=f"`hv15 run {shlex.quote(str(options.project))} --dry-run` shows what would run, and why",
         )
+    if options.snakemake:
+        _refuse_unknown(options.snakemake)
     if overrides_settings(options.snakemake):
         return
     from hv15.plan.beforehand import remembered_checks
@@ -111,6 +114,23 @@ def refuse_broken(options: Run) -> None:
                 project.dataset.refuse_unusable()
                 passed.refuse(project)
     base.save_caches()
+
+
+def _refuse_unknown(words: Sequence[str]) -> None:
+    """Let Snakemake's own parser read the words that follow `--snakemake`."""
+    from snakemake.cli import get_argument_parser
+
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            get_argument_parser().parse_args(["target", *words])  # they come after the run's targets
+    except SystemExit as end:
+        if not end.code:
+            raise  # it printed its help or version, as asked
+        raise UserError(
+            f"--snakemake {shlex.join(words)}: {said.getvalue().rpartition(' error: ')[2].strip()}",
+            hint="`snakemake --help` lists its options; all words after --snakemake are Snakemake's, unquoted",
+        ) from end
 
 
 def overrides_settings(words: Sequence[str]) -> bool:

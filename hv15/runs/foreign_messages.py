@@ -105,6 +105,7 @@ _EXIT = re.compile(r"exit status (?P<code>\d+)|died with <Signals\.(?P<name>\w+)
 _EXCEPTION = re.compile(r"^(?:[\w.]+\.)?(?P<kind>[A-Z]\w*(?:Error|Exception|Interrupt|Warning)): ?(?P<text>.*)$")
 _PLACE = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _HEADING = re.compile(r"\w*(Error|Exception)\b.*:$")
+_REFUSED_WORDS = re.compile(r"^(?:snakemake|__main__\.py): error: (?P<what>.+)$", re.MULTILINE)
 _WORKFLOW_ERROR = re.compile(r"(?:WorkflowError|MissingInputException)[^\n]*:\n(?P<what>(?:.+\n?)+)")
 
 
@@ -157,6 +158,8 @@ def failure_of_run(output: Sequence[str], reason: str) -> Failure:
     if "LockException" in text or "Directory cannot be locked" in text:
         cure = "start again with `hv15 run`: it removes the lock"
         return Failure("an earlier run left Snakemake's lock", cure, FailureKind.USER)
+    if match := _REFUSED_WORDS.search(text):
+        return Failure(f"snakemake: {match['what']}"[:LONGEST], PUT_RIGHT, FailureKind.USER)
     if match := _WORKFLOW_ERROR.search(text):
         return Failure("\n".join(facts(match["what"])[:5]), PUT_RIGHT, FailureKind.USER)
     found = failure_in_log(output)

@@ -28,8 +28,8 @@ from hv15.records.failures import Failure, FailureKind, saved_step
 from hv15.records.fields import NewerVersion
 from hv15.records.json_values import Json, JsonObject, RecordError
 from hv15.runs import lock
-from hv15.runs.followed_file import last_objects
-from hv15.runs.foreign_messages import facts
+from hv15.runs.followed_file import END, last_objects
+from hv15.runs.foreign_messages import facts, failure_of_run
 from hv15.runs.metrics import keep_metrics, kept_files, training_files
 from hv15.runs.record import RunFolder, append_event, history
 
@@ -237,12 +237,24 @@ def _without_end(found: RunStatus, record: RunRecord) -> RunStatus:
     elif run.stop.exists():
         state, reason = RunState.STOPPED, "killed on request"
     elif not run.events.exists():
-        reason = "it ended before it had planned anything; its output says why"
+        reason = _before_planning(run)
     else:
         reason = "it was killed from outside (kill -9, or the machine ran out of memory)"
     with contextlib.suppress(OSError):
         append_event(run.events, RunDied(reason=reason, time=last))
     return replace(found, state=state, reason=reason, ended=last)
+
+
+def _before_planning(run: RunFolder) -> str:
+    """Why a run ended of which Snakemake recorded nothing."""
+    said: list[str] = []
+    with contextlib.suppress(OSError), run.output.open("rb") as file:
+        file.seek(max(0, run.output.stat().st_size - END))
+        said = file.read(END).decode(errors="replace").splitlines()
+    failure = failure_of_run(said, "")
+    if failure.kind is FailureKind.USER:
+        return f"it ended before it had planned anything: {failure.cause.splitlines()[0]}"
+    return "it ended before it had planned anything; its output says why"
 
 
 def was_before_restart(record: RunRecord) -> bool:

@@ -85,3 +85,19 @@ def test_a_dry_run_is_no_run(project: Workbench, monkeypatch: pytest.MonkeyPatch
     said = hv15("run", project.root, "--snakemake", "-n")
     assert said.code == 2
     assert "--dry-run` shows what would run" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("--sdm apptainer --cores=1",), "unrecognized arguments: --sdm apptainer --cores=1"),
+        (("--cores",), "--cores/-c: expected"),
+        (("--executor", "moon"), "invalid choice: 'moon'"),
+    ],
+)
+def test_options_that_snakemake_does_not_have(
+    project: Workbench, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], found: str
+) -> None:
+    monkeypatch.setattr(control, "start", lambda *_: pytest.fail("a process was started"))
+    said = hv15("run", project.root, "--snakemake", *words)
+    is_a_refusal(said, (found, "snakemake --help"))

@@ -184,6 +184,11 @@ def test_a_run_that_said_nothing_at_all_is_not_called_killed(run: RunFolder) -> 
     assert "its output says why" in status(run, None).reason
 
 
+def test_a_run_whose_options_snakemake_refused_says_which(run: RunFolder) -> None:
+    run.output.write_text("usage: snakemake [-h]\n [targets ...]\nsnakemake: error: argument -e: invalid choice: 'x'\n")
+    assert "planned anything: snakemake: argument -e: invalid choice: 'x'" in status(run, None).reason
+
+
 def test_a_record_of_a_later_version_is_named(run: RunFolder) -> None:
     write_json(run.record_file, to_json(record(run)) | {"version": 99})
     append_event(run.events, JobsCounted(done=1, total=3))
