@@ -1,6 +1,6 @@
 # hv15 with the tested versions, for any machine with a container engine, and for jobs in containers:
 #
-#   docker build -t hv15 .
+#   docker build --build-arg COMMIT=$(git rev-parse HEAD) -t hv15 .
 #   docker run --gpus all --shm-size 8g -v "$PWD/my-project:/project" hv15 run /project --follow
 #
 # On Debian, so that its Python is the one hv15 is tested with. torch's wheel brings CUDA; the machine brings the driver.
@@ -20,7 +20,9 @@ extras = project['optional-dependencies']; \
 print(*project['dependencies'], *extras['slurm'], *extras['kubernetes'], sep='\n')" > /tmp/requirements.txt \
     && pip install -c constraints.txt -r /tmp/requirements.txt
 COPY . .
-RUN pip install --no-deps . && hv15 --help > /dev/null
+# Each LoRA tells the commit of the code that trained it.
+ARG COMMIT=""
+RUN HV15_COMMIT=$COMMIT pip install --no-deps . && hv15 --help > /dev/null
 
 FROM ${BASE}
 # Triton compiles the kernels' launchers when they are first used, with a C compiler and Python's headers.

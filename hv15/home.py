@@ -9,6 +9,10 @@ from pathlib import Path
 from hv15.errors import UserError
 
 _PACKAGE = Path(__file__).parent
+BUILT_FROM = "commit.txt"
+"""In the package of a wheel: the commit that it was built from, and on a second line `uncommitted_changes`."""
+COMMIT_VARIABLE = "HV15_COMMIT"
+"""The environment variable that names the commit while a wheel is built without a clone's .git."""
 
 
 def workflow_folder() -> Path:
@@ -33,16 +37,27 @@ def clone() -> Path | None:
 
 @cache
 def git_commit() -> str | None:
-    """Return the commit of the clone that this package runs from; None for an installed wheel."""
+    """Return the commit of the clone that this package runs from, or its wheel was built from; None if nobody knows."""
     said = _git("rev-parse", "HEAD")
-    return None if said is None else said.strip()
+    return (_built_from()[0] if said is None else said.strip()) or None
 
 
 @cache
 def uncommitted_changes() -> str:
-    """Return the sha256 of what differs in this clone from its commit; "" if nothing does, and for a wheel."""
+    """Return the sha256 of what differs from that commit; "" if nothing does."""
     said = _git("diff", "HEAD", "--binary")
+    if said is None:
+        return _built_from()[1]
     return hashlib.sha256(said.encode()).hexdigest() if said else ""
+
+
+def _built_from() -> tuple[str, str]:
+    """What the wheel says: its commit, and `uncommitted_changes`."""
+    try:
+        commit, changes = (_PACKAGE / BUILT_FROM).read_text().split("\n")[:2]
+    except (OSError, ValueError):
+        return "", ""
+    return commit, changes
 
 
 def _git(*words: str) -> str | None:

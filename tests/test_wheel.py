@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
+from hv15 import home
 from hv15.config import preset_names
 
 REPOSITORY = Path(__file__).parents[1]
@@ -89,9 +90,16 @@ def test_it_has_the_packages_and_the_workflow_and_nothing_else(wheel: Path) -> N
     with zipfile.ZipFile(wheel) as file:
         found = {name for name in file.namelist() if ".dist-info/" not in name}
     workflow = tracked("Snakefile", "rules", "profiles") - {"rules/demo.smk"}
-    assert found == tracked("hv15", "tui") | {f"{FILES}/{name}" for name in workflow}
+    assert found == tracked("hv15", "tui") | {f"{FILES}/{name}" for name in workflow} | {"hv15/commit.txt"}
     assert {f"hv15/config/presets/{name}.yaml" for name in preset_names()} < found
     assert wheel.stat().st_size < 20e6
+
+
+def test_it_tells_the_commit_that_it_was_built_from(installed: Path, tmp_path: Path) -> None:
+    words = "from hv15.home import *; print(clone(), git_commit(), repr(uncommitted_changes()))"
+    said = python(installed, tmp_path, "-c", words).split()
+    assert said == ["None", str(home.git_commit()), repr(home.uncommitted_changes())]
+    assert len(said[1]) == 40
 
 
 def test_its_files_are_those_of_the_repository(installed: Path) -> None:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from hv15.config import Settings
 
-BUILD = "build it in a clone: docker build -t hv15 . && apptainer build hv15.sif docker-daemon://hv15:latest"
+BUILD = (
+    "build it in a clone: docker build --build-arg COMMIT=$(git rev-parse HEAD) -t hv15 . "
+    "&& apptainer build hv15.sif docker-daemon://hv15:latest"
+)
 
 
 def use_container(workflow: Workflow, settings: Settings) -> Callable[[Wildcards], str] | None:
