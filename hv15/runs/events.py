@@ -82,6 +82,7 @@ class EventRecorder(logging.Handler):
         self._lock_descriptor: int | None = None
         self._planned = False
         self._done = self._total = 0
+        self._started: dict[int, JobDetails] = {}
         self._failed: list[int] = []
         self._errors: list[str] = []
         self._refusal: Failure | None = None
@@ -199,12 +200,16 @@ class EventRecorder(logging.Handler):
         if event == "job_started":
             return JobsStarted(time=time, ids=tuple(fields["jobs"]))
         if event == "job_info":
-            return JobStarted(time=time, job=self._explained(_details(fields)))
+            job = self._explained(_details(fields))
+            self._started[job.id] = job
+            return JobStarted(time=time, job=job)
         if event == "job_finished":
             self._forgive(fields["job_id"])
             return JobDone(time=time, id=fields["job_id"])
         if event == "job_error":
-            return self._job_failed(time, self._explained(_details(fields)))
+            failed = _details(fields)  # without wildcards, so without its experiment: Snakemake does not tell them here
+            started = self._started.get(failed.id)
+            return self._job_failed(time, failed if started is None else replace(started, log=failed.log))
         if event == "progress":
             self._done, self._total = fields["done"], fields["total"]
             return JobsCounted(time=time, done=self._done, total=self._total)

@@ -117,10 +117,11 @@ with Requests() as requests:
 
 
 def test_the_run_takes_it_up_and_tells_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = make_project(tmp_path, second=f"job {{log:q}} {MISSING}")
+    root = make_project(tmp_path, first=f"job {{log:q}} {MISSING}")
     assert by_hand(root).wait(60) == 1
     [run] = (root / ".hv15/runs").iterdir()
     [failed] = [event for event in all_events(run / "events.jsonl") if isinstance(event, JobFailed)]
+    assert failed.job.wildcards == {"name": "a"}, "Snakemake tells them when a job starts, not when it fails"
     assert failed.failure is not None
     assert "nowhere.safetensors" in failed.failure.cause
     ProjectPaths(root).failure(root / failed.job.log[0]).unlink()  # the history does not need it
@@ -130,7 +131,7 @@ def test_the_run_takes_it_up_and_tells_it(tmp_path: Path, capsys: pytest.Capture
     assert f"what to do: {failed.failure.cure}" in said
     assert cli.main(["status", str(root), "--json"]) == 0
     [told] = json.loads(capsys.readouterr().out)["run"]["failures"]
-    assert (told["rule"], told["cause"], told["kind"]) == ("second", failed.failure.cause, "user")
+    assert (told["job"], told["cause"], told["kind"]) == ("first a", failed.failure.cause, "user")
     assert told["place"] == "nowhere.safetensors"
 
 
