@@ -102,6 +102,8 @@ def read_header(path: Path) -> Header:
             raw = file.read(length)
     except FileNotFoundError:
         raise UserError.at(path, "no such file", hint="check the path") from None
+    except IsADirectoryError:
+        raise UserError.at(path, "is a folder; expected a .safetensors file", hint="name a file in it") from None
     except OSError as error:
         raise unreadable(path, error) from error
     return _parse(path, raw, size)

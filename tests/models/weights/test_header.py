@@ -46,6 +46,11 @@ def test_what_the_library_says_of_a_forged_header(name: str, tmp_path: Path) -> 
     assert not we_take(path)
 
 
+def test_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a folder; expected a \.safetensors file"):
+        read_header(tmp_path)
+
+
 WHOLE = save(
     {"w": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2).half(), "none": torch.zeros(0, 3)}, {"format": "pt"}
 )
