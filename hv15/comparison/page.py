@@ -22,7 +22,7 @@ from hv15.comparison.numbers import (
     number_text,
     spread_text,
 )
-from hv15.comparison.settings import SEED, short_name, value_text
+from hv15.comparison.settings import SEED, in_words, short_name, value_text
 from hv15.pages.html import render
 from hv15.pages.inlined import Inliner
 from hv15.pages.vector import SERIES, inline_svg
@@ -155,17 +155,21 @@ def page_samples(note: str, film: Path, sheet: Path) -> PageSamples:
 
 
 def groups_table(comparison: TrainingComparison) -> PageTable:
-    """Return the table with a row for each group: mean and deviation over its seeds."""
+    """Return the table with a row for each group: mean and deviation over its seeds.
+
+    It names them if anything else on the page does so by more than the settings that stand in the row.
+    """
     columns = _columns(comparison)
+    is_named = any(group.label != in_words(group.settings) for group in comparison.groups)
     rows = []
     for group in comparison.groups:
-        settings = [_setting(group.settings.get(name)) for name in comparison.differing]
-        named = settings if group.settings else [PageCell(group.label), *settings[1:]]
-        cells = [*named, _seeds(group)]
+        cells = [PageCell(group.label)] if is_named else []
+        cells += [*(_setting(group.settings.get(name)) for name in comparison.differing), _seeds(group)]
         for column, scale, digits in columns:
             cells.append(_of_spread(column, column.of_group(group), digits, scale))
         rows.append(PageRow(tuple(cells), is_best=group is comparison.best_group))
-    header = [PageCell(short_name(name)) for name in comparison.differing] or [PageCell("Experiment")]
+    header = [PageCell("Experiment")] if is_named else []
+    header += [PageCell(short_name(name)) for name in comparison.differing]
     counted = PageCell("Seeds", is_number=True)
     finished = ", of finished trainings alone" if comparison.leaves_out else ""
     note = f"Mean and standard deviation over the seeds{finished}. A click on a title sorts by it."

@@ -70,6 +70,18 @@ def test_what_is_not_finished_is_said(tmp_path: Path) -> None:
     assert [row.cells[steps].text for row in trainings.rows] == ["20", "10 of 20", "10 of 20"]
 
 
+def test_settings_are_named_as_elsewhere_on_the_page() -> None:
+    """In the legends of the curves and above the samples, by the trainings' names where the settings are too long."""
+    trainings = tuple(
+        ComparedTraining(name, {"train.optimizer_type": kind, "train.lr_scheduler": kind, "train.seed": seed}, steps=20)
+        for name, kind, seed in (("a", "AdamW", 1), ("b", "AdamW", 2), ("c", "x" * 20, 1))
+    )
+    table = groups_table(TrainingComparison(trainings))
+    assert [cell.text for cell in table.header][:3] == ["Experiment", "optimizer_type", "lr_scheduler"]
+    assert [row.cells[0].text for row in table.rows] == ["optimizer_type AdamW, lr_scheduler AdamW", "c"]
+    assert {len(row.cells) for row in table.rows} == {len(table.header)}
+
+
 def test_what_a_spreadsheet_would_compute_is_text() -> None:
     trainings = tuple(
         ComparedTraining(f"run{n}", {"train.optimizer_type": text}) for n, text in enumerate(("=1+1", 'a"b,c'))
