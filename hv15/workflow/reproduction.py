@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -129,11 +130,21 @@ def input_changes(
 
 
 def those_of(recorded: TrainedDataset, present: Project) -> TrainedDataset:
-    """Return what is there now of the clips of a training, by name or by content; what was added later is left out."""
-    names = {pair.name for pair in recorded.pairs}
-    media = {pair.media for pair in recorded.pairs}
+    """Return what is there now of the clips of a training; what was added later is left out.
+
+    A clip that does not have its name any more is found by its content, of several copies first with its own caption.
+    """
     now = present.dataset.record()
-    return TrainedDataset(now.digest, [each for each in now.pairs if each.name in names or each.media in media])
+    there = {(each.name, each.media) for each in now.pairs}
+    names = {(pair.name, pair.media) for pair in recorded.pairs}
+    renamed = Counter(pair.media for pair in recorded.pairs if (pair.name, pair.media) not in there)
+    texts = {(pair.media, pair.caption) for pair in recorded.pairs}
+    found = {each for each in now.pairs if (each.name, each.media) in names}
+    for each in sorted(now.pairs, key=lambda each: (each.media, each.caption) not in texts):
+        if each not in found and renamed[each.media]:
+            renamed[each.media] -= 1
+            found.add(each)
+    return TrainedDataset(now.digest, [each for each in now.pairs if each in found])
 
 
 def _comparable(project: Project, spec: JsonObject) -> JsonObject:
