@@ -18,13 +18,13 @@ def bitsandbytes(module: str) -> ModuleType:
     """
     name = f"bitsandbytes.{module}"
     if name not in sys.modules:
-        with _without_kernels():
+        with without_kernels():
             import_module(name)
     return sys.modules[name]
 
 
 @contextmanager
-def _without_kernels() -> Iterator[None]:
+def without_kernels() -> Iterator[None]:
     """While active, the package `kernels` cannot be imported, and bitsandbytes does not complain about it.
 
     On CPUs with bfloat16 units bitsandbytes asks that package for a compiled kernel from the Hub as soon as it is

@@ -67,6 +67,13 @@ def test_it_says_nothing_and_fetches_nothing(tmp_path: Path, package: str, kerne
     assert said(code, tmp_path) == "bitsandbytes.optim\n"
 
 
+@pytest.mark.slow
+def test_so_it_does_if_another_package_imports_it(tmp_path: Path) -> None:
+    make_package(tmp_path, "kernels", KERNELS)
+    code = "from hv15.train.optimizer_classes import optimizer_class; print(optimizer_class('Adafactor').__name__)"
+    assert said(code, tmp_path) == "Adafactor\n"
+
+
 def test_kernels_can_be_imported_before_and_after(tmp_path: Path) -> None:
     make_package(tmp_path, "bitsandbytes", STAND_IN)
     (tmp_path / "bitsandbytes" / "optim.py").touch()

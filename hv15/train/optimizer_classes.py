@@ -7,7 +7,7 @@ from importlib import import_module
 
 import torch
 
-from hv15.bitsandbytes import bitsandbytes
+from hv15.bitsandbytes import bitsandbytes, without_kernels
 from hv15.config.training.optimizer import CLASSES, OptimizerType
 from hv15.errors import UserError
 from hv15.train.optimizer_packages import check_package, missing_package
@@ -52,7 +52,8 @@ def optimizer_class(name: OptimizerType) -> type[torch.optim.Optimizer]:
     check_package(name)
     module, _, short = CLASSES.get(name, name).rpartition(".")
     try:
-        found = getattr(_imported(module), short, None)
+        with without_kernels():  # transformers imports bitsandbytes, too
+            found = getattr(_imported(module), short, None)
     except Exception as error:  # whatever a foreign package raises when it is imported
         if name in CLASSES:
             raise missing_package(name, error) from error
