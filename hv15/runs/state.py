@@ -18,6 +18,7 @@ from hv15.records.events import (
     JobDone,
     JobFailed,
     JobsCounted,
+    JobsPlanned,
     RunDied,
     RunEnded,
     RunEvent,
@@ -187,8 +188,10 @@ def _read_record(run: RunFolder) -> tuple[RunRecord | None, str]:
 
 def _counts(lines: Sequence[JsonObject]) -> tuple[int, int]:
     """Jobs that are done, and all of them."""
-    last = _last(lines, RunEnded) or _last(lines, JobsCounted)
-    return (last.done, last.total) if last else (0, 0)
+    if last := _last(lines, RunEnded) or _last(lines, JobsCounted):
+        return last.done, last.total
+    planned = _last(lines, JobsPlanned)  # what a run counts is first told when a job is done
+    return (0, planned.total) if planned else (0, 0)
 
 
 def _failed_jobs(lines: Sequence[JsonObject]) -> tuple[FailedJob, ...]:

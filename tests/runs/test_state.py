@@ -75,6 +75,13 @@ def test_the_lock_decides_not_the_files(run: RunFolder) -> None:
     assert (status(run, run.id).done, status(run, run.id).total) == (1, 3)
 
 
+def test_jobs_are_counted_before_the_first_is_done(run: RunFolder) -> None:
+    """The first one may be a training of hours."""
+    assert (status(run, run.id).done, status(run, run.id).total) == (0, 0)
+    append_event(run.events, JobsPlanned(jobs=(), total=3))
+    assert (status(run, run.id).done, status(run, run.id).total) == (0, 3)
+
+
 def test_another_machine_is_judged_by_what_it_writes(run: RunFolder) -> None:
     rewrite(run, host="elsewhere.example")
     append_event(run.events, JobsPlanned(jobs=(), total=3))
