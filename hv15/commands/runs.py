@@ -202,7 +202,7 @@ def status(options: Status) -> int:
         return 0
     if found is None:
         print(f"{one_line(str(root))}: no run yet; `{_shell_command('run', options.project)}` starts one")
-        for line in (*_published(root), *_experiments(root), *_queued(root)):
+        for line in (*_published(root), *_experiments(root, options.project), *_queued(root)):
             print(f"  {line}")
         return 0
     _print(found)
@@ -214,7 +214,7 @@ def status(options: Status) -> int:
         name = f"{training.experiment}: " if training.experiment else ""
         print(f"  {name}training: step {training.step}{of}{loss}" + (f", {clock(left_s)} left" if left_s else ""))
     told = [one_line(each.in_full) for each in _notices(found.run)]
-    for line in (*_published(root), *_experiments(root), *_queued(root), *told):
+    for line in (*_published(root), *_experiments(root, options.project), *_queued(root), *told):
         print(f"  {line}")
     if left:
         pids = ", ".join(str(each.pid) for each in left)
@@ -239,27 +239,39 @@ def _as_json(root: Path, found: RunStatus | None, left: list[int]) -> JsonObject
         "training": to_json(trainings[0]) if trainings else None,
         "notices": [to_json(each) for each in _notices(found.run)] if found else [],
         "trainings": [to_json(each) for each in trainings],
+        "experiments": {**(_made_experiments(root) or {})},
     }
 
 
-def _experiments(root: Path) -> list[str]:
-    """Say how many experiments are made, and which folders of results belong to none."""
-    from hv15.config.load import ConfigSource
+def _experiments(root: Path, project: Path) -> list[str]:
+    """Say how many experiments are made, and which folders of results belong to none.
 
-    paths = ProjectPaths(root)
-    try:
-        names = ConfigSource(paths.config).experiments
-    except UserError:
+    Args:
+        project: as the user named it.
+    """
+    made = _made_experiments(root)
+    if made is None:
         return []
-    made = sum(ProjectPaths(root, name).lora.exists() for name in names)
-    former = [str(each.results.relative_to(root)) for each in begun_experiments(root) if each.run not in names]
-    lines = [f"experiments: {made} of {len(names)} are made; `hv15 why experiments` says what is due"] if names else []
+    former = [str(each.results.relative_to(root)) for each in begun_experiments(root) if each.run not in made]
+    count, due = f"{sum(made.values())} of {len(made)}", _shell_command("why", project, "experiments")
+    lines = [f"experiments: {count} are made; `{due}` says what is due"] if made else []
     if former:
         more = f" and {len(former) - MOST_FORMER} more" if len(former) > MOST_FORMER else ""
         lines.append(
             f"of no experiment in the config: {', '.join(former[:MOST_FORMER])}{more}; delete them if you wish"
         )
     return [one_line(line) for line in lines]
+
+
+def _made_experiments(root: Path) -> dict[str, bool] | None:
+    """Return whether the LoRA of each experiment is published, by name; None if the config cannot be read."""
+    from hv15.config.load import ConfigSource
+
+    try:
+        names = ConfigSource(ProjectPaths(root).config).experiments
+    except UserError:
+        return None
+    return {name: ProjectPaths(root, name).lora.exists() for name in names}
 
 
 def _published(root: Path) -> list[str]:

@@ -51,8 +51,10 @@ def test_status_counts_experiments_and_names_what_is_left_of_others(project: Qui
     (project.root / "results/former/specs").mkdir(parents=True)
     assert cli.main(["status", str(project.root)]) == 0
     said = capsys.readouterr().out
-    assert "experiments: 1 of 2 are made" in said
+    assert f"experiments: 1 of 2 are made; `hv15 why {project.root} experiments` says what is due" in said
     assert "of no experiment in the config: results/former; delete them if you wish" in said
+    assert cli.main(["status", str(project.root), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["experiments"] == {"small": True, "large": False}
 
 
 def test_each_command_works_for_one_by_its_name(project: QuickProject, capsys: Said) -> None:
