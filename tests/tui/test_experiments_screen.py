@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hv15.records.failures import Failure, FailureKind
 from hv15.records.paths import ProjectPaths
 from hv15.records.stage_names import stage_of_run
 from tests.comparison.made_up import make_training
@@ -87,10 +88,11 @@ async def test_what_a_run_does_with_each(tmp_path: Path) -> None:
     app = experiments(tmp_path)
     files = app.files
     assert isinstance(files, Watched)
+    why = Failure("it diverged\nat step 5", "lower the rate", FailureKind.USER)
     jobs = (
         job(1, JobState.RUNNING, rule="train", experiment="fast"),
         job(2, JobState.WAITING, rule="train", experiment="new"),
-        job(3, JobState.FAILED, rule="train", experiment=SWEPT[0]),
+        job(3, JobState.FAILED, rule="train", experiment=SWEPT[0], failure=why),
     )
     files.jobs_of_run, files.is_alive = jobs, True
     async with app.run_test(size=(120, 30)) as pilot:
@@ -99,6 +101,9 @@ async def test_what_a_run_does_with_each(tmp_path: Path) -> None:
         rows = {row.name: str(row.state) for row in app.screen.query_one(ExperimentsTable).rows}
         assert (rows["fast"], rows["new"], rows[SWEPT[0]], rows[SWEPT[1]]) == ("running", "waiting", "failed", "done")
         assert "train the LoRA" in text_of(app), "what its job does"
+        await pilot.press("down", "down")
+        await pilot.pause()
+        assert "failed: train the LoRA: it diverged" in text_of(app)
 
 
 async def test_losses_that_cannot_be_compared_have_no_star(tmp_path: Path) -> None:

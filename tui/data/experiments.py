@@ -22,6 +22,7 @@ from hv15.records.training import RECORD, TrainingRecord
 from hv15.runs import lock
 from hv15.runs.failures import has_failed
 from hv15.stamp import Stamp, stamp
+from hv15.terminal_text import one_line
 from tui.data.jobs import Job, JobState
 from tui.data.metrics import MetricsReader
 
@@ -64,7 +65,7 @@ class ExperimentRow:
     log: Path
     """Of its training."""
     doing: str = ""
-    """What its job does, in words, while one runs."""
+    """What its job does, in words, while one runs; or which one failed, and why."""
     is_best: bool = False
     """Whether its lowest validation loss is the lowest of all, if they can be compared: of the finished ones, or while
     none is finished, of all so far."""
@@ -143,7 +144,7 @@ class ExperimentsReader:
         self._values, self._error = {name: dict(each.values) for name, each in found.items()}, ""
 
     def _row(
-        self, name: str, paths: ProjectPaths, jobs: Iterable[Job], *, alive: bool, is_due: bool
+        self, name: str, paths: ProjectPaths, jobs: Sequence[Job], *, alive: bool, is_due: bool
     ) -> tuple[ExperimentRow, tuple[ValidationRecord, ...]]:
         reader = self._reader(paths.metrics, name)
         reader.refresh(READ_S)
@@ -152,11 +153,12 @@ class ExperimentsReader:
         validations = comparable_validations(told)
         trains = lock.is_held(paths.training_lock)
         states = {job.state for job in jobs}
-        running = next((rule_words(job.rule) for job in jobs if job.state is JobState.RUNNING), "")
+        doing = next((rule_words(job.rule) for job in jobs if job.state is JobState.RUNNING), "")
         if trains or JobState.RUNNING in states:
             state = ExperimentState.RUNNING
         elif JobState.FAILED in states:
             state = ExperimentState.FAILED
+            doing = next(_failure(job) for job in jobs if job.state is JobState.FAILED)
         elif alive and JobState.WAITING in states:
             state = ExperimentState.WAITING
         elif paths.lora.exists():
@@ -177,7 +179,7 @@ class ExperimentsReader:
             settings=REMOVED if known is None else in_words(known),
             metrics=paths.metrics,
             log=paths.log(Rule.TRAIN),
-            doing=running,
+            doing=doing,
         )
         return row, validations
 
@@ -227,3 +229,9 @@ def to_overlay(rows: Sequence[ExperimentRow], most: int) -> Mapping[str, Path]:
         chosen = best_first(drawn)[:most]
         drawn = [row for row in drawn if row in chosen]
     return {row.name: row.metrics for row in drawn}
+
+
+def _failure(job: Job) -> str:
+    """Which job failed, and in one line why."""
+    why = "" if job.failure is None else next(iter(job.failure.cause.splitlines()), "")
+    return one_line(": ".join(filter(None, (rule_words(job.rule), why))))
