@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from hv15.project.remote import fetch_missing
 from hv15.records.json_values import JsonObject
 from hv15.records.metadata import STEPS
 from hv15.records.paths import CONFIG, ProjectPaths, average_of, copy_of_step, project_of
+from hv15.records.problems import ConfigError, dotted
 from hv15.records.reproduction import Reproduction, Verdict
 from hv15.records.rules import Rule
 from hv15.records.spec import Spec
@@ -100,10 +102,13 @@ def _input_changes(told: ToldLoRA, training: ToldTraining, work: ProjectPaths) -
         UserError: clips, models or files are missing.
     """
     config, text = work.reproduced_config, as_yaml(training.config)
-    present = Project(work.config, text=text)  # with the project's own paths: nothing is left out of its datasets
+    with _config_of(told.path, work.root):
+        present = Project(work.config, text=text)  # with the project's own paths: nothing is left out of its datasets
     fetch_missing(present)
     make_demo_clips(present)
-    present.models.check()
+    with _config_of(told.path, work.root):
+        present.models.check()
+        present.dataset.refuse_unusable()
     recorded = recorded_dataset(training, told.path, work.root)
     if recorded is not None:
         refuse_missing_clips(recorded, present, told.path)
@@ -114,6 +119,21 @@ def _input_changes(told: ToldLoRA, training: ToldTraining, work: ProjectPaths) -
     found = input_changes(training, project, recorded, present)
     project.save_caches()
     return found
+
+
+@contextmanager
+def _config_of(lora: Path, root: Path) -> Iterator[None]:
+    """Say that a problem is in the config of a LoRA: its words are of the project's config.yaml, which is not read."""
+    try:
+        yield
+    except UserError as error:
+        found = error.problems if isinstance(error, ConfigError) else ()
+        raise UserError.at(
+            lora,
+            "the config that it tells cannot be followed here:",
+            lines=[f"{dotted(each.place.setting)}: {each.message}" for each in found] or error.message.splitlines(),
+            hint=f"`hv15 show {lora} --config` shows it; its relative paths start at {root} (--project)",
+        ) from error
 
 
 def _write_dataset(recorded: TrainedDataset | None, present: Project, work: ProjectPaths) -> None:

@@ -244,7 +244,9 @@ def test_missing_clips_are_named(done: Workbench, stages: list[list[str]]) -> No
     is_a_refusal(hv15("reproduce", done.root / LORA), ("1 of the 3 clips", f"clips/{name}.mp4", "put them back"))
     assert not stages
     shutil.rmtree(done.clips)
-    is_a_refusal(hv15("reproduce", done.root / LORA), ("clips", "datasets[0]"))
+    said = hv15("reproduce", done.root / LORA)
+    is_a_refusal(said, ("clips", "datasets[0]", f"relative paths start at {done.root}"))
+    assert "config.yaml" not in said.err, "it is not read"
 
 
 def test_missing_clips_are_counted_if_nothing_names_them(done: Workbench) -> None:
