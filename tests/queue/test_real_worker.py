@@ -67,7 +67,7 @@ def test_it_survives_a_hangup_is_started_again_after_a_kill_and_ends_by_itself(f
         assert again not in (None, pid)
         file.change(lambda found: changes.remove(found, [1]))
         wait_until(lambda: worker_pid(file) is None)
-    assert "there is nothing to do" in file.worker_log.read_text()
+        wait_until(lambda: "there is nothing to do" in file.worker_log.read_text())  # said without the lock
     assert ensure_worker(file) is None, "there is nothing to do"
 
 
