@@ -26,9 +26,9 @@ from hv15.records.events import (
 )
 from hv15.records.failures import Failure, FailureKind, saved_step
 from hv15.records.fields import NewerVersion
-from hv15.records.json_values import Json, JsonObject, RecordError
+from hv15.records.json_values import Json, JsonObject, RecordError, parse_object
 from hv15.runs import lock
-from hv15.runs.followed_file import END, last_objects
+from hv15.runs.followed_file import CHUNK, END, last_objects
 from hv15.runs.foreign_messages import facts, failure_of_run
 from hv15.runs.metrics import keep_metrics, kept_files, training_files
 from hv15.runs.record import RunFolder, append_event, history
@@ -151,7 +151,9 @@ def status(run: RunFolder, holder: str | None) -> RunStatus:
     record, trouble = _read_record(run)
     lines = list(last_objects(run.events))
     state = RunState.UNREADABLE if trouble else RunState.DIED
-    found = RunStatus(run, record, state, trouble or "it left no record", *_counts(lines), failed=_failed_jobs(lines))
+    found = RunStatus(
+        run, record, state, trouble or "it left no record", *_counts(lines), failed=_failed_jobs(run.events)
+    )
     if holder is not None and holder == run.id:
         state = RunState.STOPPING if run.stop.exists() else RunState.RUNNING if lines else RunState.STARTING
         return replace(found, state=state, reason=trouble)
@@ -191,16 +193,24 @@ def _counts(lines: Sequence[JsonObject]) -> tuple[int, int]:
     return (last.done, last.total) if last else (0, 0)
 
 
-def _failed_jobs(lines: Sequence[JsonObject]) -> tuple[FailedJob, ...]:
+def _failed_jobs(events: Path) -> tuple[FailedJob, ...]:
+    """The jobs that have failed, wherever in the file that is: hundreds of others may have run since."""
     found = dict[int, FailedJob]()
-    for content in lines:
-        if content.get("event") == JobDone.event and isinstance(number := content.get("id"), int):
-            found.pop(number, None)  # it was tried again
-        for event in _of_kind([content], JobFailed):
-            found[event.job.id] = FailedJob(event.job, event.failure)
+    with contextlib.suppress(OSError), events.open("rb") as file:
+        for line in iter(lambda: file.readline(CHUNK), b""):
+            if not (line.startswith(_FAILED) or (found and line.startswith(_DONE))):
+                continue
+            with contextlib.suppress(RecordError):
+                event = read_event(parse_object(line))
+                if isinstance(event, JobFailed):
+                    found[event.job.id] = FailedJob(event.job, event.failure)
+                elif isinstance(event, JobDone):
+                    found.pop(event.id, None)  # it was tried again
     return tuple(found.values())
 
 
+_FAILED, _DONE = (f'{{"event": "{kind.event}"'.encode() for kind in (JobFailed, JobDone))
+"""The beginnings of these events' lines."""
 _SIGNALS = {"SIGINT": "by Ctrl-C", "SIGHUP": "because its terminal was closed", "SIGTERM": "by SIGTERM"}
 
 

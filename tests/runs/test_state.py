@@ -14,11 +14,12 @@ import pytest
 
 from hv15.atomic import write_json
 from hv15.environment import RUN_VARIABLE
-from hv15.records.events import JobDetails, JobFailed, JobsCounted, JobsPlanned, RunEnded, RunRecord
+from hv15.records.events import JobDetails, JobDone, JobFailed, JobsCounted, JobsPlanned, RunEnded, RunRecord
 from hv15.records.failures import Failure, FailureKind
 from hv15.records.fields import to_json
 from hv15.records.paths import ProjectPaths
 from hv15.runs import control, lock, processes
+from hv15.runs.followed_file import END
 from hv15.runs.processes import main_process, run_processes
 from hv15.runs.record import RunFolder, append_event, history, new_run
 from hv15.runs.state import RunState, all_events, current, status
@@ -276,6 +277,18 @@ def test_a_job_that_failed_twice_counts_once(run: RunFolder) -> None:
     for number in (2, 2, 3):
         append_event(run.events, JobFailed(job=JobDetails(id=number, rule="train")))
     assert len(status(run, run.id).failed) == 2
+
+
+def test_a_failure_is_told_however_much_has_run_since(run: RunFolder) -> None:
+    """With `keep-going`, what does not depend on a failed job still runs: in a sweep, hundreds of jobs."""
+    failure = Failure("a caption is missing", "write it", FailureKind.USER)
+    append_event(run.events, JobFailed(job=JobDetails(id=1, rule="train"), failure=failure))
+    append_event(run.events, JobFailed(job=JobDetails(id=2, rule="convert")))
+    append_event(run.events, JobDone(id=2))
+    with run.events.open("a", encoding="utf-8") as file:
+        file.write((json.dumps({"event": "done", "id": 3}) + "\n") * (2 * END // 20))
+    append_event(run.events, RunEnded(done=1, total=2, failed=(1,)))
+    assert [(each.job.rule, each.failure) for each in status(run, None).failed] == [("train", failure)]
 
 
 def test_history_is_newest_first(tmp_path: Path) -> None:
