@@ -297,3 +297,18 @@ def test_history_is_newest_first(tmp_path: Path) -> None:
     for name in ("20260101-000000-aaaa", "20260301-000000-aaaa", "20260201-000000-aaaa"):
         RunFolder(tmp_path, name).path.mkdir(parents=True)
     assert [run.id[:6] for run in history(tmp_path)] == ["202603", "202602", "202601"]
+
+
+def test_a_run_is_the_newest_though_its_clock_is_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after one on a machine whose clock is ahead: a container's is often that of another time zone."""
+    try:
+        made = []
+        for zone in ("UTC", "XXX+2", "XXX-2", "UTC"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            made.append(new_run(tmp_path))
+            made[-1].path.mkdir(parents=True)
+        assert history(tmp_path) == made[::-1]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
