@@ -19,7 +19,7 @@ from hv15.project.metadata import product_made_from
 from hv15.report.card import REPOSITORY
 from hv15.report.card import ModelCard as Card
 from tests.report.conftest import HOSTILE, STEPS, look_real
-from tests.report.upload_server import COMMIT, UploadHub
+from tests.report.upload_server import COMMIT, UploadHub, is_private
 from tests.workflow.finished import finish
 from tests.workflow.quick import QuickProject
 
@@ -158,8 +158,7 @@ def test_it_uploads_that_as_one_commit(
 ) -> None:
     assert publish(published, "--upload", "--private", "--message", "First version") == 0
     assert f"{hub.url}/{REPO}/commit/{COMMIT}" in capsys.readouterr().out
-    asked = hub.repositories[REPO]
-    assert asked.get("private") or asked.get("visibility") == "private"
+    assert is_private(hub.repositories[REPO])
     assert hub.messages == ["First version"]
     assert hub.tokens == {"Bearer hf_of_the_environment"}
     assert {path for _, path in hub.files} == {
@@ -174,6 +173,18 @@ def test_it_uploads_that_as_one_commit(
     everything = b"".join(hub.files.values())
     assert b"SECRET" not in everything
     assert str(published.root).encode() not in everything
+
+
+def test_what_is_to_be_private_does_not_go_to_a_public_repository(
+    published: QuickProject, hub: UploadHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.repositories[REPO] = {"private": False}
+    assert publish(published, "--upload", "--private") == 2
+    assert "public, so nothing was uploaded" in capsys.readouterr().err
+    assert not hub.files
+    assert publish(published, "--upload") == 0
+    hub.repositories[REPO] = {"private": True}
+    assert publish(published, "--upload", "--private") == 0
 
 
 @pytest.mark.parametrize(
