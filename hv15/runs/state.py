@@ -235,7 +235,7 @@ def _without_end(found: RunStatus, record: RunRecord) -> RunStatus:
     """The status of a run that did not record its end; on another machine it may still run."""
     run, last = found.run, _last_write(found.run)
     if record.host != socket.gethostname():
-        silence = time.time() - last
+        silence = max(0.0, time.time() - last)  # the other machine's clock may be ahead
         if silence < SILENT_S:
             reason = f"it was started on {record.host} and wrote something {silence:.0f} s ago"
             return replace(found, state=RunState.ELSEWHERE, reason=reason)

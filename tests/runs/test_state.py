@@ -81,6 +81,8 @@ def test_another_machine_is_judged_by_what_it_writes(run: RunFolder) -> None:
     append_event(run.events, JobsPlanned(jobs=(), total=3))
     assert status(run, None).state is RunState.ELSEWHERE
     assert run_processes(record(run)) == []
+    os.utime(run.events, (time.time() + 3600,) * 2)  # its clock is ahead
+    assert status(run, None).reason.endswith("wrote something 0 s ago")
     for path in run.path.iterdir():
         os.utime(path, (time.time() - 3600,) * 2)
     dead = status(run, None)
