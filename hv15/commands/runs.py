@@ -26,7 +26,7 @@ from hv15.runs import control
 from hv15.runs.failures import explain_job
 from hv15.runs.followed_file import last_objects
 from hv15.runs.lock import holder
-from hv15.runs.metrics import TrainingProgress, trainings_progress
+from hv15.runs.metrics import TrainingProgress, trainings_since
 from hv15.runs.record import RunFolder, project_config
 from hv15.runs.state import RunState, RunStatus, current
 from hv15.runs.state import status as status_of
@@ -298,7 +298,7 @@ def _trainings(root: Path, found: RunStatus | None) -> list[TrainingProgress]:
     """The progress of this run's trainings, the last at work first; none of those that an earlier run left."""
     if found is None or found.started is None:
         return []
-    own = (each for each in trainings_progress(root) if each.time >= found.started)
+    own = trainings_since(root, found.started)
     return [*{(each.time, each.step): each for each in own}.values()]  # a copied training is known twice
 
 

@@ -19,7 +19,7 @@ from hv15.records.notices import (
 )
 from hv15.records.rules import rule_words
 from hv15.runs.failures import explain_job
-from hv15.runs.metrics import TrainingProgress, trainings_progress
+from hv15.runs.metrics import TrainingProgress, trainings_since
 from hv15.runs.state import FailedJob, RunState, RunStatus
 from hv15.terminal_text import one_line
 
@@ -169,9 +169,7 @@ def _seconds(found: RunStatus) -> float | None:
 
 def _training(found: RunStatus) -> TrainingProgress | None:
     """The training of this run that took a step last."""
-    if found.started is None:
-        return None
-    return next((each for each in trainings_progress(found.run.root) if each.time >= found.started), None)
+    return None if found.started is None else next(iter(trainings_since(found.run.root, found.started)), None)
 
 
 def _training_sentence(training: TrainingProgress) -> str:

@@ -10,7 +10,7 @@ from hv15.records.fields import to_json
 from hv15.records.json_values import JsonObject
 from hv15.records.queue import Queue, QueuedProject, QueuedState
 from hv15.runs import lock
-from hv15.runs.metrics import trainings_progress
+from hv15.runs.metrics import trainings_since
 from hv15.runs.record import RunFolder
 from hv15.runs.state import status
 
@@ -69,8 +69,7 @@ def standing(queue: Queue, project: QueuedProject) -> QueueStanding:
         return QueueStanding(project, note=project.reason)
     holder = lock.holder(project.root)
     found = status(RunFolder(project.root, project.run), holder)
-    begun = project.started or 0.0
-    training = next((each for each in trainings_progress(project.root) if each.time >= begun), None)
+    training = next(iter(trainings_since(project.root, project.started or 0.0)), None)
     return QueueStanding(
         project,
         note=STARTING if holder != project.run else "saves and stops" if found.run.stop.exists() else "",
