@@ -152,7 +152,7 @@ def _ended(project: QueuedProject, end: End) -> QueuedProject:
     if end.state is QueuedState.WAITING:
         return changes.waiting_again(project, end.reason)
     if project.again and end.state is QueuedState.STOPPED:
-        return changes.waiting_again(project, f"was stopped {end.reason}: continues from there")
+        return changes.waiting_again(project, f"was stopped ({end.reason}): continues from there")
     return replace(project, state=end.state, reason=end.reason, cure=end.cure, ended=end.time, again=False)
 
 

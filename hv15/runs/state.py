@@ -245,7 +245,7 @@ def _without_end(found: RunStatus, record: RunRecord) -> RunStatus:
     if was_before_restart(record):
         reason = "the machine was restarted"
     elif run.stop.exists():
-        state, reason = RunState.STOPPED, "killed on request"
+        state, reason = RunState.STOPPED, "killed on request" if _was_to_be_killed(run) else "on request"
     elif not run.events.exists():
         reason = _before_planning(run)
     else:
@@ -253,6 +253,11 @@ def _without_end(found: RunStatus, record: RunRecord) -> RunStatus:
     with contextlib.suppress(OSError):
         append_event(run.events, RunDied(reason=reason, time=last))
     return replace(found, state=state, reason=reason, ended=last)
+
+
+def _was_to_be_killed(run: RunFolder) -> bool:
+    """Whether somebody asked for the run's end at once. One that is asked to stop early records no end either."""
+    return any(content.get("now") is True for content in last_objects(run.stop))
 
 
 def _before_planning(run: RunFolder) -> str:

@@ -153,7 +153,10 @@ def test_what_was_stopped_to_continue_later_waits_first(file: QueueFile, runs: R
     assert not at_work(file).step()
     found = file.read()
     assert states(found) == {1: "waiting", 2: "waiting"}
-    assert found.waiting[0].again is False
+    assert (found.waiting[0].again, found.waiting[0].reason) == (
+        False,
+        "was stopped (on request): continues from there",
+    )
     keep(file, replace(found, paused=False))
     at_work(file).step()
     assert runs.names == ["a"]

@@ -19,7 +19,7 @@ from hv15.records.failures import Failure, FailureKind
 from hv15.records.fields import to_json
 from hv15.records.paths import ProjectPaths
 from hv15.runs import control, lock, processes
-from hv15.runs.followed_file import END
+from hv15.runs.followed_file import END, append_object
 from hv15.runs.processes import main_process, run_processes
 from hv15.runs.record import RunFolder, append_event, history, new_run
 from hv15.runs.state import RunState, all_events, current, status
@@ -162,6 +162,12 @@ def test_the_end_of_a_run_that_died_is_told_once_and_for_all(run: RunFolder) -> 
     run.stop.unlink()
     again = status(run, None)
     assert (again.ended, again.reason, again.state) == (first.ended, first.reason, first.state)
+
+
+@pytest.mark.parametrize(("now", "reason"), [(False, "on request"), (True, "killed on request")])
+def test_a_run_that_is_stopped_before_it_records_anything(run: RunFolder, now: bool, reason: str) -> None:
+    append_object(run.stop, {"time": time.time(), "now": now})
+    assert (status(run, None).state, status(run, None).reason) == (RunState.STOPPED, reason)
 
 
 def test_a_run_that_begins_while_it_is_looked_at_is_not_dead(run: RunFolder) -> None:
