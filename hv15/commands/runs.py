@@ -15,6 +15,7 @@ from textwrap import indent
 from hv15.commands.options.runs import Run, SampleNow, Status, Stop, Tui
 from hv15.commands.targets import asked
 from hv15.errors import UserError
+from hv15.home import workflow_folder
 from hv15.progress import clock
 from hv15.records.failures import Failure
 from hv15.records.fields import to_json
@@ -117,13 +118,14 @@ def refuse_broken(options: Run) -> None:
 
 
 def _refuse_unknown(words: Sequence[str]) -> None:
-    """Let Snakemake's own parser read the words that follow `--snakemake`."""
+    """Let Snakemake's own parser read the words that follow `--snakemake`, as with the profile and after targets."""
     from snakemake.cli import get_argument_parser
 
+    profile = workflow_folder() / "profiles" / "default" / "config.yaml"
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            get_argument_parser().parse_args(["target", *words])  # they come after the run's targets
+            get_argument_parser([str(profile)]).parse_args(["target", *words])
     except SystemExit as end:
         if not end.code:
             raise  # it printed its help or version, as asked
