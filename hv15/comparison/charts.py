@@ -203,7 +203,8 @@ def _drawing(
             band = bands.get(group)
             if band is None:
                 continue
-            axes.plot(band.x, band.mean, style, color=colour, markersize=4, label=group.label)
+            drawn_as = style if len(band.x) > 1 else "o"  # nothing would be seen of a line
+            axes.plot(band.x, band.mean, drawn_as, color=colour, markersize=4, label=group.label)
             if band.deviation is not None:
                 low = [mean - deviation for mean, deviation in zip(band.mean, band.deviation, strict=True)]
                 high = [mean + deviation for mean, deviation in zip(band.mean, band.deviation, strict=True)]
