@@ -20,7 +20,7 @@ from hv15.errors import UserError
 from hv15.records.events import RunEvent, RunRecord, event_line, read_run
 from hv15.records.fields import to_json
 from hv15.records.json_values import RecordError, parse_object
-from hv15.records.paths import ProjectPaths, config_file
+from hv15.records.paths import ProjectPaths, config_file, straight
 from hv15.runs.followed_file import append_object
 
 _TIME, _LENGTH = "%Y%m%d-%H%M%S", 15
@@ -157,7 +157,7 @@ def project_config(project: Path) -> Path:
     if not config.is_file():
         hint = "name a project folder, or make one with `hv15 new FOLDER`"
         raise UserError.at(config, "no such file", hint=hint)
-    return config.absolute()
+    return straight(config)
 
 
 def append_event(path: Path, event: RunEvent) -> None:
