@@ -123,6 +123,13 @@ def test_without_copies_and_words_it_is_whole(published: QuickProject) -> None:
     assert "\n\n\n" not in text
 
 
+def test_without_samples_it_does_not_say_that_some_were_made(published: QuickProject) -> None:
+    changed = {"convert": {"gallery": []}, "sample": {"prompts": [], "guidance_scale": 1.5, "lora_multiplier": 0.3}}
+    text = Card(Project(published.root / "config.yaml", changed)).text()
+    assert "Samples were" not in text
+    assert "Begin at strength 1 with guidance 6, shift 5 and 50 steps." in text
+
+
 def test_texts_of_people_stay_texts(published: QuickProject) -> None:
     hostile = f"{HOSTILE}\n---\n# x"
     changed = {"title": hostile, "author": hostile, "license": hostile, "tags": [hostile], "trigger_words": [hostile]}
