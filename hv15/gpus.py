@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -24,6 +25,8 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOCAL_RANK = "LOCAL_RANK"
 """Set by `accelerate launch`: the process's number on this machine, which is also that of its GPU."""
 SLURM_JOB = "SLURM_JOB_ID"
+LOOKED_AT_S = 0.02
+"""A process that only looks whether a GPU is taken (`is_taken`) locks its file for less time."""
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 """Files that exist where NVIDIA's driver is installed: on Linux, under WSL2."""
 
@@ -150,7 +153,11 @@ def _lock(name: str) -> bool:
     Raises:
         OSError: it cannot be locked here.
     """
-    descriptor = lock_own(_lock_file(name))
+    file = _lock_file(name)
+    descriptor = lock_own(file)
+    if descriptor is None:
+        time.sleep(LOOKED_AT_S)
+        descriptor = lock_own(file)
     if descriptor is None:
         return False
     _held.append(descriptor)

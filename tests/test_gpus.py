@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
@@ -164,6 +165,19 @@ def test_slurm_jobs_that_see_all_gpus_take_different_ones(start: Callable[..., J
     names = "GPU-1a,GPU-2b"
     taken = [start(CUDA_VISIBLE_DEVICES=names, SLURM_JOB_ID=job).sees for job in ("7", "8")]
     assert taken == names.split(",")
+
+
+def test_a_look_at_a_gpu_does_not_take_it(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """As the queue's worker looks twice a second, while the jobs of other projects begin."""
+    monkeypatch.setenv(VISIBLE, "0,1")
+    file = gpus._lock_file("0")
+    file.touch()
+    with file.open() as looker:
+        fcntl.flock(looker, fcntl.LOCK_SH)
+        monkeypatch.setattr("hv15.gpus.time.sleep", lambda _: fcntl.flock(looker, fcntl.LOCK_UN))
+        take_gpus("auto", 2, "x is 2")
+    assert not caplog.text
+    assert len(held_locks()) == 2
 
 
 @pytest.mark.parametrize(

@@ -343,3 +343,5 @@ def disk_checks(project: Project) -> Iterator[Check]:
         lack = f"; {size(use.missing)} too little" if use.missing else ""
         state: CheckState = "problem" if use.is_too_full else "ok"
         yield Check(state, "disk", f"{size(use.free)} free for {names}{estimate}{lack}")
+        for path, (why, hint) in use.refused.items():
+            yield Check("problem", "disk", why, hint, Place(path))

@@ -63,8 +63,7 @@ def add(options: QueueAdd) -> None:
     chosen = _mode(options.at_once, per_device=options.per_device)
     projects, targets = _split(options.words)
     targets = (*targets, *options.target)
-    asked = dict.fromkeys(_entry(each, targets, options) for each in projects)  # once, if one is named twice
-    entries = _checked([*asked], unchecked=options.unchecked)
+    entries = _checked(projects, targets, options)
     file = QueueFile()
     before: list[Queue] = []
 
@@ -223,27 +222,30 @@ def _entry(project: Path, targets: tuple[str, ...], options: QueueAdd) -> Queued
     )
 
 
-def _checked(entries: list[QueuedProject], *, unchecked: bool) -> list[QueuedProject]:
-    """Return the projects with the number of GPUs that each needs.
+def _checked(projects: tuple[Path, ...], targets: tuple[str, ...], options: QueueAdd) -> list[QueuedProject]:
+    """Return the projects, each once, with the number of GPUs that each needs.
 
     Raises:
         UserError: one cannot be run; of several, the message names all.
     """
-    checked, errors = [], []
-    for entry in entries:
+    checked, errors = dict[Path, QueuedProject](), list[UserError]()
+    for project in projects:
         try:
-            if not unchecked:
+            entry = _entry(project, targets, options)
+            if entry.config in checked:
+                continue
+            if not options.unchecked:
                 refuse_broken(Run(project=entry.config, target=entry.targets, snakemake=entry.snakemake))
-            checked.append(replace(entry, gpus=_gpus_needed(entry)))
+            checked[entry.config] = replace(entry, gpus=_gpus_needed(entry))
         except UserError as error:
             errors.append(error)
     if not errors:
-        return checked
-    if len(entries) == 1:
+        return [*checked.values()]
+    if len(projects) == 1:
         raise errors[0]
     [first, *others] = errors
     raise UserError(
-        f"{len(errors)} of {len(entries)} projects cannot be run, so none was added:",
+        f"{len(errors)} of {len(projects)} projects cannot be run, so none was added:",
         lines=[line for each in errors for line in each.message.splitlines()],
         hint=first.hint if not others else "`hv15 check PROJECT` says more about each",
         place=first.place,

@@ -15,6 +15,7 @@ from textwrap import indent
 from hv15.commands.options.runs import Run, SampleNow, Status, Stop, Tui
 from hv15.commands.targets import asked
 from hv15.errors import UserError
+from hv15.home import workflow_folder
 from hv15.progress import clock
 from hv15.records.failures import Failure
 from hv15.records.fields import to_json
@@ -26,7 +27,7 @@ from hv15.runs import control
 from hv15.runs.failures import explain_job
 from hv15.runs.followed_file import last_objects
 from hv15.runs.lock import holder
-from hv15.runs.metrics import TrainingProgress, trainings_progress
+from hv15.runs.metrics import TrainingProgress, trainings_since
 from hv15.runs.record import RunFolder, project_config
 from hv15.runs.state import RunState, RunStatus, current
 from hv15.runs.state import status as status_of
@@ -117,13 +118,14 @@ def refuse_broken(options: Run) -> None:
 
 
 def _refuse_unknown(words: Sequence[str]) -> None:
-    """Let Snakemake's own parser read the words that follow `--snakemake`."""
+    """Let Snakemake's own parser read the words that follow `--snakemake`, as with the profile and after targets."""
     from snakemake.cli import get_argument_parser
 
+    profile = workflow_folder() / "profiles" / "default" / "config.yaml"
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            get_argument_parser().parse_args(["target", *words])  # they come after the run's targets
+            get_argument_parser([str(profile)]).parse_args(["target", *words])
     except SystemExit as end:
         if not end.code:
             raise  # it printed its help or version, as asked
@@ -310,7 +312,7 @@ def _trainings(root: Path, found: RunStatus | None) -> list[TrainingProgress]:
     """The progress of this run's trainings, the last at work first; none of those that an earlier run left."""
     if found is None or found.started is None:
         return []
-    own = (each for each in trainings_progress(root) if each.time >= found.started)
+    own = trainings_since(root, found.started)
     return [*{(each.time, each.step): each for each in own}.values()]  # a copied training is known twice
 
 

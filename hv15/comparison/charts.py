@@ -70,7 +70,7 @@ def make_charts(comparison: TrainingComparison) -> list[ComparisonChart]:
     losses, validations = _bands(groups, loss_band), _bands(groups, validation_band)
     seeds = "; bands: standard deviation over seeds" if comparison.has_repetitions else ""
     charts = list[ComparisonChart]()
-    if (varied := comparison.varied) is not None and comparison.best_group is not None:
+    if (varied := comparison.varied) is not None and comparison.compares_groups:
         name, caption = short_name(varied), "Each training, and mean and standard deviation over its seeds"
         title = f"Lowest validation loss by {name}"
         charts.append(ComparisonChart("setting", title, caption, lambda axes: _draw_setting(axes, comparison, varied)))
@@ -203,7 +203,8 @@ def _drawing(
             band = bands.get(group)
             if band is None:
                 continue
-            axes.plot(band.x, band.mean, style, color=colour, markersize=4, label=group.label)
+            drawn_as = style if len(band.x) > 1 else "o"  # nothing would be seen of a line
+            axes.plot(band.x, band.mean, drawn_as, color=colour, markersize=4, label=group.label)
             if band.deviation is not None:
                 low = [mean - deviation for mean, deviation in zip(band.mean, band.deviation, strict=True)]
                 high = [mean + deviation for mean, deviation in zip(band.mean, band.deviation, strict=True)]

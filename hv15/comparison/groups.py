@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from hv15.comparison.settings import SEED, differing, in_words
 from hv15.comparison.trainings import ComparedTraining
@@ -19,6 +20,8 @@ LONGEST_LABEL = 48
 _SEED_IN_NAME = re.compile(r"_?(train\.)?seed-\d+")
 _SAME_SIGMA = 1e-4
 """What the levels of two validations differ by at most if they are the same: records are rounded."""
+
+Measured = TypeVar("Measured")
 
 
 class Spread(NamedTuple):
@@ -153,20 +156,24 @@ class TrainingComparison:
         return len(clips) <= 1
 
     @cached_property
+    def compares_groups(self) -> bool:
+        """Whether the validation losses of groups can be compared, and there are several."""
+        return self.is_comparable and sum(group.validation is not None for group in self.groups) > 1
+
+    @cached_property
     def best_group(self) -> TrainingGroup | None:
-        """The group with the lowest mean of the lowest validation losses; None if they cannot be compared."""
+        """The group with the lowest mean of the lowest validation losses; None if they cannot be compared, or several
+        are the lowest, as where none came below the loss of the base model."""
         found = [(group.validation.mean, group) for group in self.groups if group.validation is not None]
-        if len(found) < 2 or not self.is_comparable:
-            return None
-        return min(found, key=lambda each: each[0])[1]
+        best = _lowest(found) if self.compares_groups else []
+        return best[0] if len(best) == 1 else None
 
     @cached_property
     def best_training(self) -> ComparedTraining | None:
-        """The training with the lowest validation loss; None if they cannot be compared."""
+        """The training with the lowest validation loss, of equal trainings the first; None as for the groups."""
         found = [(each.best.loss, each) for each in self.counted if each.best and each.best.loss is not None]
-        if len(found) < 2 or not self.is_comparable:
-            return None
-        return min(found, key=lambda each: each[0])[1]
+        best = _lowest(found) if len(found) > 1 and self.is_comparable else []
+        return best[0] if len({(self.group_of(each), each.seed) for each in best}) == 1 else None
 
     @cached_property
     def unfinished(self) -> tuple[str, ...]:
@@ -210,6 +217,12 @@ def _label_of(names: Sequence[str]) -> str:
         return without_seed.pop()
     label = ", ".join(names)
     return label if len(label) <= LONGEST_LABEL else f"{names[0]} and {len(names) - 1} more"
+
+
+def _lowest(found: Sequence[tuple[float, Measured]]) -> list[Measured]:
+    """Those of the lowest number."""
+    lowest = min(number for number, _ in found)
+    return [each for number, each in found if math.isclose(number, lowest)]
 
 
 def _of_each_seed(trainings: Iterable[ComparedTraining]) -> tuple[ComparedTraining, ...]:

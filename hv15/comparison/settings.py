@@ -13,7 +13,7 @@ from hv15.config.settings import Settings
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.problems import Location, dotted
 from hv15.records.training import TrainingRecord
-from hv15.terminal_text import visible
+from hv15.terminal_text import one_line
 
 SEED = "train.seed"
 """Trainings that differ in this alone are repetitions of one experiment."""
@@ -24,7 +24,7 @@ UNSEEN = frozenset({Affects.WATCHING, Affects.PLACE, Affects.PUBLISHING, Affects
 OF_TRAINING = ("task", "cache", "datasets", "train", "runtime")
 """Sections on which a training depends, or its time and memory."""
 LONGEST = 24
-"""Characters of a value in a name."""
+"""Characters of a value that are shown."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -92,18 +92,14 @@ def short_name(name: str) -> str:
     return name.removeprefix("train.")
 
 
-def value_text(value: Json, longest: int | None = LONGEST) -> str:
-    """Return a value in one line without anything that a terminal would obey.
-
-    Args:
-        longest: characters; what is longer is cut. None: nothing is.
-    """
+def value_text(value: Json) -> str:
+    """Return a value in one line, cut if it is long, without anything that a terminal would obey."""
     if value is None:
         return "not set"
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
-    text = visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-    return text if longest is None or len(text) <= longest else f"{text[: longest - 1]}…"
+    text = one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _comparable(value: Json) -> str:

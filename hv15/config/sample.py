@@ -47,6 +47,8 @@ SEED_SUFFIX = ".seed"
 """Stands before the seed in the name of a sample of `seeds`; a prompt's own name has no dot."""
 SAMPLE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.seed\d+)?(\.with-[A-Za-z0-9_-]+)?(\.x[-+.0-9e]+)?(\.base|\.preview)?"
 """Matches the name of any sample."""
+_PERIODIC = re.compile(r"(.+)\1{19,}$")
+"""Matches a name that Snakemake takes for the trace of a rule that calls itself: it makes no job for it."""
 
 
 class PromptSettings(Section):
@@ -116,6 +118,8 @@ class PromptSettings(Section):
     def _name_is_a_file_name(cls, value: str) -> str:
         if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", value):
             raise ValueError(f"found '{value}', expected at most 100 letters, digits, - and _ (for file names)")
+        if match := _PERIODIC.search(value):
+            raise ValueError(f"found '{value}', which repeats '{match[1]}' 20 times or more: give a shorter name")
         return value
 
     def conflicts(self) -> Iterator[Conflict]:

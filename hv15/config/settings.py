@@ -98,10 +98,13 @@ class Settings(Section):
             yield ("datasets",), text
         yield from self._idle_datasets()
         yield from experiment_conflicts(self.experiments, self.sweep)
-        for section, folder in (("cache", self.cache.directory), ("models", self.models.directory)):
+        for setting, folder in (
+            (("cache", "directory"), self.cache.directory),
+            (("cache", "scratch"), self.cache.scratch or ""),
+            (("models", "directory"), self.models.directory),
+        ):
             if is_remote(folder):
-                text = f"found '{folder}', but files are written there: use a folder of this machine"
-                yield (section, "directory"), text
+                yield setting, f"found '{folder}', but files are written there: use a folder of this machine"
         for number, dataset in enumerate(self.datasets):
             if is_remote(dataset.source) and dataset.source.endswith(".jsonl"):
                 text = "a list in remote storage cannot be read: use a folder there (video_directory, image_directory)"

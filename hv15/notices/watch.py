@@ -71,7 +71,7 @@ class RunWatch:
     def _tells(self, found: RunStatus) -> bool:
         """Whether the end of the run is told. That nothing had to be done is not."""
         is_end = found.state in (RunState.FINISHED, RunState.STOPPED)
-        took = found.ended - found.started if found.ended and found.started else float("inf")
+        took = max(0.0, found.ended - found.started) if found.ended and found.started else float("inf")
         is_wanted = ("end" if is_end else "failure") in self._settings.events
         did_nothing = found.state is RunState.FINISHED and not found.total
         return is_wanted and not did_nothing and took >= 60 * self._settings.min_minutes

@@ -19,7 +19,7 @@ from hv15.records.notices import (
 )
 from hv15.records.rules import rule_words
 from hv15.runs.failures import explain_job
-from hv15.runs.metrics import TrainingProgress, trainings_progress
+from hv15.runs.metrics import TrainingProgress, trainings_since
 from hv15.runs.state import FailedJob, RunState, RunStatus
 from hv15.terminal_text import one_line
 
@@ -43,7 +43,7 @@ def notice_of_end(found: RunStatus, *, details: bool) -> Notice:
         details: whether names, causes, machine and folder are told.
     """
     event: NoticeEvent = "end" if found.state in (RunState.FINISHED, RunState.STOPPED) else "failure"
-    seconds = (found.ended or time.time()) - found.started if found.started else None
+    seconds = _seconds(found)
     failed = tuple(_failed_job(found, each, details=details) for each in found.failed)
     training = _training(found)
     sentences = [_jobs_sentence(found, seconds), *_failure_sentences(found, details=details)]
@@ -69,7 +69,7 @@ def notice_of_stall(found: RunStatus, silent_s: float, running: Iterable[JobDeta
     """
     jobs = tuple(NoticeJob(each.rule, job=_plain(each.name) if details else None) for each in running)
     names = dict.fromkeys(_plain(each.job or rule_words(each.rule)) for each in jobs)
-    seconds = time.time() - found.started if found.started else None
+    seconds = _seconds(found)
     sentences = [f"Nothing has gone on for {minutes(silent_s)}{f': {_listed(names)}' if names else ''}."]
     sentences.append(_jobs_sentence(found, seconds))
     if (training := _training(found)) is not None:
@@ -162,11 +162,14 @@ def _jobs_sentence(found: RunStatus, seconds: float | None) -> str:
     return f"{found.done} of {_counted(found.total, 'job')} done{took}." if found.total else f"No job was done{took}."
 
 
+def _seconds(found: RunStatus) -> float | None:
+    """How long a run has taken so far; None if that is not known. Its clock may have been put back meanwhile."""
+    return max(0.0, (found.ended or time.time()) - found.started) if found.started else None
+
+
 def _training(found: RunStatus) -> TrainingProgress | None:
     """The training of this run that took a step last."""
-    if found.started is None:
-        return None
-    return next((each for each in trainings_progress(found.run.root) if each.time >= found.started), None)
+    return None if found.started is None else next(iter(trainings_since(found.run.root, found.started)), None)
 
 
 def _training_sentence(training: TrainingProgress) -> str:

@@ -4,6 +4,7 @@ tiles of samples, which wait there for each other while they are decoded."""
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ class DiskUse:
     """The project's folders on it."""
     needs: dict[str, int] = field(default_factory=dict)
     """What will be written -> size."""
+    refused: dict[Path, tuple[str, str]] = field(default_factory=dict)
+    """What is in the way of writing into a folder on it -> what it is, and what to do."""
 
     @property
     def needed(self) -> int:
@@ -74,7 +77,21 @@ def disk_uses(project: Project) -> list[DiskUse]:
         use = uses.setdefault(there.stat().st_dev, DiskUse(shutil.disk_usage(there).free))
         use.folders.append(folder)
         use.needs.update(needs)
+        if any(needs.values()):
+            use.refused.update(_refusal(folder))
     return list(uses.values())
+
+
+def _refusal(folder: Path) -> dict[Path, tuple[str, str]]:
+    """Return what is in the way of writing into a folder, which need not be there yet."""
+    there = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
+    if not there.exists():
+        return {there: (f"is a link to {there.readlink()}, which is not there", "make that folder, or remove the link")}
+    if not there.is_dir():
+        return {there: ("is a file, expected a folder", "use another folder")}
+    if not os.access(there, os.W_OK | os.X_OK):
+        return {there: ("cannot be written to", "change its permissions, or use another folder")}
+    return {}
 
 
 def _cache_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:

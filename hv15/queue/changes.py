@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,12 +51,19 @@ def named(queue: Queue, names: Collection[str]) -> list[int]:
     for name in names:
         numbers = [each.number for each in queue.projects if str(each.number) == name]
         if not numbers:
-            place = Path(name).absolute()
-            numbers = [each.number for each in queue.projects if place in (each.root, each.config)]
+            place = Path(name)
+            numbers = [
+                each.number for each in queue.projects if _is_same(place, each.root) or _is_same(place, each.config)
+            ]
         if not numbers:
             raise UserError(f"{name}: is not in the queue", hint="`hv15 queue` lists what is, with its numbers")
         found += [number for number in numbers if number not in found]
     return found
+
+
+def _is_same(place: Path, other: Path) -> bool:
+    """Whether two paths, which may lead over links, name the same place; it may be gone."""
+    return os.path.realpath(place) == os.path.realpath(other)
 
 
 def remove(queue: Queue, numbers: Collection[int]) -> Queue:

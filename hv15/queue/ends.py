@@ -33,7 +33,7 @@ def end_of(project: QueuedProject, asked: dict[str, float], *, after_gap: bool =
 
     Args:
         asked: when the processes that killed runs left were asked to end, by run; it is kept up to date.
-        after_gap: whether nobody watched it before, because the worker was killed or the machine restarted. A run
+        after_gap: whether nobody has seen it alive, because the worker was killed or the machine restarted. A run
             that died then, or was never started, is to be run again; one that dies while it is watched has failed.
     """
     root, holder = project.root, lock.holder(project.root)

@@ -10,13 +10,15 @@ from hv15.records.fields import to_json
 from hv15.records.json_values import JsonObject
 from hv15.records.queue import Queue, QueuedProject, QueuedState
 from hv15.runs import lock
-from hv15.runs.metrics import trainings_progress
+from hv15.runs.metrics import trainings_since
 from hv15.runs.record import RunFolder
-from hv15.runs.state import status
+from hv15.runs.state import RunState, RunStatus, status
 
 BY_HAND = "a run that was started by hand is in progress: waits for its end"
 
 STARTING = "is looked at, then begins"
+
+ENDING = "its run has ended, what is left of it ends too"
 
 
 @dataclass(frozen=True)
@@ -67,19 +69,26 @@ def standing(queue: Queue, project: QueuedProject) -> QueueStanding:
         return QueueStanding(project, queue.place(project), _why_it_waits(queue, project))
     if project.state is not QueuedState.RUNNING:
         return QueueStanding(project, note=project.reason)
-    holder = lock.holder(project.root)
-    found = status(RunFolder(project.root, project.run), holder)
-    begun = project.started or 0.0
-    training = next((each for each in trainings_progress(project.root) if each.time >= begun), None)
+    found = status(RunFolder(project.root, project.run), lock.holder(project.root))
+    training = next(iter(trainings_since(project.root, project.started or 0.0)), None)
     return QueueStanding(
         project,
-        note=STARTING if holder != project.run else "saves and stops" if found.run.stop.exists() else "",
+        note=_what_it_does(found),
         done=found.done,
         total=found.total,
         step=training.step if training else 0,
         steps=training.total if training else 0,
         eta_s=(training.eta_s or None) if training else None,
     )
+
+
+def _what_it_does(found: RunStatus) -> str:
+    """Say what a project does besides running; "" if that is nothing."""
+    if found.state is RunState.STOPPING:
+        return "saves and stops"
+    if found.state.alive:
+        return ""
+    return STARTING if found.record is None else ENDING
 
 
 def _why_it_waits(queue: Queue, project: QueuedProject) -> str:

@@ -48,14 +48,14 @@ class Worker:
 
     def __init__(self, file: QueueFile, lock: int) -> None:
         self._file, self._lock = file, lock
-        self._first = True
+        self._watched = set[str]()
+        """The runs that were alive in the time of this worker."""
         self._asked: dict[str, float] = {}
 
     def step(self) -> bool:
         """Look at what runs, and start what comes next; return whether there is more to do."""
         queue = self._file.read()
         ends = {each.number: end for each in queue.running if (end := self._end_of(each))}
-        self._first = False
         for number, end in ends.items():
             _log(f"{number}: {end.state}", end.reason)
         if ends:
@@ -66,7 +66,9 @@ class Worker:
         return queue.has_work or self._has_work_at_last()
 
     def _end_of(self, project: QueuedProject) -> End | None:
-        return end_of(project, self._asked, after_gap=self._first)
+        if lock.holder(project.root) == project.run:
+            self._watched.add(project.run)
+        return end_of(project, self._asked, after_gap=project.run not in self._watched)
 
     def _begin_next(self) -> QueuedProject | None:
         """Record which project is started next, and under which id; None if somebody else was quicker to change it."""
@@ -97,6 +99,7 @@ class Worker:
         except (UserError, OSError) as error:
             self._refused(project, error)
             return
+        self._watched.add(project.run)
         if any(each.number == project.number and each.again for each in self._file.read().running):
             with suppress(UserError):  # it has ended already
                 control.stop(project.root)  # whoever paused the queue meanwhile could not
@@ -149,7 +152,7 @@ def _ended(project: QueuedProject, end: End) -> QueuedProject:
     if end.state is QueuedState.WAITING:
         return changes.waiting_again(project, end.reason)
     if project.again and end.state is QueuedState.STOPPED:
-        return changes.waiting_again(project, f"was stopped {end.reason}: continues from there")
+        return changes.waiting_again(project, f"was stopped ({end.reason}): continues from there")
     return replace(project, state=end.state, reason=end.reason, cure=end.cure, ended=end.time, again=False)
 
 

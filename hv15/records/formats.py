@@ -29,5 +29,5 @@ COMPARISON = 3
 """The comparison of experiments: its page, tables and pictures."""
 REPORT = 2
 """The page of all results."""
-CARD = 1
+CARD = 2
 """The model card."""

@@ -23,9 +23,9 @@ class Programs:
     hv15: str
     """Its version."""
     commit: str
-    """The commit of its clone; "" for an installed wheel."""
+    """The commit of its clone, or of that which its wheel was built from; "" if nobody knows."""
     uncommitted: str
-    """sha256 of what differs from that commit in the clone; "" if nothing does."""
+    """sha256 of what differs from that commit there; "" if nothing does."""
     python: str
     processor: str
     gpus: tuple[str, ...]

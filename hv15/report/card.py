@@ -179,9 +179,14 @@ class ModelCard:
         return "" if file is None else file.name
 
     @property
+    def was_sampled(self) -> bool:
+        """Whether the project has samples."""
+        return bool(self._project.samples)
+
+    @property
     def strength(self) -> float:
-        """The strength at which it was sampled."""
-        return self._project.settings.sample.lora_multiplier
+        """The strength at which it was sampled, or else that at which it was trained."""
+        return self._project.settings.sample.lora_multiplier if self.was_sampled else 1.0
 
     @property
     def sampling(self) -> dict[str, float]:
@@ -189,6 +194,8 @@ class ModelCard:
         from hv15.models.variants import VARIANTS
 
         sample, variant = self._project.settings.sample, VARIANTS[self._project.models.variant]
+        if not self.was_sampled:
+            return {"guidance": variant.guidance_scale, "shift": variant.flow_shift, "steps": variant.infer_steps}
         chosen = {
             "guidance": (sample.guidance_scale, variant.guidance_scale),
             "shift": (sample.flow_shift, variant.flow_shift),

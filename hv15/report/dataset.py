@@ -120,14 +120,7 @@ def _sizes(clips: Iterable[EncodedClip]) -> str:
 
 
 def _name(settings: DatasetSettings, tells_all: bool) -> str:
-    places = (
-        settings.video_directory,
-        settings.video_jsonl_file,
-        settings.image_directory,
-        settings.image_jsonl_file,
-    )
-    place = next((each for each in places if each), "")
-    return place if tells_all else str(without_folders(PurePosixPath(place).as_posix()))
+    return settings.source if tells_all else str(without_folders(PurePosixPath(settings.source).as_posix()))
 
 
 def _spread(captions: Iterable[str]) -> list[str]:

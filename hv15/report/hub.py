@@ -43,16 +43,27 @@ def upload(repository: str, files: Mapping[str, Path | bytes], *, private: bool,
 
     Files of the repository that have other names stay. Those that have not changed are not uploaded.
 
+    Args:
+        private: whether the repository is to be private: one that is made, and one that is there.
+
     Raises:
-        UserError: no permission, no connection, or the server refuses them.
+        UserError: the repository is public but is to be private; or no permission, no connection, or the server refuses
+            them.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi(library_name="hv15")
     try:
         api.create_repo(repository, private=private or None, exist_ok=True)
+        if private and not api.model_info(repository).private:  # one that was there is left as it was
+            raise UserError(
+                f"{repository}: is there already, and public, so nothing was uploaded",
+                hint="make it private in its settings, choose another name, or leave out --private",
+            )
         operations = [CommitOperationAdd(name, content) for name, content in files.items()]
         commit = api.create_commit(repository, operations, commit_message=message)
+    except UserError:
+        raise
     except Exception as error:  # the client, its HTTP library and the disk raise unrelated classes of errors
         raise _refused(error, repository) from error
     return str(commit.commit_url)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hv15.digest import digest, file_sha256
 from hv15.records.json_values import JsonObject
+from hv15.records.metadata import COMMIT, TRANSFORMER
 from hv15.report.trained import TrainedLoRA
 from hv15.units import size
 
@@ -54,7 +55,7 @@ def provenance_rows(lora: TrainedLoRA | None, models: dict[str, str]) -> list[Pr
 def _of_training(lora: TrainedLoRA) -> Iterator[ProvenanceRow]:
     for name, version in lora.versions.items():
         yield ProvenanceRow(f"Version of {name}", version)
-    if commit := lora.metadata.get("hv15.git_commit"):
+    if commit := lora.metadata.get(COMMIT):
         yield ProvenanceRow("Commit of hv15", commit, is_digest=True)
     if lora.summary is not None:
         yield ProvenanceRow("Device of the training", lora.summary.device)
@@ -70,7 +71,7 @@ def _of_training(lora: TrainedLoRA) -> Iterator[ProvenanceRow]:
 
 
 def _of_models(lora: TrainedLoRA | None, models: dict[str, str]) -> Iterator[ProvenanceRow]:
-    trained = lora.metadata.get("hv15.dit", "") if lora else ""
+    trained = lora.metadata.get(TRANSFORMER, "") if lora else ""
     if trained and trained != models.get("dit"):
         yield ProvenanceRow("Transformer of the training", trained, is_digest=True)
     for role, name in _MODELS.items():

@@ -12,7 +12,18 @@ from typing import cast, get_args
 from hv15.choices import NetworkType, Task
 from hv15.models.weights.header import read_header
 from hv15.records.json_values import Json, JsonObject, RecordError, as_object, parse_json, parse_object
-from hv15.records.metadata import CONFIG, EPOCHS, MADE_FROM, STEPS, TASK, VERSIONS
+from hv15.records.metadata import (
+    CLIP_SIZES,
+    CLIPS,
+    COMMIT,
+    CONFIG,
+    DATASET_SIZE,
+    EPOCHS,
+    MADE_FROM,
+    STEPS,
+    TASK,
+    VERSIONS,
+)
 from hv15.records.metrics import ValidationRecord, read_records
 from hv15.records.paths import ProjectPaths
 from hv15.records.summary import TrainingSummary
@@ -104,12 +115,12 @@ class TrainedLoRA:
     @property
     def clips(self) -> int:
         """The number of clips that it was trained on."""
-        return _whole(self.metadata.get("hv15.clips"))
+        return _whole(self.metadata.get(CLIPS))
 
     @property
     def media(self) -> int:
         """The number of files that they were cut from."""
-        return _whole(self.metadata.get("hv15.dataset_size"))
+        return _whole(self.metadata.get(DATASET_SIZE))
 
     @property
     def largest(self) -> tuple[int, int, int] | None:
@@ -117,7 +128,7 @@ class TrainedLoRA:
         from hv15.grid import video_size
 
         try:
-            shapes = parse_json(self.metadata.get("hv15.sizes", ""))
+            shapes = parse_json(self.metadata.get(CLIP_SIZES, ""))
         except RecordError:
             return None
         found = [tuple(shape) for shape in shapes if isinstance(shape, list)] if isinstance(shapes, list) else []
@@ -137,7 +148,7 @@ class TrainedLoRA:
         """The command that installs the same, without what a build adds to a version: `torch==2.9.0`. hv15 comes from a
         clone at its commit, if that is known."""
         packages = {name: f"{name}=={version.partition('+')[0]}" for name, version in self.versions.items()}
-        commit = self.metadata.get("hv15.git_commit", "")
+        commit = self.metadata.get(COMMIT, "")
         if not re.fullmatch("[0-9a-f]{40,64}", commit):
             return f"pip install {' '.join(packages.values())}"
         others = " ".join(["-e", ".", *(text for name, text in packages.items() if name != "hv15")])

@@ -36,7 +36,7 @@ from hv15.records.paths import CONFIG
 from hv15.records.stage_names import plain_rule, run_of_wildcards, stage_of_run, without_run
 from hv15.runs import lock
 from hv15.runs.failures import failure_beside, failure_of
-from hv15.runs.foreign_messages import concerns_people, failure_by_exit
+from hv15.runs.foreign_messages import concerns_people, failure_by_exit, unknown_target
 from hv15.runs.metrics import keep_metrics
 from hv15.runs.output import OutputCopy
 from hv15.runs.record import RunFolder, append_event, new_run
@@ -133,7 +133,7 @@ class EventRecorder(logging.Handler):
                 total=self._total,
                 failed=tuple(self._failed),
                 error=error,
-                failure=self._refusal,
+                failure=self._refusal or unknown_target(error),
                 signal=self._signals.received,
             )
             with contextlib.suppress(OSError):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.records.failures import Failure, FailureKind
+from hv15.records.paths import ProjectPaths
 
 LONGEST = 300
 """Characters of a foreign message that are shown."""
@@ -106,6 +107,7 @@ _EXCEPTION = re.compile(r"^(?:[\w.]+\.)?(?P<kind>[A-Z]\w*(?:Error|Exception|Inte
 _PLACE = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _HEADING = re.compile(r"\w*(Error|Exception)\b.*:$")
 _REFUSED_WORDS = re.compile(r"^(?:snakemake|__main__\.py): error: (?P<what>.+)$", re.MULTILINE)
+_NO_RULE = re.compile(r"^No rule to produce (?P<what>.+?) \(if you use input functions", re.MULTILINE)
 _WORKFLOW_ERROR = re.compile(r"(?:WorkflowError|MissingInputException)[^\n]*:\n(?P<what>(?:.+\n?)+)")
 
 
@@ -164,6 +166,16 @@ def failure_of_run(output: Sequence[str], reason: str) -> Failure:
         return Failure("\n".join(facts(match["what"])[:5]), PUT_RIGHT, FailureKind.USER)
     found = failure_in_log(output)
     return found if found.kind is not FailureKind.UNKNOWN else Failure(reason, found.cure, FailureKind.UNKNOWN)
+
+
+def unknown_target(error: str) -> Failure | None:
+    """Return what an error of Snakemake's means that is about a target without a rule; None of any other."""
+    match = _NO_RULE.search(error)
+    if match is None:
+        return None
+    cause = f"{match['what']}: the config asks for nothing with that name"
+    cure = f"name a file that it asks for, such as {ProjectPaths().lora}"
+    return Failure(cause[:LONGEST], cure, FailureKind.USER)
 
 
 def facts(error: str) -> list[str]:

@@ -52,6 +52,11 @@ def trainings_progress(root: Path) -> list[TrainingProgress]:
     return sorted((each for each in found if each is not None), key=lambda each: -each.time)
 
 
+def trainings_since(root: Path, begun: float) -> list[TrainingProgress]:
+    """Return how far the trainings are that have taken a step since a run began, in seconds since 1970."""
+    return [each for each in trainings_progress(root) if each.time >= begun]
+
+
 def training_progress(paths: ProjectPaths) -> TrainingProgress | None:
     """Return how far a training is, or was; None if there is none."""
     path = paths.metrics

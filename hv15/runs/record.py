@@ -7,7 +7,9 @@ import secrets
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -18,8 +20,11 @@ from hv15.errors import UserError
 from hv15.records.events import RunEvent, RunRecord, event_line, read_run
 from hv15.records.fields import to_json
 from hv15.records.json_values import RecordError, parse_object
-from hv15.records.paths import ProjectPaths, config_file
+from hv15.records.paths import ProjectPaths, config_file, straight
 from hv15.runs.followed_file import append_object
+
+_TIME, _LENGTH = "%Y%m%d-%H%M%S", 15
+"""How an id begins, and how many characters that are."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +124,18 @@ class RunFolder:
 def new_run(root: Path) -> RunFolder:
     """Return the folder of a run that begins now; it is not made yet. Ids sort by time.
 
+    They tell the local time, or the second after the last run if its time is later: clocks are put back, and a
+    container's may be that of another time zone.
+
     An id that was given beforehand (HV15_NEW_RUN) begins only one run: its folder cannot be made twice.
     """
-    given = os.environ.get(NEW_RUN_VARIABLE)
-    return RunFolder(root, given or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2))
+    if given := os.environ.get(NEW_RUN_VARIABLE):
+        return RunFolder(root, given)
+    begun = datetime.now()
+    for last in history(root)[:1]:
+        with suppress(ValueError):  # a folder that somebody else made
+            begun = max(begun, datetime.strptime(last.id[:_LENGTH], _TIME) + timedelta(seconds=1))
+    return RunFolder(root, f"{begun:{_TIME}}-{secrets.token_hex(2)}")
 
 
 def history(root: Path) -> list[RunFolder]:
@@ -144,7 +157,7 @@ def project_config(project: Path) -> Path:
     if not config.is_file():
         hint = "name a project folder, or make one with `hv15 new FOLDER`"
         raise UserError.at(config, "no such file", hint=hint)
-    return config.absolute()
+    return straight(config)
 
 
 def append_event(path: Path, event: RunEvent) -> None:

@@ -27,9 +27,9 @@ from hv15.records.events import (
 )
 from hv15.records.failures import Failure, FailureKind, saved_step
 from hv15.records.fields import NewerVersion
-from hv15.records.json_values import Json, JsonObject, RecordError
+from hv15.records.json_values import Json, JsonObject, RecordError, parse_object
 from hv15.runs import lock
-from hv15.runs.followed_file import END, last_objects
+from hv15.runs.followed_file import CHUNK, END, last_objects
 from hv15.runs.foreign_messages import facts, failure_of_run
 from hv15.runs.metrics import keep_metrics, kept_files, training_files
 from hv15.runs.record import RunFolder, append_event, history
@@ -152,7 +152,9 @@ def status(run: RunFolder, holder: str | None) -> RunStatus:
     record, trouble = _read_record(run)
     lines = list(last_objects(run.events))
     state = RunState.UNREADABLE if trouble else RunState.DIED
-    found = RunStatus(run, record, state, trouble or "it left no record", *_counts(lines), failed=_failed_jobs(lines))
+    found = RunStatus(
+        run, record, state, trouble or "it left no record", *_counts(lines), failed=_failed_jobs(run.events)
+    )
     if holder is not None and holder == run.id:
         state = RunState.STOPPING if run.stop.exists() else RunState.RUNNING if lines else RunState.STARTING
         return replace(found, state=state, reason=trouble)
@@ -194,16 +196,24 @@ def _counts(lines: Sequence[JsonObject]) -> tuple[int, int]:
     return (0, planned.total) if planned else (0, 0)
 
 
-def _failed_jobs(lines: Sequence[JsonObject]) -> tuple[FailedJob, ...]:
+def _failed_jobs(events: Path) -> tuple[FailedJob, ...]:
+    """The jobs that have failed, wherever in the file that is: hundreds of others may have run since."""
     found = dict[int, FailedJob]()
-    for content in lines:
-        if content.get("event") == JobDone.event and isinstance(number := content.get("id"), int):
-            found.pop(number, None)  # it was tried again
-        for event in _of_kind([content], JobFailed):
-            found[event.job.id] = FailedJob(event.job, event.failure)
+    with contextlib.suppress(OSError), events.open("rb") as file:
+        for line in iter(lambda: file.readline(CHUNK), b""):
+            if not (line.startswith(_FAILED) or (found and line.startswith(_DONE))):
+                continue
+            with contextlib.suppress(RecordError):
+                event = read_event(parse_object(line))
+                if isinstance(event, JobFailed):
+                    found[event.job.id] = FailedJob(event.job, event.failure)
+                elif isinstance(event, JobDone):
+                    found.pop(event.id, None)  # it was tried again
     return tuple(found.values())
 
 
+_FAILED, _DONE = (f'{{"event": "{kind.event}"'.encode() for kind in (JobFailed, JobDone))
+"""The beginnings of these events' lines."""
 _SIGNALS = {"SIGINT": "by Ctrl-C", "SIGHUP": "because its terminal was closed", "SIGTERM": "by SIGTERM"}
 
 
@@ -228,7 +238,7 @@ def _without_end(found: RunStatus, record: RunRecord) -> RunStatus:
     """The status of a run that did not record its end; on another machine it may still run."""
     run, last = found.run, _last_write(found.run)
     if record.host != socket.gethostname():
-        silence = time.time() - last
+        silence = max(0.0, time.time() - last)  # the other machine's clock may be ahead
         if silence < SILENT_S:
             reason = f"it was started on {record.host} and wrote something {silence:.0f} s ago"
             return replace(found, state=RunState.ELSEWHERE, reason=reason)
@@ -238,7 +248,7 @@ def _without_end(found: RunStatus, record: RunRecord) -> RunStatus:
     if was_before_restart(record):
         reason = "the machine was restarted"
     elif run.stop.exists():
-        state, reason = RunState.STOPPED, "killed on request"
+        state, reason = RunState.STOPPED, "killed on request" if _was_to_be_killed(run) else "on request"
     elif not run.events.exists():
         reason = _before_planning(run)
     else:
@@ -246,6 +256,11 @@ def _without_end(found: RunStatus, record: RunRecord) -> RunStatus:
     with contextlib.suppress(OSError):
         append_event(run.events, RunDied(reason=reason, time=last))
     return replace(found, state=state, reason=reason, ended=last)
+
+
+def _was_to_be_killed(run: RunFolder) -> bool:
+    """Whether somebody asked for the run's end at once. One that is asked to stop early records no end either."""
+    return any(content.get("now") is True for content in last_objects(run.stop))
 
 
 def _before_planning(run: RunFolder) -> str:

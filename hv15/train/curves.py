@@ -105,11 +105,19 @@ def thinned(line: Line, most: int = MOST_POINTS) -> Line:
     return Line(*means)
 
 
+def _draw_line(axes: Axes, line: Line, *, colour: str, alpha: float = 1.0, width: float = 1.5, label: str = "") -> None:
+    """Draw a line; of a single point a dot, since nothing would be seen of a line."""
+    line = thinned(line)
+    style = "-" if len(line.steps) > 1 else "o"
+    axes.plot(*line, style, color=colour, alpha=alpha, linewidth=width, markersize=4, label=label or None)
+
+
 def _draw_loss(axes: Axes, steps: Sequence[StepRecord], validations: Sequence[ValidationRecord]) -> None:
     good = [(record.step, record.loss) for record in steps if record.loss is not None]
     numbers, losses, smooth = [step for step, _ in good], [loss for _, loss in good], SmoothedLoss()
-    axes.plot(*thinned(Line(numbers, losses)), color="tab:blue", alpha=0.3, linewidth=0.8, label="each step")
-    axes.plot(*thinned(Line(numbers, [smooth.update(loss) for loss in losses])), color="tab:blue", label="running mean")
+    _draw_line(axes, Line(numbers, losses), colour="tab:blue", alpha=0.3, width=0.8, label="each step")
+    mean = Line(numbers, [smooth.update(loss) for loss in losses])
+    _draw_line(axes, mean, colour="tab:blue", label="running mean")
     if validations:
         labels = {name: measure.label for name, measure in measures(ValidationRecord).items()}
         for label, style, values in (
@@ -131,9 +139,9 @@ def _draw_loss_by_sigma(axes: Axes, steps: Sequence[StepRecord]) -> None:
         found = [(record.step, loss) for record in steps if (loss := record.loss_by_sigma[number]) is not None]
         if found:
             smooth, (at, losses) = SmoothedLoss(), zip(*found, strict=True)
-            line = thinned(Line(at, [smooth.update(loss) for loss in losses]))
+            line = Line(at, [smooth.update(loss) for loss in losses])
             label = f"{number / SIGMA_BINS:g} to {(number + 1) / SIGMA_BINS:g}"
-            axes.plot(*line, marker="o" if len(found) == 1 else "", color=colours[number], label=label)
+            _draw_line(axes, line, colour=colours[number], label=label)
     axes.set_ylabel(f"loss, running mean ({SMOOTHING:g})")
     figure = axes.get_figure()
     assert figure is not None
@@ -167,14 +175,14 @@ def _draw_validation_by_sigma(axes: Axes, validations: Sequence[ValidationRecord
 
 
 def _draw_learning_rate(axes: Axes, steps: Sequence[StepRecord]) -> None:
-    axes.plot(*thinned(Line([record.step for record in steps], [record.lr for record in steps])), color="tab:blue")
+    _draw_line(axes, Line([record.step for record in steps], [record.lr for record in steps]), colour="tab:blue")
     axes.set_ylabel("learning rate")
     axes.set_ylim(bottom=0)
 
 
 def _draw_gradient_norm(axes: Axes, steps: Sequence[StepRecord]) -> None:
     good = [(record.step, record.grad_norm) for record in steps if record.grad_norm is not None]
-    axes.plot(*thinned(Line([step for step, _ in good], [norm for _, norm in good])), color="tab:blue", linewidth=0.8)
+    _draw_line(axes, Line([step for step, _ in good], [norm for _, norm in good]), colour="tab:blue", width=0.8)
     axes.set_ylabel("gradient norm before clipping")
     axes.set_ylim(bottom=0)
 
@@ -185,7 +193,7 @@ def _draw_memory(axes: Axes, steps: Sequence[StepRecord]) -> None:
         ("peak", "tab:orange", [record.memory_peak / GIB for record in steps]),
         ("after the step", "tab:blue", [record.memory / GIB for record in steps]),
     ):
-        axes.plot(*thinned(Line(numbers, values)), color=colour, label=label)
+        _draw_line(axes, Line(numbers, values), colour=colour, label=label)
     axes.set_ylabel("memory in GiB")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)

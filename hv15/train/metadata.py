@@ -15,7 +15,22 @@ from hv15.home import git_commit
 from hv15.lora import kohya_metadata
 from hv15.models import DiTConfig
 from hv15.records.json_values import Json, JsonObject, as_object
-from hv15.records.metadata import CONFIG, DEVICE, EPOCHS, MADE_FROM, SEGMENTS, SHIFT, STEPS, TASK, VERSIONS
+from hv15.records.metadata import (
+    CLIP_SIZES,
+    CLIPS,
+    COMMIT,
+    CONFIG,
+    DATASET_SIZE,
+    DEVICE,
+    EPOCHS,
+    MADE_FROM,
+    SEGMENTS,
+    SHIFT,
+    STEPS,
+    TASK,
+    TRANSFORMER,
+    VERSIONS,
+)
 from hv15.train.told_config import told_config
 
 
@@ -85,17 +100,17 @@ def _own_metadata(
         CONFIG: json.dumps(told_config(settings.dump(), spec), ensure_ascii=False),  # in the order of the documentation
         MADE_FROM: _json(spec),
         "hv15.dataset_digest": str(dataset.get("digest", "")),
-        "hv15.dataset_size": str(dataset.get("size", "")),
-        "hv15.clips": str(len(items)),
-        "hv15.sizes": _json(sorted({item.shape for item in items})),
-        "hv15.dit": str(spec.get("dit", "")),
+        DATASET_SIZE: str(dataset.get("size", "")),
+        CLIPS: str(len(items)),
+        CLIP_SIZES: _json(sorted({item.shape for item in items})),
+        TRANSFORMER: str(spec.get("dit", "")),
         TASK: settings.task,
         "hv15.seed": str(train.seed),
         SHIFT: str(train.discrete_flow_shift),
         STEPS: str(step),
         EPOCHS: str(round(epochs, 4)),
         VERSIONS: _json(versions()),
-        **({"hv15.git_commit": commit} if (commit := git_commit()) else {}),
+        **({COMMIT: commit} if (commit := git_commit()) else {}),
     }
 
 

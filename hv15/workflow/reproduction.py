@@ -15,7 +15,7 @@ from hv15.project import Project
 from hv15.project.checkpoints import STEP
 from hv15.records.found_runs import reproductions, trained_experiments
 from hv15.records.json_values import JsonObject, RecordError, as_object
-from hv15.records.metadata import DEVICE, VERSIONS
+from hv15.records.metadata import COMMIT, DEVICE, VERSIONS
 from hv15.records.metrics import read_steps
 from hv15.records.paths import ProjectPaths
 from hv15.records.project_lock import ProjectLock
@@ -32,7 +32,6 @@ from hv15.workflow.setting_names import TRAINING_NAMES
 from hv15.workflow.told_trainings import ToldLoRA, ToldTraining
 
 _OF_A_COPY = (STEP, "save_precision")
-_COMMIT = "hv15.git_commit"
 _KINDS = {"latents": "clips", "text": "captions"}
 _MOST_NAMED = 5
 
@@ -160,11 +159,11 @@ def _comparable(project: Project, spec: JsonObject) -> JsonObject:
 
 def told_changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
     """Yield what differs in what two files tell: versions, commit and device first."""
-    first = (VERSIONS, _COMMIT, DEVICE)
+    first = (VERSIONS, COMMIT, DEVICE)
     if old.get(VERSIONS) != new.get(VERSIONS):
         yield from version_changes(_versions(old), _versions(new))
-    if old.get(_COMMIT) != new.get(_COMMIT):
-        yield f"hv15's commit {_brief(old.get(_COMMIT))} -> {_brief(new.get(_COMMIT))}"
+    if old.get(COMMIT) != new.get(COMMIT):
+        yield f"hv15's commit {_brief(old.get(COMMIT))} -> {_brief(new.get(COMMIT))}"
     if old.get(DEVICE) != new.get(DEVICE):
         yield f"device: {old.get(DEVICE, 'unknown')} -> {new.get(DEVICE, 'unknown')}"
     for name in sorted({*old, *new}.difference(first)):

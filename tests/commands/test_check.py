@@ -154,6 +154,20 @@ def test_check_estimates_what_will_be_written(done: Workbench, monkeypatch: pyte
     assert line.endswith("too little")
 
 
+def test_folders_that_cannot_be_written_to_are_named(
+    project: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    project.set(cache={"directory": str(tmp_path / "file/cache")})
+    (project.root / "results").symlink_to(tmp_path / "gone")
+    said = project.hv15("check").out
+    assert f"! disk           {tmp_path / 'file'}: is a file, expected a folder" in said
+    assert f"! disk           {project.root / 'results'}: is a link to {tmp_path / 'gone'}, which is not there" in said
+    project.set(cache={"directory": str(tmp_path)})
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    assert f"! disk           {tmp_path}: cannot be written to" in project.hv15("check").out
+
+
 def test_the_estimate_is_near_the_truth(fresh: Workbench, finished: Workbench) -> None:
     """Within a factor of two of what a whole run has written."""
     [use] = disk.disk_uses(fresh.project)

@@ -63,6 +63,18 @@ def test_projects_are_added_in_their_order_and_shown(file: QueueFile, tmp_path: 
     assert order(file.read()) == [1, 2]
 
 
+def test_a_project_is_known_by_any_path_to_it(file: QueueFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, other = make(tmp_path, "a", "b")
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(other)
+    hv15("queue", "add", "../a")
+    assert [each.config for each in file.read().waiting] == [folder / "config.yaml"], "b may be deleted"
+    assert hv15("queue", "add", "../b/../a", ".").out.startswith("waits already as 1")
+    hv15("queue", "remove", "../link")
+    hv15("queue", "remove", "../b")
+    assert file.read().projects == ()
+
+
 def test_targets_follow_the_projects(file: QueueFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [folder] = make(tmp_path, "a")
     hv15("queue", "add", "a", "samples", "--target", "results/x", "--snakemake", "--cores", "1", "--config", "x=1")
@@ -83,8 +95,10 @@ def test_what_cannot_be_run_is_refused_and_nothing_is_added(file: QueueFile, tmp
     assert "1 of 2 projects cannot be run, so none was added" in said.err
     assert f"{broken / 'config.yaml'}:2:" in said.err
     assert "video_length" in said.err
-    said = hv15("queue", "add", "a", "nowhere")
+    said = hv15("queue", "add", "nowhere", "a", "b")
+    assert "2 of 3 projects cannot be run, so none was added" in said.err
     assert "nowhere: no such file" in said.err
+    assert f"{broken / 'config.yaml'}:2:" in said.err
     said = hv15("queue", "add", "a", "--snakemake", "-n")
     assert "a dry run" in said.err
     assert not file.path.exists()

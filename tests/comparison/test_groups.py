@@ -97,7 +97,7 @@ def test_losses_on_other_clips_make_nobody_the_best(tmp_path: Path) -> None:
     one, other = ({"fraction": part, "noise_levels": "even"} for part in (0.1, 0.2))
     found = compared(make_training(tmp_path, "a", validation=one), make_training(tmp_path, "b", validation=other))
     assert found.differing == ("train.validation.fraction",)
-    assert found.best_group is None
+    assert not found.compares_groups
 
 
 @pytest.mark.parametrize(("one", "other", "is_same"), [("a", "b", False), ("a", "a", True), ("a", "", True)])
@@ -108,7 +108,7 @@ def test_held_out_clips_of_other_content_make_nobody_the_best(
     found = compared(
         make_training(tmp_path, "a", clips=one, network_dim=2), make_training(tmp_path, "b", clips=other, network_dim=4)
     )
-    assert (found.best_group is not None) == is_same
+    assert found.compares_groups == is_same
     assert any("not measured on the same clips" in note for note in found.notes) == (not is_same)
 
 
@@ -118,7 +118,7 @@ def test_the_same_clips_by_other_settings_can_be_compared(tmp_path: Path) -> Non
         make_training(tmp_path, "a", clips="x", validation=one),
         make_training(tmp_path, "b", clips="x", validation=other),
     )
-    assert found.best_group is not None
+    assert found.compares_groups
 
 
 def test_a_training_that_is_not_finished_counts_in_no_mean(tmp_path: Path) -> None:
@@ -153,6 +153,15 @@ def test_while_none_is_finished_all_count(tmp_path: Path) -> None:
     found = compared(*(make_training(tmp_path, str(n), losses=(n / 10,), seed=n, steps=5 * n) for n in (1, 2)))
     assert found.groups[0].validation == pytest.approx(Spread(0.15, math.sqrt(0.005), 2))
     assert "None is finished, so the numbers are those so far: 1, 2." in found.notes
+
+
+def test_of_equal_losses_none_is_the_best(tmp_path: Path) -> None:
+    """Where validation only grows, the lowest loss of all is that of the base model, before the first step."""
+    one, copy = (make_training(tmp_path, name, losses=(0.3, 0.4), seed=1, network_dim=2) for name in ("one", "copy"))
+    found = compared(one, make_training(tmp_path, "two", losses=(0.3, 0.5), seed=1, network_dim=4))
+    assert (found.best_group, found.best_training, found.compares_groups) == (None, None, True)
+    found = compared(one, copy, make_training(tmp_path, "three", losses=(0.31,), seed=1, network_dim=4))
+    assert (found.best_group, found.best_training) == (found.groups[0], found.trainings[0]), "the same training"
 
 
 def test_a_single_training_is_no_best(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_what_differs_is_said_in_words() -> None:
     assert value_text(None) == "not set"
     assert value_text("x" * 100) == "x" * 23 + "…"
     assert "\x1b" not in value_text("\x1b[31m")
+    assert len(value_text("a prompt\nof two lines").splitlines()) == 1
 
 
 def test_a_setting_that_one_has_and_another_has_not_differs() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hv15.comparison.charts import loss_band, validation_band
+from hv15.comparison.charts import loss_band, make_charts, validation_band
 from hv15.comparison.groups import TrainingComparison
 from hv15.comparison.samples import find_samples, shown_trainings, side_by_side
 from hv15.comparison.trainings import ComparedTraining, read_training
@@ -183,3 +183,12 @@ def test_losses_are_compared_as_far_as_all_have_come() -> None:
     assert band is not None
     assert (list(band.x), list(band.mean)) == ([2, 3, 4], [2.0, 2.5, 3.0])
     assert loss_band(TrainingComparison((ComparedTraining("new", {}),)).groups[0]) is None
+
+
+def test_losses_of_one_step_are_seen() -> None:
+    trainings = tuple(
+        ComparedTraining(f"rank{rank}", {"train.network_dim": rank}, loss=Line([1], [1 / rank])) for rank in (2, 4)
+    )
+    (chart,) = make_charts(TrainingComparison(trainings))
+    markers = [line.get_marker() for line in chart.figure().axes[0].lines]
+    assert markers == ["o", "o"]

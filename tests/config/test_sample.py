@@ -60,6 +60,19 @@ def test_names_that_are_no_file_names_are_refused(name: str) -> None:
         PromptSettings.model_validate({"prompt": "x", "name": name})
 
 
+@pytest.mark.parametrize("end", ["n" * 20, "ha-" * 20])
+def test_a_name_that_snakemake_makes_no_job_for_is_refused(end: str) -> None:
+    """It takes such a value of a wildcard for the trace of a rule that calls itself."""
+    from snakemake.io import PeriodicityDetector
+
+    found = PeriodicityDetector()
+    assert found.is_periodic(f"a{end}")
+    with pytest.raises(ValidationError, match="20 times or more: give a shorter name"):
+        PromptSettings.model_validate({"prompt": "x", "name": f"a{end}"})
+    assert not found.is_periodic(end[:-1])
+    assert PromptSettings.model_validate({"prompt": "x", "name": end[:-1]}).name == end[:-1]
+
+
 def test_two_prompts_of_one_name_are_refused_also_by_case(problems: Problems) -> None:
     """Some disks do not distinguish A from a."""
     lines = problems("sample:\n  prompts:\n    - {name: cat, prompt: one}\n    - {name: Cat, prompt: two}")

@@ -96,6 +96,15 @@ def test_a_failure_names_kinds_and_only_with_details_causes(run: RunFolder, deta
         assert in_minutes(found.text) == f"1 of 3 jobs done after 2:00. {kinds} `hv15 status` says more."
 
 
+def test_the_end_is_told_though_the_clock_was_put_back(run: RunFolder) -> None:
+    wrote(run, RunEnded(done=3, total=3, time=time.time() - 3600))
+    found = status(run, None)
+    assert notice_of_end(found, details=False).text == "3 of 3 jobs done after 0:00."
+    reader, writer = os.pipe()
+    os.close(writer)
+    assert [each.sent for each in RunWatch(run, NotifySettings(command=("true",)), reader).follow()] == [True]
+
+
 @pytest.mark.parametrize("details", [False, True])
 def test_a_plan_that_fails(run: RunFolder, details: bool) -> None:
     wrote(run, RunEnded(done=0, total=0, failure=Failure("zorp.mp4: no caption", "write one", FailureKind.USER)))

@@ -68,6 +68,7 @@ def test_what_is_not_here_yet_is_said(open_project: MakeProject) -> None:
     ("sections", "words"),
     [
         ({"cache": {"directory": "s3://b-1/cache"}}, "use a folder of this machine"),
+        ({"cache": {"scratch": "s3://b-1/scratch"}}, "use a folder of this machine"),
         ({"models": {"directory": "s3://b-1/models"}}, "use a folder of this machine"),
         ({"datasets": [{"video_jsonl_file": "s3://b-1/list.jsonl"}]}, "a list in remote storage cannot be read"),
         ({"datasets": [{"video_directory": "s3://b-1/../clips"}]}, "cannot be copied here"),

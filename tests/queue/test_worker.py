@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from hv15.environment import NEW_RUN_VARIABLE
 from hv15.errors import UserError
 from hv15.gpus import VISIBLE
 from hv15.own_files import text_if_locked
-from hv15.queue import changes, worker
+from hv15.queue import changes, queue_file, worker
 from hv15.queue.queue_file import QueueFile
 from hv15.queue.worker import Worker, take_worker_lock
 from hv15.records.queue import QueuedProject, QueuedState
@@ -152,7 +153,10 @@ def test_what_was_stopped_to_continue_later_waits_first(file: QueueFile, runs: R
     assert not at_work(file).step()
     found = file.read()
     assert states(found) == {1: "waiting", 2: "waiting"}
-    assert found.waiting[0].again is False
+    assert (found.waiting[0].again, found.waiting[0].reason) == (
+        False,
+        "was stopped (on request): continues from there",
+    )
     keep(file, replace(found, paused=False))
     at_work(file).step()
     assert runs.names == ["a"]
@@ -190,6 +194,41 @@ def test_a_worker_finds_the_runs_of_one_that_was_killed(file: QueueFile, runs: R
     assert not working.step()
     assert states(file.read()) == {1: "done", 2: "done", 3: "done"}
     assert runs.names == ["c"]
+
+
+@pytest.mark.parametrize("trouble", ["processes are left", "the disk is full"])
+def test_a_run_that_died_with_its_worker_is_run_again_though_that_takes_a_while(
+    file: QueueFile, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    record_run(tmp_path / "a", "a")
+    keep(file, queue(project(1, tmp_path / "a", QueuedState.RUNNING, run="a", started=1.0)))
+    working = at_work(file)
+    with monkeypatch.context() as now:
+        if trouble == "processes are left":
+            now.setattr(control, "orphans", lambda root: [psutil.Process()])
+            now.setattr(control, "end_orphans", lambda root, now=False: None)
+            assert working.step()
+        else:
+            now.setattr(queue_file, "write_json", full_disk)
+            with pytest.raises(UserError):
+                working.step()
+    while working.step():
+        pass
+    assert (runs.names, states(file.read())) == (["a"], {1: "done"})
+
+
+def test_a_run_that_dies_while_it_is_watched_has_failed(file: QueueFile, runs: Runs, tmp_path: Path) -> None:
+    record_run(tmp_path / "a", "a")
+    keep(file, queue(project(1, tmp_path / "a", QueuedState.RUNNING, run="a", started=1.0)))
+    working = at_work(file)
+    with run_by_hand(tmp_path / "a", "a"):
+        assert working.step()
+    assert not working.step()
+    assert (runs.names, states(file.read())) == ([], {1: "failed"})
+
+
+def full_disk(*_: object) -> None:
+    raise UserError("queue.json: cannot be written: No space left on device")
 
 
 def test_each_gets_the_gpus_that_it_was_added_with(

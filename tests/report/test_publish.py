@@ -19,7 +19,7 @@ from hv15.project.metadata import product_made_from
 from hv15.report.card import REPOSITORY
 from hv15.report.card import ModelCard as Card
 from tests.report.conftest import HOSTILE, STEPS, look_real
-from tests.report.upload_server import COMMIT, UploadHub
+from tests.report.upload_server import COMMIT, UploadHub, is_private
 from tests.workflow.finished import finish
 from tests.workflow.quick import QuickProject
 
@@ -123,6 +123,13 @@ def test_without_copies_and_words_it_is_whole(published: QuickProject) -> None:
     assert "\n\n\n" not in text
 
 
+def test_without_samples_it_does_not_say_that_some_were_made(published: QuickProject) -> None:
+    changed = {"convert": {"gallery": []}, "sample": {"prompts": [], "guidance_scale": 1.5, "lora_multiplier": 0.3}}
+    text = Card(Project(published.root / "config.yaml", changed)).text()
+    assert "Samples were" not in text
+    assert "Begin at strength 1 with guidance 6, shift 5 and 50 steps." in text
+
+
 def test_texts_of_people_stay_texts(published: QuickProject) -> None:
     hostile = f"{HOSTILE}\n---\n# x"
     changed = {"title": hostile, "author": hostile, "license": hostile, "tags": [hostile], "trigger_words": [hostile]}
@@ -158,8 +165,7 @@ def test_it_uploads_that_as_one_commit(
 ) -> None:
     assert publish(published, "--upload", "--private", "--message", "First version") == 0
     assert f"{hub.url}/{REPO}/commit/{COMMIT}" in capsys.readouterr().out
-    asked = hub.repositories[REPO]
-    assert asked.get("private") or asked.get("visibility") == "private"
+    assert is_private(hub.repositories[REPO])
     assert hub.messages == ["First version"]
     assert hub.tokens == {"Bearer hf_of_the_environment"}
     assert {path for _, path in hub.files} == {
@@ -174,6 +180,18 @@ def test_it_uploads_that_as_one_commit(
     everything = b"".join(hub.files.values())
     assert b"SECRET" not in everything
     assert str(published.root).encode() not in everything
+
+
+def test_what_is_to_be_private_does_not_go_to_a_public_repository(
+    published: QuickProject, hub: UploadHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.repositories[REPO] = {"private": False}
+    assert publish(published, "--upload", "--private") == 2
+    assert "public, so nothing was uploaded" in capsys.readouterr().err
+    assert not hub.files
+    assert publish(published, "--upload") == 0
+    hub.repositories[REPO] = {"private": True}
+    assert publish(published, "--upload", "--private") == 0
 
 
 @pytest.mark.parametrize(

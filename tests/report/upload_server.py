@@ -33,6 +33,11 @@ class UploadHub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
+def is_private(asked: dict[str, Any]) -> bool:
+    """Whether a repository was asked for that only its owner sees."""
+    return asked.get("private") is True or asked.get("visibility") == "private"
+
+
 class _Answer(BaseHTTPRequestHandler):
     server: UploadHub
 
@@ -46,8 +51,9 @@ class _Answer(BaseHTTPRequestHandler):
         if path == "api/repos/create":
             asked = json.loads(content)
             name = f"{asked.get('organization')}/{asked['name']}"
-            self.server.repositories[name] = asked
-            return self._send({"url": f"{self.server.url}/{name}"})
+            status = 409 if name in self.server.repositories else 200
+            self.server.repositories.setdefault(name, asked)
+            return self._send({"url": f"{self.server.url}/{name}"}, status)
         if path == "api/validate-yaml":
             return self._send({"errors": [], "warnings": []})
         if path.endswith("/info/lfs/objects/batch"):
@@ -61,6 +67,13 @@ class _Answer(BaseHTTPRequestHandler):
             return self._send({"files": [self._mode(each) for each in json.loads(content)["files"]]})
         self._commit(repository, content)
         return self._send({"commitUrl": f"{self.server.url}/{repository}/commit/{COMMIT}", "commitOid": COMMIT})
+
+    def do_GET(self) -> None:
+        name = urlsplit(self.path).path.removeprefix("/api/models/")
+        asked = self.server.repositories.get(name)
+        if asked is None:
+            return self._send({"error": "no such repository"}, 404)
+        self._send({"id": name, "private": is_private(asked)})
 
     def do_PUT(self) -> None:
         self.server.large[self.path.rpartition("/")[2]] = self._content()

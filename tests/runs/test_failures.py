@@ -257,6 +257,15 @@ def test_a_refused_plan_tells_its_cause(tmp_path: Path) -> None:
     assert found.failure == Failure("config.yaml:3:1 train: is wrong", "put it right", FailureKind.USER)
 
 
+def test_a_target_that_nothing_makes_is_named(tmp_path: Path) -> None:
+    make_project(tmp_path)
+    from hv15.runs import control, lock
+
+    run = control.start(tmp_path, ["results/c.mp4"], ["--cores", "1"])
+    wait_until(lambda: lock.holder(tmp_path) is None)
+    assert status(run, None).reason == "results/c.mp4: the config asks for nothing with that name"
+
+
 REFUSING = """
 from hv15.errors import USER_ERROR, UserError
 from hv15.runs.events import record_events

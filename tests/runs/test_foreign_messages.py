@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hv15.records.failures import FailureKind
-from hv15.runs.foreign_messages import facts, failure_by_exit, failure_in_log, failure_of_run
+from hv15.runs.foreign_messages import facts, failure_by_exit, failure_in_log, failure_of_run, unknown_target
 
 OOM = """\
   File "/x/torch/nn/functional.py", line 12, in linear
@@ -63,6 +63,12 @@ def test_why_snakemake_failed() -> None:
     locked = failure_of_run(["LockException:", "Error: Directory cannot be locked."], "?")
     assert "lock" in locked.cause
     assert failure_of_run(["words"], "the reason").cause == "the reason"
+
+
+def test_a_target_that_the_config_does_not_ask_for() -> None:
+    said = "MissingRuleException:\nNo rule to produce results/x y.mp4 (if you use input functions make sure that ...)."
+    assert str(unknown_target(said)).startswith("results/x y.mp4: the config asks for nothing with that name")
+    assert unknown_target("WorkflowError:\nsomething else") is None
 
 
 def test_facts_leave_out_headings_and_places() -> None:

@@ -14,11 +14,12 @@ import pytest
 
 from hv15.atomic import write_json
 from hv15.environment import RUN_VARIABLE
-from hv15.records.events import JobDetails, JobFailed, JobsCounted, JobsPlanned, RunEnded, RunRecord
+from hv15.records.events import JobDetails, JobDone, JobFailed, JobsCounted, JobsPlanned, RunEnded, RunRecord
 from hv15.records.failures import Failure, FailureKind
 from hv15.records.fields import to_json
 from hv15.records.paths import ProjectPaths
 from hv15.runs import control, lock, processes
+from hv15.runs.followed_file import END, append_object
 from hv15.runs.processes import main_process, run_processes
 from hv15.runs.record import RunFolder, append_event, history, new_run
 from hv15.runs.state import RunState, all_events, current, status
@@ -87,6 +88,8 @@ def test_another_machine_is_judged_by_what_it_writes(run: RunFolder) -> None:
     append_event(run.events, JobsPlanned(jobs=(), total=3))
     assert status(run, None).state is RunState.ELSEWHERE
     assert run_processes(record(run)) == []
+    os.utime(run.events, (time.time() + 3600,) * 2)  # its clock is ahead
+    assert status(run, None).reason.endswith("wrote something 0 s ago")
     for path in run.path.iterdir():
         os.utime(path, (time.time() - 3600,) * 2)
     dead = status(run, None)
@@ -166,6 +169,12 @@ def test_the_end_of_a_run_that_died_is_told_once_and_for_all(run: RunFolder) -> 
     run.stop.unlink()
     again = status(run, None)
     assert (again.ended, again.reason, again.state) == (first.ended, first.reason, first.state)
+
+
+@pytest.mark.parametrize(("now", "reason"), [(False, "on request"), (True, "killed on request")])
+def test_a_run_that_is_stopped_before_it_records_anything(run: RunFolder, now: bool, reason: str) -> None:
+    append_object(run.stop, {"time": time.time(), "now": now})
+    assert (status(run, None).state, status(run, None).reason) == (RunState.STOPPED, reason)
 
 
 def test_a_run_that_begins_while_it_is_looked_at_is_not_dead(run: RunFolder) -> None:
@@ -285,9 +294,36 @@ def test_a_job_that_failed_twice_counts_once(run: RunFolder) -> None:
     assert len(status(run, run.id).failed) == 2
 
 
+def test_a_failure_is_told_however_much_has_run_since(run: RunFolder) -> None:
+    """With `keep-going`, what does not depend on a failed job still runs: in a sweep, hundreds of jobs."""
+    failure = Failure("a caption is missing", "write it", FailureKind.USER)
+    append_event(run.events, JobFailed(job=JobDetails(id=1, rule="train"), failure=failure))
+    append_event(run.events, JobFailed(job=JobDetails(id=2, rule="convert")))
+    append_event(run.events, JobDone(id=2))
+    with run.events.open("a", encoding="utf-8") as file:
+        file.write((json.dumps({"event": "done", "id": 3}) + "\n") * (2 * END // 20))
+    append_event(run.events, RunEnded(done=1, total=2, failed=(1,)))
+    assert [(each.job.rule, each.failure) for each in status(run, None).failed] == [("train", failure)]
+
+
 def test_history_is_newest_first(tmp_path: Path) -> None:
     assert history(tmp_path) == []
     assert current(tmp_path) is None
     for name in ("20260101-000000-aaaa", "20260301-000000-aaaa", "20260201-000000-aaaa"):
         RunFolder(tmp_path, name).path.mkdir(parents=True)
     assert [run.id[:6] for run in history(tmp_path)] == ["202603", "202602", "202601"]
+
+
+def test_a_run_is_the_newest_though_its_clock_is_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after one on a machine whose clock is ahead: a container's is often that of another time zone."""
+    try:
+        made = []
+        for zone in ("UTC", "XXX+2", "XXX-2", "UTC"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            made.append(new_run(tmp_path))
+            made[-1].path.mkdir(parents=True)
+        assert history(tmp_path) == made[::-1]
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -69,6 +69,13 @@ def test_the_validation_is_in_the_chart_of_the_loss(drawn: Path, tmp_path: Path)
     assert orange[1] == 0
 
 
+def test_a_training_of_one_step_is_seen(tmp_path: Path) -> None:
+    curves = curves_of(write(tmp_path / "metrics.jsonl", step(1)))
+    for name in ("loss", "learning_rate", "gradient_norm", "memory"):
+        save_figure(draw_figure(curves[name], (8, 4.5)), tmp_path / f"{name}.png")
+        assert _count(tmp_path / f"{name}.png", (31, 119, 180)) > 20, name
+
+
 def _count(path: Path, colour: tuple[int, int, int]) -> int:
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     return int((abs(pixels - colour).max(-1) < 8).sum())

@@ -12,10 +12,12 @@ import pytest
 from textual.pilot import Pilot
 
 from hv15.queue.queue_file import VARIABLE, QueueFile
-from hv15.records.paths import ProjectPaths
+from hv15.records.paths import CONFIG, ProjectPaths
 from hv15.records.queue import QueuedState
 from hv15.runs import control
+from hv15.runs.state import status
 from tests.queue.made_up import DONE, keep, order, project, queue, record_run, run_by_hand, states
+from tests.records.steps import lines, start_record, step_record
 from tests.tui.watched import Watched, dashboard, settle, text_of
 from tui.app import Dashboard, main
 from tui.data import projects
@@ -77,6 +79,19 @@ async def test_the_queue_in_its_order_then_other_projects(file: QueueFile, tmp_p
         await pilot.press("end", "up")
         await pilot.pause()
         assert "what to do buy some" in text_of(app)
+
+
+def test_a_run_does_not_show_the_training_of_an_earlier_one(file: QueueFile, tmp_path: Path) -> None:
+    run = record_run(tmp_path / "mine", "r")
+    metrics = ProjectPaths(tmp_path / "mine").metrics
+    metrics.parent.mkdir(parents=True)
+    started = status(run, None).started
+    assert started is not None
+    with run_by_hand(tmp_path / "mine", "r"):
+        for time, progress in ((started - 60, ""), (started + 60, "step 2 of 8")):
+            metrics.write_text(lines(start_record(8), step_record(2, time=time)))
+            (row,) = projects.ProjectsReader(tmp_path / "mine" / CONFIG).read().rows
+            assert row.progress == progress
 
 
 async def test_keys_change_the_queue(file: QueueFile, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hv15.queue.standing import QueueStanding, mode_in_words, progress_in_words,
 from hv15.records.paths import CONFIG, ProjectPaths
 from hv15.records.queue import Queue, QueuedState
 from hv15.runs import control, lock
-from hv15.runs.metrics import trainings_progress
+from hv15.runs.metrics import trainings_since
 from hv15.runs.own_process import run_command
 from hv15.runs.state import RunState, RunStatus, current
 from hv15.stamp import Stamp, stamp
@@ -143,7 +143,8 @@ class ProjectsReader:
         if found is None:
             return ProjectRow(config=config, state=IDLE, is_watched=config == self._config)
         alive = found.state.alive
-        training = next(iter(trainings_progress(config.parent)), None) if alive else None
+        trainings = trainings_since(config.parent, found.started) if alive and found.started else []
+        training = next(iter(trainings), None)
         step, steps = (training.step, training.total) if training and training.total else (0, 0)
         return ProjectRow(
             config=config,

@@ -202,7 +202,7 @@ class Publish(SettingsCommand):
     to: Annotated[Literal["hub"], Argument("where to: the Hugging Face Hub")] = "hub"
     repo: Annotated[str, Argument("the repository, which is made if it is not there", metavar="USER/NAME")]
     upload: Annotated[bool, Argument("really upload", flags=("--upload", "--yes"))] = False
-    private: Annotated[bool, Argument("make a new repository private")] = False
+    private: Annotated[bool, Argument("make a new repository private, and refuse a public one")] = False
     message: Annotated[str, Argument("the commit's")] = "Upload a LoRA for HunyuanVideo 1.5"
 
     def run(self) -> None:
