@@ -8,11 +8,12 @@ from pathlib import Path
 from rich.segment import Segment
 from textual.content import Content
 from textual.geometry import Size
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from tui.widgets.lines import Lines
 
-class LogTail(ScrollView, can_focus=True):
+
+class LogTail(Lines, can_focus=True):
     """Stays at the end until somebody scrolls up, and again once the end is back in view."""
 
     PART_NAME = "Log"

@@ -16,7 +16,6 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.geometry import Size
 from textual.reactive import reactive
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from hv15.patterns import PatternError
@@ -24,6 +23,7 @@ from tui.data.log_blocks import BLOCK, Block, LogState, read_block, read_state
 from tui.data.log_file import LogFile, LogFilter
 from tui.data.patterns import SearchPattern, search_pattern
 from tui.units import size
+from tui.widgets.lines import Lines
 
 BLOCKS_KEPT = 40
 LOOK_S = 0.5
@@ -34,7 +34,7 @@ ALARMING = re.compile(r"\b(error|exception|traceback|failed|critical)\b|\bnan\b"
 WORRYING = re.compile(r"\b(warning|warn|hint)\b", re.IGNORECASE)
 
 
-class LogView(ScrollView, can_focus=True):
+class LogView(Lines, can_focus=True):
     """Follows the end of a log until somebody scrolls away from it."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {

@@ -15,17 +15,17 @@ from textual.content import Content
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
 from hv15.terminal_text import visible
 from tui.colours import few_colours
+from tui.widgets.lines import Lines
 
 Row = TypeVar("Row")
 
 
-class Rows(ScrollView, Generic[Row], can_focus=True):
+class Rows(Lines, Generic[Row], can_focus=True):
     """One line for each row. A subclass draws a row, identifies it by `key`, and may have a `header`.
 
     The cursor stays on its row when the rows change, as long as the row is there.
