@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.scroll_view import ScrollView
 
 
-class Lines(ScrollView, can_focus=True):
+class Lines(ScrollView, can_focus=False):
     """Lines that are scrolled. Its scrollbar is right at once when it appears after something was scrolled to.
 
     Textual moves a scrollbar along only while it is shown; a new one would stand at its start until the next scrolling.
