@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from multiprocessing import active_children
 
+import psutil
 import pytest
 
 from hv15.plan.cost import Cost
@@ -24,6 +25,6 @@ def test_the_other_process_ends_with_the_plans() -> None:
     others = active_children()
     plans = PlannedCosts([Endless()])
     (process,) = set(active_children()).difference(others)
+    handle = psutil.Process(process.pid)
     plans.close()
-    process.join(60)
-    assert process.exitcode is not None
+    assert psutil.wait_procs([handle], 60)[0], "it still runs"  # its exit code goes to whoever asks first
