@@ -35,18 +35,6 @@ def config_file(project: Path) -> Path:
     return project / CONFIG if project.is_dir() else project
 
 
-def straight(path: Path) -> Path:
-    """Return a path absolute and without `..`, so that it holds when a folder that was only on its way is gone.
-
-    Links in what follows the last `..` stay as they are named.
-    """
-    parts = path.absolute().parts
-    if ".." not in parts:
-        return Path(*parts)
-    follows = len(parts) - parts[::-1].index("..")
-    return Path(*parts[:follows]).resolve().joinpath(*parts[follows:])
-
-
 def project_of(config: Path) -> ProjectPaths:
     """Return the paths of the project that a config file describes: those below its own folder.
 

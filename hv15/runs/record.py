@@ -20,7 +20,7 @@ from hv15.errors import UserError
 from hv15.records.events import RunEvent, RunRecord, event_line, read_run
 from hv15.records.fields import to_json
 from hv15.records.json_values import RecordError, parse_object
-from hv15.records.paths import ProjectPaths, config_file, straight
+from hv15.records.paths import ProjectPaths, config_file
 from hv15.runs.followed_file import append_object
 
 _TIME, _LENGTH = "%Y%m%d-%H%M%S", 15
@@ -157,7 +157,19 @@ def project_config(project: Path) -> Path:
     if not config.is_file():
         hint = "name a project folder, or make one with `hv15 new FOLDER`"
         raise UserError.at(config, "no such file", hint=hint)
-    return straight(config)
+    return _straight(config)
+
+
+def _straight(path: Path) -> Path:
+    """Return a path absolute and without `..`, so that it holds when a folder that was only on its way is gone.
+
+    Links in what follows the last `..` stay as they are named.
+    """
+    parts = path.absolute().parts
+    if ".." not in parts:
+        return Path(*parts)
+    follows = len(parts) - parts[::-1].index("..")
+    return Path(*parts[:follows]).resolve().joinpath(*parts[follows:])
 
 
 def append_event(path: Path, event: RunEvent) -> None:
